@@ -1,0 +1,1 @@
+//! The SPIFFE certificate authority.

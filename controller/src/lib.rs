@@ -1,0 +1,1 @@
+//! Sources of configuration, and the synchronous index that joins them into a mesh.

@@ -1,0 +1,18 @@
+//! Envoy protos, their descriptors, and encoded resources.
+//!
+//! Owns the generated types ([`pb`]), packing into Any ([`any`]), the resource types of xDS ([`TypeUrl`]) and resources
+//! encoded once ([`Resource`], [`ResourceSet`], [`Snapshot`]). Knows nothing of a mesh. Enter at [`encoded`].
+
+pub mod any;
+pub mod encoded;
+pub mod types;
+
+pub use any::any;
+pub use encoded::{Resource, ResourceSet, Snapshot, Version};
+pub use types::TypeUrl;
+
+/// The generated types, in modules named by their proto packages.
+#[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
+pub mod pb {
+    include!(concat!(env!("OUT_DIR"), "/mod.rs"));
+}

@@ -1,0 +1,472 @@
+//! MeshConfig: settings of the whole mesh, with the reference's defaults.
+//!
+//! Read straight from the file's shape; an unknown field or value is an error. Fields whose feature is not built yet are
+//! accepted and kept out ([`Unused`]), so that a working istiod configuration starts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::destination_rule::{Distribute, H2Upgrade, LocalityLb};
+use crate::name::{Labels, Str};
+use crate::proxy_config::ProxyConfig;
+use crate::sidecar::OutboundMode;
+use crate::time::Span;
+use crate::tls::TlsVersion;
+
+/// Cluster id where nobody says another.
+pub const DEFAULT_CLUSTER_ID: &str = "Kubernetes";
+
+/// A field that is valid and has no effect yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Unused;
+
+impl<'de> Deserialize<'de> for Unused {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(d).map(|_| Unused)
+    }
+}
+
+/// The mesh's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct MeshConfig {
+    pub root_namespace: Str,
+    pub trust_domain: Str,
+    pub trust_domain_aliases: Vec<Str>,
+    pub proxy_listen_port: u16,
+    pub proxy_inbound_listen_port: u16,
+    /// Port of the HTTP proxy listener of sidecars; 0: none.
+    pub proxy_http_port: u16,
+    pub connect_timeout: Span,
+    pub protocol_detection_timeout: Span,
+    pub tcp_keepalive: Option<TcpKeepaliveConfig>,
+    pub ingress_class: Str,
+    pub ingress_service: Str,
+    pub ingress_selector: Str,
+    pub ingress_controller_mode: Str,
+    pub enable_tracing: bool,
+    pub access_log_file: Str,
+    pub access_log_format: Str,
+    pub access_log_encoding: AccessLogEncoding,
+    pub enable_envoy_access_log_service: bool,
+    pub disable_envoy_listener_log: bool,
+    pub default_config: ProxyConfig,
+    pub outbound_traffic_policy: OutboundTrafficPolicy,
+    pub inbound_traffic_policy: InboundTrafficPolicy,
+    pub enable_auto_mtls: bool,
+    pub default_service_export_to: Vec<Str>,
+    pub default_virtual_service_export_to: Vec<Str>,
+    pub default_destination_rule_export_to: Vec<Str>,
+    #[serde(deserialize_with = "locality")]
+    pub locality_lb_setting: LocalityLb,
+    pub dns_refresh_rate: Span,
+    pub h2_upgrade_policy: H2UpgradePolicy,
+    pub inbound_cluster_stat_name: Str,
+    pub outbound_cluster_stat_name: Str,
+    pub service_settings: Vec<ServiceSetting>,
+    pub enable_prometheus_merge: bool,
+    pub extension_providers: Vec<ExtensionProvider>,
+    pub default_providers: DefaultProviders,
+    pub discovery_selectors: Vec<LabelSelector>,
+    pub path_normalization: PathNormalizationConfig,
+    pub default_http_retry_policy: Option<RetryConfig>,
+    #[serde(rename = "meshMTLS")]
+    pub mesh_mtls: TlsConfig,
+    pub tls_defaults: TlsConfig,
+    pub verify_certificate_at_client: Option<bool>,
+    pub hbone_idle_timeout: Option<Span>,
+    pub ca_certificates: Unused,
+    pub ca: Unused,
+    pub certificates: Unused,
+    pub config_sources: Unused,
+    pub service_scope_configs: Unused,
+    pub zone_aware_lb_setting: Unused,
+    pub default_traffic_policy: Unused,
+    pub service_entry_visibility: Unused,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        let all = || vec![Str::from("*")];
+        MeshConfig {
+            root_namespace: "istio-system".into(),
+            trust_domain: "cluster.local".into(),
+            trust_domain_aliases: Vec::new(),
+            proxy_listen_port: 15001,
+            proxy_inbound_listen_port: 15006,
+            proxy_http_port: 0,
+            connect_timeout: Span(Duration::from_secs(10)),
+            protocol_detection_timeout: Span::default(),
+            tcp_keepalive: None,
+            ingress_class: "istio".into(),
+            ingress_service: "istio-ingressgateway".into(),
+            ingress_selector: "".into(),
+            ingress_controller_mode: "STRICT".into(),
+            enable_tracing: true,
+            access_log_file: "".into(),
+            access_log_format: "".into(),
+            access_log_encoding: AccessLogEncoding::Text,
+            enable_envoy_access_log_service: false,
+            disable_envoy_listener_log: false,
+            default_config: ProxyConfig::default(),
+            outbound_traffic_policy: OutboundTrafficPolicy { mode: OutboundMode::AllowAny, tls: Unused },
+            inbound_traffic_policy: InboundTrafficPolicy::default(),
+            enable_auto_mtls: true,
+            default_service_export_to: all(),
+            default_virtual_service_export_to: all(),
+            default_destination_rule_export_to: all(),
+            locality_lb_setting: LocalityLb { enabled: Some(true), ..LocalityLb::default() },
+            dns_refresh_rate: Span(Duration::from_secs(60)),
+            h2_upgrade_policy: H2UpgradePolicy::DoNotUpgrade,
+            inbound_cluster_stat_name: "".into(),
+            outbound_cluster_stat_name: "".into(),
+            service_settings: Vec::new(),
+            enable_prometheus_merge: true,
+            extension_providers: Vec::new(),
+            default_providers: DefaultProviders::default(),
+            discovery_selectors: Vec::new(),
+            path_normalization: PathNormalizationConfig::default(),
+            default_http_retry_policy: None,
+            mesh_mtls: TlsConfig::default(),
+            tls_defaults: TlsConfig::default(),
+            verify_certificate_at_client: None,
+            hbone_idle_timeout: None,
+            ca_certificates: Unused,
+            ca: Unused,
+            certificates: Unused,
+            config_sources: Unused,
+            service_scope_configs: Unused,
+            zone_aware_lb_setting: Unused,
+            default_traffic_policy: Unused,
+            service_entry_visibility: Unused,
+        }
+    }
+}
+
+/// TCP keepalive of all upstream connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct TcpKeepaliveConfig {
+    pub probes: Option<u32>,
+    pub time: Option<Span>,
+    pub interval: Option<Span>,
+}
+
+/// How access logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs)]
+pub enum AccessLogEncoding {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Unknown outbound traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct OutboundTrafficPolicy {
+    #[serde(default = "registry_only")]
+    pub mode: OutboundMode,
+    #[serde(default)]
+    pub tls: Unused,
+}
+
+/// The API's zero value, for a policy that is given without a mode.
+fn registry_only() -> OutboundMode {
+    OutboundMode::RegistryOnly
+}
+
+/// Where inbound traffic goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct InboundTrafficPolicy {
+    pub mode: InboundMode,
+}
+
+/// Where inbound traffic goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum InboundMode {
+    /// To the address the client asked for.
+    #[default]
+    Passthrough,
+    /// To the loopback address.
+    Localhost,
+}
+
+/// Whether HTTP/1.1 becomes HTTP/2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs)]
+pub enum H2UpgradePolicy {
+    #[default]
+    DoNotUpgrade,
+    Upgrade,
+}
+
+impl From<H2UpgradePolicy> for H2Upgrade {
+    fn from(policy: H2UpgradePolicy) -> Self {
+        match policy {
+            H2UpgradePolicy::DoNotUpgrade => H2Upgrade::DoNotUpgrade,
+            H2UpgradePolicy::Upgrade => H2Upgrade::Upgrade,
+        }
+    }
+}
+
+/// Settings of named services.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ServiceSetting {
+    pub settings: ServiceSettings,
+    pub hosts: Vec<Str>,
+}
+
+/// See [`ServiceSetting`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ServiceSettings {
+    pub cluster_local: bool,
+}
+
+/// Providers used where no Telemetry names one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct DefaultProviders {
+    pub tracing: Vec<Str>,
+    pub metrics: Vec<Str>,
+    pub access_logging: Vec<Str>,
+}
+
+/// A named provider of telemetry or authorisation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[allow(missing_docs)]
+pub struct ExtensionProvider {
+    pub name: Str,
+    #[serde(flatten)]
+    pub kind: ProviderKind,
+}
+
+/// What a provider is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub enum ProviderKind {
+    Prometheus(Unused),
+    EnvoyFileAccessLog(FileAccessLogProvider),
+    EnvoyHttpAls(Unused),
+    EnvoyTcpAls(Unused),
+    EnvoyOtelAls(Unused),
+    EnvoyExtAuthzHttp(Unused),
+    EnvoyExtAuthzGrpc(Unused),
+    Zipkin(Unused),
+    Lightstep(Unused),
+    Datadog(Unused),
+    Stackdriver(Unused),
+    Opencensus(Unused),
+    Skywalking(Unused),
+    Opentelemetry(Unused),
+    Sds(Unused),
+}
+
+/// Access logs to a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct FileAccessLogProvider {
+    pub path: Str,
+    pub log_format: Option<LogFormat>,
+    pub omit_empty_values: bool,
+}
+
+/// A log line.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LogFormat {
+    /// As text.
+    Text(Str),
+    /// As a JSON object.
+    Labels(BTreeMap<Str, Str>),
+}
+
+/// A Kubernetes label selector.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct LabelSelector {
+    pub match_labels: Labels,
+    pub match_expressions: Vec<LabelExpression>,
+}
+
+/// One expression of a selector.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct LabelExpression {
+    pub key: Str,
+    pub operator: LabelOperator,
+    #[serde(default)]
+    pub values: Vec<Str>,
+}
+
+/// See [`LabelExpression`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[allow(missing_docs)]
+pub enum LabelOperator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+impl LabelSelector {
+    /// Whether all conditions hold.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        crate::name::selects(&self.match_labels, labels)
+            && self.match_expressions.iter().all(|e| {
+                let value = labels.get(&e.key);
+                match e.operator {
+                    LabelOperator::In => value.is_some_and(|v| e.values.contains(v)),
+                    LabelOperator::NotIn => value.is_none_or(|v| !e.values.contains(v)),
+                    LabelOperator::Exists => value.is_some(),
+                    LabelOperator::DoesNotExist => value.is_none(),
+                }
+            })
+    }
+}
+
+/// How paths are normalised.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct PathNormalizationConfig {
+    pub normalization: PathNormalization,
+}
+
+/// How paths are normalised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs)]
+pub enum PathNormalization {
+    #[default]
+    Default,
+    None,
+    Base,
+    MergeSlashes,
+    DecodeAndMergeSlashes,
+}
+
+/// Retries where a route says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct RetryConfig {
+    pub attempts: u32,
+    pub per_try_timeout: Option<Span>,
+    pub retry_on: Str,
+    pub retry_remote_localities: Option<bool>,
+    pub retry_ignore_previous_hosts: Option<bool>,
+    pub backoff: Option<Span>,
+}
+
+impl From<&RetryConfig> for crate::virtual_service::HttpRetry {
+    fn from(c: &RetryConfig) -> Self {
+        crate::virtual_service::HttpRetry {
+            attempts: c.attempts,
+            per_try_timeout: c.per_try_timeout.map(Into::into),
+            retry_on: c.retry_on.clone(),
+            retry_remote_localities: c.retry_remote_localities,
+            retry_ignore_previous_hosts: c.retry_ignore_previous_hosts,
+            backoff: c.backoff.map(Into::into),
+        }
+    }
+}
+
+/// Limits of TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct TlsConfig {
+    pub min_protocol_version: MinTlsVersion,
+    pub ecdh_curves: Vec<Str>,
+    pub cipher_suites: Vec<Str>,
+}
+
+/// Lowest TLS version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[allow(missing_docs)]
+pub enum MinTlsVersion {
+    #[default]
+    #[serde(rename = "TLS_AUTO")]
+    Auto,
+    #[serde(rename = "TLSV1_2")]
+    V1_2,
+    #[serde(rename = "TLSV1_3")]
+    V1_3,
+}
+
+impl MinTlsVersion {
+    /// The version; `None` leaves the default.
+    pub fn version(self) -> Option<TlsVersion> {
+        match self {
+            MinTlsVersion::Auto => None,
+            MinTlsVersion::V1_2 => Some(TlsVersion::V1_2),
+            MinTlsVersion::V1_3 => Some(TlsVersion::V1_3),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct LocalityConfig {
+    #[serde(default)]
+    distribute: Vec<DistributeConfig>,
+    #[serde(default)]
+    failover: Vec<FailoverConfig>,
+    #[serde(default)]
+    failover_priority: Vec<Str>,
+    enabled: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DistributeConfig {
+    from: Str,
+    to: BTreeMap<Str, u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FailoverConfig {
+    from: Str,
+    to: Str,
+}
+
+fn locality<'de, D: Deserializer<'de>>(d: D) -> Result<LocalityLb, D::Error> {
+    let c = LocalityConfig::deserialize(d)?;
+    Ok(LocalityLb {
+        distribute: c.distribute.into_iter().map(|d| Distribute { from: d.from, to: d.to.into_iter().collect() }).collect(),
+        failover: c.failover.into_iter().map(|f| (f.from, f.to)).collect(),
+        failover_priority: c.failover_priority,
+        enabled: c.enabled,
+    })
+}
+
+impl MeshConfig {
+    /// True if a provider of that name writes Prometheus metrics; `prometheus` exists without being declared.
+    pub fn is_prometheus(&self, provider: &str) -> bool {
+        match self.extension_providers.iter().find(|p| &*p.name == provider) {
+            Some(p) => matches!(p.kind, ProviderKind::Prometheus(_)),
+            None => provider == "prometheus",
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! ProxyConfig: settings of one proxy, from the mesh's default and from the proxy's own metadata.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::mesh_config::Unused;
+use crate::name::Str;
+use crate::time::Span;
+
+/// What Pilotfish reads of a ProxyConfig; other fields concern the agent and are ignored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct ProxyConfig {
+    pub discovery_address: Option<Str>,
+    pub status_port: Option<u16>,
+    pub proxy_admin_port: Option<u16>,
+    pub drain_duration: Option<Span>,
+    pub termination_drain_duration: Option<Span>,
+    pub tracing: Option<Tracing>,
+    pub gateway_topology: Option<GatewayTopology>,
+    pub proxy_headers: Option<ProxyHeaders>,
+    pub envoy_access_log_service: Option<RemoteService>,
+    pub proxy_metadata: BTreeMap<Str, Str>,
+    pub private_key_provider: Unused,
+}
+
+/// Tracing of one proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct Tracing {
+    pub zipkin: Option<RemoteService>,
+    /// Percent.
+    pub sampling: Option<Percent>,
+    pub max_path_tag_length: Option<u32>,
+    pub enable_istio_tags: Option<bool>,
+    pub custom_tags: BTreeMap<Str, Unused>,
+}
+
+/// A percentage as text keeps all digits; equality and hashing need no floats.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Percent(pub Str);
+
+impl Percent {
+    /// As a number.
+    pub fn get(&self) -> f64 {
+        self.0.parse().unwrap_or_default()
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        f64::deserialize(d).map(|n| Percent(n.to_string().into()))
+    }
+}
+
+/// A server that the proxy calls, as `host:port`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct RemoteService {
+    pub address: Str,
+}
+
+/// What stands before a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct GatewayTopology {
+    pub num_trusted_proxies: u32,
+    pub forward_client_cert_details: Option<ForwardClientCert>,
+    pub proxy_protocol: Option<Unused>,
+}
+
+/// What becomes of the `x-forwarded-client-cert` header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs)]
+pub enum ForwardClientCert {
+    Undefined,
+    Sanitize,
+    ForwardOnly,
+    AppendForward,
+    SanitizeSet,
+    AlwaysForwardOnly,
+}
+
+/// Headers that the proxy writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct ProxyHeaders {
+    pub forwarded_client_cert: Option<ForwardClientCert>,
+    pub set_current_client_cert_details: Option<ClientCertDetails>,
+    pub request_id: Option<Disabled>,
+    pub server: Option<ServerHeader>,
+    pub attempt_count: Option<Disabled>,
+    pub envoy_debug_headers: Option<Disabled>,
+    pub metadata_exchange_headers: Option<MetadataExchangeHeaders>,
+    pub preserve_http1_header_case: Option<bool>,
+    #[serde(rename = "xForwardedHost")]
+    pub x_forwarded_host: Option<Enabled>,
+    #[serde(rename = "xForwardedPort")]
+    pub x_forwarded_port: Option<Enabled>,
+}
+
+/// Parts of the client certificate that are forwarded; `None` leaves the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct ClientCertDetails {
+    pub subject: Option<bool>,
+    pub cert: Option<bool>,
+    pub chain: Option<bool>,
+    pub dns: Option<bool>,
+    pub uri: Option<bool>,
+}
+
+/// A switch that is on unless `disabled`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct Disabled {
+    pub disabled: Option<bool>,
+}
+
+/// A switch that is off unless `enabled`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct Enabled {
+    pub enabled: Option<bool>,
+}
+
+/// The `server` header.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct ServerHeader {
+    pub disabled: Option<bool>,
+    pub value: Str,
+}
+
+/// Headers that carry peer metadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct MetadataExchangeHeaders {
+    pub mode: Option<Str>,
+}

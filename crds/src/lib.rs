@@ -1,0 +1,1 @@
+//! The API types that users write.

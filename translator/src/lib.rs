@@ -1,0 +1,1 @@
+//! Pure functions from a mesh and a proxy class to Envoy resources.
