@@ -4,7 +4,10 @@
 //! encoded once ([`Resource`], [`ResourceSet`], [`Snapshot`]). Knows nothing of a mesh. Enter at [`encoded`].
 
 pub mod any;
+pub mod descriptors;
 pub mod encoded;
+pub mod json;
+mod path;
 pub mod types;
 
 pub use any::any;
