@@ -1,0 +1,38 @@
+//! Names of Envoy extensions: what a filter is called in a chain, and what a client calls it in `node.extensions`.
+
+/// HTTP router.
+pub const HTTP_ROUTER: &str = "envoy.filters.http.router";
+/// Fault injection.
+pub const HTTP_FAULT: &str = "envoy.filters.http.fault";
+/// CORS.
+pub const HTTP_CORS: &str = "envoy.filters.http.cors";
+/// gRPC statistics.
+pub const HTTP_GRPC_STATS: &str = "envoy.filters.http.grpc_stats";
+/// gRPC-Web bridge.
+pub const HTTP_GRPC_WEB: &str = "envoy.filters.http.grpc_web";
+/// HTTP connection manager.
+pub const HTTP_CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
+/// TCP proxy.
+pub const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
+/// MongoDB statistics.
+pub const MONGO_PROXY: &str = "envoy.filters.network.mongo_proxy";
+/// Istio's peer metadata exchange.
+pub const ISTIO_METADATA_EXCHANGE: &str = "istio.metadata_exchange";
+/// Istio's statistics.
+pub const ISTIO_STATS: &str = "istio.stats";
+/// Istio's ALPN override.
+pub const ISTIO_ALPN: &str = "istio.alpn";
+/// Looks for TLS and its server name.
+pub const TLS_INSPECTOR: &str = "envoy.filters.listener.tls_inspector";
+/// Looks for HTTP.
+pub const HTTP_INSPECTOR: &str = "envoy.filters.listener.http_inspector";
+/// Restores the address before iptables.
+pub const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
+/// Keeps the client's address.
+pub const ORIGINAL_SRC: &str = "envoy.filters.listener.original_src";
+/// PROXY protocol.
+pub const PROXY_PROTOCOL: &str = "envoy.filters.listener.proxy_protocol";
+/// TLS.
+pub const TRANSPORT_TLS: &str = "envoy.transport_sockets.tls";
+/// Clear text.
+pub const TRANSPORT_RAW: &str = "envoy.transport_sockets.raw_buffer";

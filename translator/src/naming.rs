@@ -1,0 +1,66 @@
+//! Names of Envoy resources. Tools and dashboards parse them, so they are part of the contract.
+
+use std::fmt::Write as _;
+
+/// Which way traffic goes, from the workload's point of view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the workload.
+    Outbound,
+    /// To the workload.
+    Inbound,
+}
+
+impl Direction {
+    /// As names spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Direction::Outbound => "outbound",
+            Direction::Inbound => "inbound",
+        }
+    }
+}
+
+/// Takes nothing, answers nothing.
+pub const BLACK_HOLE: &str = "BlackHoleCluster";
+/// To the address that the client asked for.
+pub const PASSTHROUGH: &str = "PassthroughCluster";
+/// To the workload's own address and port.
+pub const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
+/// Captured outbound traffic.
+pub const VIRTUAL_OUTBOUND: &str = "virtualOutbound";
+/// Captured inbound traffic.
+pub const VIRTUAL_INBOUND: &str = "virtualInbound";
+
+/// `outbound|80|v1|shop.default.svc.cluster.local`.
+pub fn cluster(direction: Direction, port: u16, subset: &str, host: &str) -> String {
+    format!("{}|{port}|{subset}|{host}", direction.as_str())
+}
+
+/// The same with separators that a server name may hold: SNI of mesh mTLS, and clusters behind AUTO_PASSTHROUGH.
+pub fn sni(direction: Direction, port: u16, subset: &str, host: &str) -> String {
+    format!("{}_.{port}_.{subset}_.{host}", direction.as_str())
+}
+
+/// `inbound|8080||`.
+pub fn inbound_cluster(port: u16) -> String {
+    format!("inbound|{port}||")
+}
+
+/// `0.0.0.0_80`, or the path of a Unix socket.
+pub fn listener(bind: &str, port: u16) -> String {
+    if port == 0 { bind.to_owned() } else { format!("{bind}_{port}") }
+}
+
+/// `host:port`, as virtual hosts are named.
+pub fn host_port(host: &str, port: u16) -> String {
+    let mut name = String::with_capacity(host.len() + 6);
+    // Writing to a String cannot fail.
+    let _ = write!(name, "{host}:{port}");
+    name
+}
+
+/// Path of a configuration object in the API, as telemetry metadata shows it. Always the newest API version.
+pub fn config_path(group: &str, resource: &str, namespace: &str, name: &str) -> String {
+    format!("/apis/{group}/v1/namespaces/{namespace}/{resource}/{name}")
+}

@@ -1,0 +1,1 @@
+//! TLS contexts: the mesh's own certificates, and those of users.
