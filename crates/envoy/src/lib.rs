@@ -9,6 +9,7 @@ pub mod encoded;
 pub mod json;
 mod path;
 pub mod types;
+pub mod validate;
 
 pub use any::any;
 pub use encoded::{Resource, ResourceSet, Snapshot, Version};

@@ -1,0 +1,290 @@
+//! Walks encoded bytes beside a plan.
+
+use std::collections::HashSet;
+
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+
+use super::Violation;
+use super::check::Scalar;
+use super::plan::{Content, FieldPlan, MessagePlan, Plans, ScalarKind, ValuePlan, broken_size};
+use crate::descriptors;
+use crate::path::Path;
+
+/// Nesting that protobuf decoders accept.
+const MAX_DEPTH: usize = 100;
+
+/// One check of one message.
+pub(super) struct Walk<'p> {
+    plans: &'p Plans,
+    /// How often each field of the messages on the way was seen; a stack, so that messages need no allocation each.
+    counts: Vec<u32>,
+    violations: Vec<Violation>,
+}
+
+/// A value as it lies on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Raw<'b> {
+    Varint(u64),
+    Fixed32(u32),
+    Fixed64(u64),
+    Bytes(&'b [u8]),
+}
+
+/// The bytes are no message.
+struct Malformed;
+
+impl<'p> Walk<'p> {
+    pub(super) fn new(plans: &'p Plans) -> Self {
+        Walk { plans, counts: Vec::new(), violations: Vec::new() }
+    }
+
+    pub(super) fn run(mut self, plan: usize, bytes: &[u8]) -> Vec<Violation> {
+        self.message(plan, bytes, &Path::ROOT, 0);
+        self.violations
+    }
+
+    fn message(&mut self, index: usize, bytes: &[u8], path: &Path<'_>, depth: usize) {
+        let Some(plan) = self.plans.message(index) else { return };
+        if depth > MAX_DEPTH {
+            return self.report(path, "is nested too deeply");
+        }
+        let base = self.counts.len();
+        self.counts.resize(base + plan.fields.len(), 0);
+        match self.fields(plan, base, bytes, path, depth) {
+            Ok(()) => self.absences(plan, base, bytes, path),
+            Err(Malformed) => self.report(path, format!("does not decode as {}", plan.name)),
+        }
+        self.counts.truncate(base);
+    }
+
+    fn fields(&mut self, plan: &MessagePlan, base: usize, mut bytes: &[u8], path: &Path<'_>, depth: usize) -> Result<(), Malformed> {
+        while !bytes.is_empty() {
+            let (number, wire_type) = decode_key(&mut bytes).map_err(|_| Malformed)?;
+            let Ok(at) = plan.fields.binary_search_by_key(&number, |f| f.number) else {
+                skip_field(wire_type, number, &mut bytes, DecodeContext::default()).map_err(|_| Malformed)?;
+                continue;
+            };
+            let raw = read(wire_type, &mut bytes)?;
+            let field = &plan.fields[at];
+            let seen = &mut self.counts[base + at];
+            let position = *seen as usize;
+            *seen += 1;
+            let path = path.field(&field.name);
+            if let Some(key) = &field.key {
+                let Raw::Bytes(entry) = raw else { return Err(Malformed) };
+                self.entry(key, &field.value, entry, &path, depth)?;
+            } else if field.is_list {
+                let mut next = position;
+                for_each_item(field.value.content, raw, |item| {
+                    let result = self.value(&field.value, item, &path.index(next), depth);
+                    next += 1;
+                    result
+                })?;
+                self.counts[base + at] = next as u32;
+            } else {
+                self.value(&field.value, raw, &path, depth)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, key: &ValuePlan, value: &ValuePlan, mut bytes: &[u8], path: &Path<'_>, depth: usize) -> Result<(), Malformed> {
+        let (mut raw_key, mut raw_value) = (None, None);
+        while !bytes.is_empty() {
+            let (number, wire_type) = decode_key(&mut bytes).map_err(|_| Malformed)?;
+            let raw = read(wire_type, &mut bytes)?;
+            match number {
+                1 => raw_key = Some(raw),
+                2 => raw_value = Some(raw),
+                _ => {}
+            }
+        }
+        let raw_key = raw_key.unwrap_or_else(|| absent(key.content));
+        let number;
+        let shown = match raw_key {
+            Raw::Bytes(text) => std::str::from_utf8(text).map_err(|_| Malformed)?,
+            Raw::Varint(v) | Raw::Fixed64(v) => {
+                number = v.to_string();
+                &number
+            }
+            Raw::Fixed32(v) => {
+                number = v.to_string();
+                &number
+            }
+        };
+        let path = path.key(shown);
+        self.value(key, raw_key, &path, depth)?;
+        self.value(value, raw_value.unwrap_or_else(|| absent(value.content)), &path, depth + 1)
+    }
+
+    fn value(&mut self, plan: &ValuePlan, raw: Raw<'_>, path: &Path<'_>, depth: usize) -> Result<(), Malformed> {
+        match (plan.content, raw) {
+            (Content::Message(index), Raw::Bytes(bytes)) => self.message(index, bytes, path, depth + 1),
+            (Content::Any, Raw::Bytes(bytes)) => self.any(plan, bytes, path, depth)?,
+            (Content::Opaque, _) => {}
+            (Content::Scalar(_) | Content::Wrapper(_) | Content::Duration, _) if plan.check.is_none() => {}
+            (Content::Scalar(kind), raw) => self.scalar(plan, decode(kind, raw)?, path),
+            (Content::Wrapper(kind), Raw::Bytes(bytes)) => {
+                let inner = last_field(bytes, 1)?.unwrap_or_else(|| absent(Content::Scalar(kind)));
+                self.scalar(plan, decode(kind, inner)?, path);
+            }
+            (Content::Duration, Raw::Bytes(bytes)) => {
+                let part = |number| last_field(bytes, number)?.map_or(Ok(Scalar::Int(0)), |raw| decode(ScalarKind::Signed, raw));
+                if let (Scalar::Int(seconds), Scalar::Int(nanos)) = (part(1)?, part(2)?) {
+                    self.scalar(plan, Scalar::Int(seconds * 1_000_000_000 + nanos), path);
+                }
+            }
+            _ => return Err(Malformed),
+        }
+        Ok(())
+    }
+
+    fn any(&mut self, plan: &ValuePlan, bytes: &[u8], path: &Path<'_>, depth: usize) -> Result<(), Malformed> {
+        let part = |number| match last_field(bytes, number)? {
+            Some(Raw::Bytes(part)) => Ok(part),
+            None => Ok(&[][..]),
+            Some(_) => Err(Malformed),
+        };
+        let type_url = std::str::from_utf8(part(1)?).map_err(|_| Malformed)?;
+        self.scalar(plan, Scalar::Text(type_url), path);
+        let name = descriptors::type_name(type_url);
+        if let Some(index) = self.plans.by_name(name) {
+            self.message(index, part(2)?, &path.unpacked(name), depth + 1);
+        }
+        Ok(())
+    }
+
+    fn scalar(&mut self, plan: &ValuePlan, value: Scalar<'_>, path: &Path<'_>) {
+        if let Some(broken) = plan.check.as_ref().and_then(|check| check.broken(value)) {
+            self.report(path, broken);
+        }
+    }
+
+    /// What is broken by not being there, and what only shows in the whole.
+    fn absences(&mut self, plan: &MessagePlan, base: usize, bytes: &[u8], path: &Path<'_>) {
+        for (at, field) in plan.fields.iter().enumerate() {
+            let count = self.counts[base + at];
+            let broken = if count == 0 && field.required {
+                Some("is required".to_owned())
+            } else if count == 0 && field.implicit {
+                self.broken_default(field)
+            } else {
+                broken_size(&field.limits, count.into())
+            };
+            if let Some(broken) = broken {
+                self.report(&path.field(&field.name), broken);
+            }
+            if field.limits.unique && count > 1 && has_duplicates(bytes, field) {
+                self.report(&path.field(&field.name), "must not hold an item twice");
+            }
+        }
+        for oneof in &plan.required_oneofs {
+            if oneof.members.iter().all(|at| self.counts[base + at] == 0) {
+                self.report(&path.field(&oneof.name), "is required: one of its fields must be set");
+            }
+        }
+    }
+
+    fn broken_default(&self, field: &FieldPlan) -> Option<String> {
+        let (Content::Scalar(kind), Some(check)) = (field.value.content, &field.value.check) else { return None };
+        check.broken(decode(kind, absent(field.value.content)).ok()?)
+    }
+
+    fn report(&mut self, path: &Path<'_>, rule: impl Into<String>) {
+        self.violations.push(Violation { path: path.to_string(), rule: rule.into() });
+    }
+}
+
+fn read<'b>(wire_type: WireType, bytes: &mut &'b [u8]) -> Result<Raw<'b>, Malformed> {
+    Ok(match wire_type {
+        WireType::Varint => Raw::Varint(decode_varint(bytes).map_err(|_| Malformed)?),
+        WireType::ThirtyTwoBit => Raw::Fixed32(u32::from_le_bytes(take(bytes)?)),
+        WireType::SixtyFourBit => Raw::Fixed64(u64::from_le_bytes(take(bytes)?)),
+        WireType::LengthDelimited => {
+            let len = usize::try_from(decode_varint(bytes).map_err(|_| Malformed)?).map_err(|_| Malformed)?;
+            let (value, rest) = bytes.split_at_checked(len).ok_or(Malformed)?;
+            *bytes = rest;
+            Raw::Bytes(value)
+        }
+        WireType::StartGroup | WireType::EndGroup => return Err(Malformed),
+    })
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Malformed> {
+    let (value, rest) = bytes.split_first_chunk::<N>().ok_or(Malformed)?;
+    *bytes = rest;
+    Ok(*value)
+}
+
+fn decode(kind: ScalarKind, raw: Raw<'_>) -> Result<Scalar<'_>, Malformed> {
+    Ok(match (kind, raw) {
+        (ScalarKind::Signed, Raw::Varint(v)) => Scalar::Int((v as i64).into()),
+        (ScalarKind::Unsigned, Raw::Varint(v)) => Scalar::Int(v.into()),
+        (ScalarKind::Zigzag, Raw::Varint(v)) => Scalar::Int((((v >> 1) as i64) ^ -((v & 1) as i64)).into()),
+        (ScalarKind::Bool, Raw::Varint(v)) => Scalar::Bool(v != 0),
+        (ScalarKind::Float, Raw::Fixed32(v)) => Scalar::Float(f32::from_bits(v).into()),
+        (ScalarKind::Double, Raw::Fixed64(v)) => Scalar::Float(f64::from_bits(v)),
+        (ScalarKind::Fixed { signed: false, .. }, Raw::Fixed32(v)) => Scalar::Int(v.into()),
+        (ScalarKind::Fixed { signed: true, .. }, Raw::Fixed32(v)) => Scalar::Int((v as i32).into()),
+        (ScalarKind::Fixed { signed: false, .. }, Raw::Fixed64(v)) => Scalar::Int(v.into()),
+        (ScalarKind::Fixed { signed: true, .. }, Raw::Fixed64(v)) => Scalar::Int((v as i64).into()),
+        (ScalarKind::Text, Raw::Bytes(v)) => Scalar::Text(std::str::from_utf8(v).map_err(|_| Malformed)?),
+        (ScalarKind::Bytes, Raw::Bytes(v)) => Scalar::Bytes(v),
+        _ => return Err(Malformed),
+    })
+}
+
+/// The default value of a kind.
+fn absent(content: Content) -> Raw<'static> {
+    match content {
+        Content::Scalar(ScalarKind::Float | ScalarKind::Fixed { bits: 32, .. }) => Raw::Fixed32(0),
+        Content::Scalar(ScalarKind::Double | ScalarKind::Fixed { .. }) => Raw::Fixed64(0),
+        Content::Scalar(ScalarKind::Signed | ScalarKind::Unsigned | ScalarKind::Zigzag | ScalarKind::Bool) => Raw::Varint(0),
+        _ => Raw::Bytes(&[]),
+    }
+}
+
+/// The last wins, as in every protobuf decoder.
+fn last_field(mut bytes: &[u8], wanted: u32) -> Result<Option<Raw<'_>>, Malformed> {
+    let mut last = None;
+    while !bytes.is_empty() {
+        let (number, wire_type) = decode_key(&mut bytes).map_err(|_| Malformed)?;
+        let raw = read(wire_type, &mut bytes)?;
+        if number == wanted {
+            last = Some(raw);
+        }
+    }
+    Ok(last)
+}
+
+/// The items in one occurrence of a list field: one, or all that are packed into it.
+fn for_each_item<'b>(content: Content, raw: Raw<'b>, mut f: impl FnMut(Raw<'b>) -> Result<(), Malformed>) -> Result<(), Malformed> {
+    let wire_type = match content {
+        Content::Scalar(ScalarKind::Float | ScalarKind::Fixed { bits: 32, .. }) => WireType::ThirtyTwoBit,
+        Content::Scalar(ScalarKind::Double | ScalarKind::Fixed { .. }) => WireType::SixtyFourBit,
+        Content::Scalar(ScalarKind::Signed | ScalarKind::Unsigned | ScalarKind::Zigzag | ScalarKind::Bool) => WireType::Varint,
+        _ => return f(raw),
+    };
+    let Raw::Bytes(mut packed) = raw else { return f(raw) };
+    while !packed.is_empty() {
+        f(read(wire_type, &mut packed)?)?;
+    }
+    Ok(())
+}
+
+fn has_duplicates(mut bytes: &[u8], field: &FieldPlan) -> bool {
+    let mut seen = HashSet::new();
+    let mut duplicate = false;
+    while !bytes.is_empty() && !duplicate {
+        let Ok((number, wire_type)) = decode_key(&mut bytes) else { break };
+        let Ok(raw) = read(wire_type, &mut bytes) else { break };
+        if number == field.number {
+            let walked = for_each_item(field.value.content, raw, |item| {
+                duplicate |= !seen.insert(item);
+                Ok(())
+            });
+            duplicate |= walked.is_err();
+        }
+    }
+    duplicate
+}
