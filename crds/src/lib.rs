@@ -1,1 +1,17 @@
-//! The API types that users write.
+//! The API types that users write, one file per kind, exactly as they stand in manifests (proto JSON, camelCase).
+//!
+//! Istio's kinds are closed: an unknown field or enum value is an error, so that a typing mistake is found and not
+//! ignored. Kubernetes' core kinds are projections: only what the mesh reads is named, everything else is skipped.
+//! Nothing is checked here beyond shape; meaning is the business of whoever converts these types.
+//!
+//! Enter at [`networking`], [`security`] and [`core`].
+
+// The fields carry the API's own names and meaning; its reference documents them.
+#![allow(missing_docs)]
+
+pub mod core;
+pub mod networking;
+pub mod number;
+pub mod security;
+
+pub use number::Num;

@@ -47,6 +47,8 @@ pub enum Health {
     Unhealthy,
     /// Terminating, still serving its sessions.
     Draining,
+    /// Nobody watches it (WorkloadEntries, endpoints of ServiceEntries): it takes requests.
+    Unknown,
 }
 
 /// How an endpoint is reached.
