@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod context;
 pub mod endpoint;
 pub mod extensions;
+pub mod gateway;
 pub mod grpc;
 pub mod listener;
 pub mod metadata;

@@ -1,0 +1,238 @@
+//! Gateway objects as one proxy serves them: servers of all Gateways that select it, merged by port and address.
+//!
+//! Listeners open what is here, one per [`MergedPort`]; route configurations are built for the servers of one route name.
+//! Enter at [`merged`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use pilotfish_model::gateway::{Gateway, GatewayServer};
+use pilotfish_model::name::{Host, Str, selects};
+use pilotfish_model::service::Protocol;
+use pilotfish_model::tls::ServerTlsMode;
+use pilotfish_model::virtual_service::GatewayRef;
+
+use crate::context::Context;
+
+/// Label of a gateway's Service that says: its ports are the ports to listen on, whatever the target ports are.
+const NO_PORT_TRANSLATION: &str = "experimental.istio.io/disable-gateway-port-translation";
+
+/// Everything a gateway serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MergedGateways {
+    /// One per listener, in the order in which they were first named.
+    pub ports: Vec<MergedPort>,
+}
+
+/// One port and address: one listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MergedPort {
+    /// Where to listen: the port of the Gateway server led through the Service's target port.
+    pub port: u16,
+    /// Address to bind; `None`: all.
+    pub bind: Option<Str>,
+    /// What the servers have in common.
+    pub kind: PortKind,
+    /// Servers in order, never empty. [`PortKind::Tcp`]: exactly one. [`PortKind::Http`]: all share one route name.
+    /// [`PortKind::Tls`]: a filter chain each (no two have a server name in common).
+    pub servers: Vec<MergedServer>,
+}
+
+/// What servers on one port have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PortKind {
+    /// Clear-text HTTP: one connection manager, one route configuration.
+    Http,
+    /// Clear-text bytes.
+    Tcp,
+    /// TLS, terminated or not; told apart by server names.
+    Tls,
+}
+
+/// One server of one Gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MergedServer {
+    /// The Gateway.
+    pub gateway: Arc<Gateway>,
+    /// Which of its servers.
+    pub index: usize,
+    /// Name of the route configuration; `None` for what is not routed by HTTP (TCP, TLS, passthrough).
+    pub route_name: Option<Str>,
+    /// Server names of a TLS server, sorted, each once; `*` stands for any. Empty for clear text.
+    pub sni_hosts: Vec<Host>,
+}
+
+impl MergedServer {
+    /// The server as the user wrote it.
+    pub fn server(&self) -> &GatewayServer {
+        &self.gateway.servers[self.index]
+    }
+
+    /// What VirtualServices name to be attached.
+    pub fn gateway_ref(&self) -> GatewayRef {
+        GatewayRef::Gateway { namespace: self.gateway.meta.namespace.clone(), name: self.gateway.meta.name.clone() }
+    }
+}
+
+impl MergedGateways {
+    /// Servers by the route configuration that they share, in the order of names, with the port they listen on.
+    pub fn by_route_name(&self) -> BTreeMap<Str, (u16, Vec<&MergedServer>)> {
+        let mut routes: BTreeMap<Str, (u16, Vec<&MergedServer>)> = BTreeMap::new();
+        for port in &self.ports {
+            for server in &port.servers {
+                if let Some(name) = &server.route_name {
+                    routes.entry(name.clone()).or_insert_with(|| (port.port, Vec::new())).1.push(server);
+                }
+            }
+        }
+        routes
+    }
+
+    /// True if some server routes by the names that sidecars write (clusters need their alternative names then).
+    pub fn has_auto_passthrough(&self) -> bool {
+        self.ports.iter().flat_map(|p| &p.servers).any(|s| s.server().tls.as_ref().is_some_and(|t| t.mode == ServerTlsMode::AutoPassthrough))
+    }
+}
+
+/// Clear text, though it may redirect to TLS.
+pub fn is_tls(server: &GatewayServer) -> bool {
+    server.tls.is_some() && !server.protocol.is_http()
+}
+
+/// TLS that stays closed.
+pub fn is_passthrough(server: &GatewayServer) -> bool {
+    server.tls.as_ref().is_some_and(|t| matches!(t.mode, ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough))
+}
+
+/// Routed by HTTP, in clear text or behind terminated TLS.
+pub fn is_http(server: &GatewayServer) -> bool {
+    server.protocol.is_http() || (server.protocol == Protocol::Https && server.tls.is_some() && !is_passthrough(server))
+}
+
+/// All servers for a gateway class; none for others.
+pub fn merged(context: &Context<'_>) -> MergedGateways {
+    let mut merger = Merger::default();
+    if !context.class.is_router() {
+        return merger.merged;
+    }
+    let mut gateways: Vec<&Arc<Gateway>> =
+        context.mesh.gateways.values().filter(|g| selects(&g.selector, &context.class.labels)).collect();
+    gateways.sort_by(|a, b| a.meta.age_order().cmp(&b.meta.age_order()));
+    let ports = PortTranslation::of(context);
+    for gateway in gateways {
+        for (index, server) in gateway.servers.iter().enumerate() {
+            for port in ports.listen(server.port) {
+                merger.add(gateway, index, port);
+            }
+        }
+    }
+    merger.merged
+}
+
+/// Service ports of the gateway's own Services, and where its workload listens for them.
+struct PortTranslation {
+    targets: Vec<(u16, u16)>,
+    direct: bool,
+}
+
+impl PortTranslation {
+    fn of(context: &Context<'_>) -> Self {
+        let direct = |t: &&pilotfish_model::mesh::ServiceTarget| {
+            context.mesh.services.get(&t.service).is_some_and(|s| s.labels.contains_key(NO_PORT_TRANSLATION))
+        };
+        let targets = &context.class.targets;
+        PortTranslation {
+            targets: targets.iter().filter(|t| !direct(t)).map(|t| (t.port, t.target_port)).collect(),
+            direct: targets.iter().any(|t| direct(&t)),
+        }
+    }
+
+    /// A port that no Service knows is taken as it is.
+    fn listen(&self, number: u16) -> BTreeSet<u16> {
+        let mut ports: BTreeSet<u16> = self.targets.iter().filter(|(port, _)| *port == number).map(|(_, target)| *target).collect();
+        if self.direct || ports.is_empty() {
+            ports.insert(number);
+        }
+        ports
+    }
+}
+
+/// Adds servers one by one; what does not go together with an older server on its port is left out.
+#[derive(Default)]
+struct Merger {
+    merged: MergedGateways,
+    /// By port and address.
+    at: HashMap<(u16, Option<Str>), usize>,
+    /// Server names that are taken.
+    sni: HashMap<(u16, Option<Str>), BTreeSet<Host>>,
+    route_names: BTreeSet<Str>,
+    /// Ports whose first server speaks TLS: they take TLS only, on any address.
+    first: HashMap<u16, PortKind>,
+}
+
+impl Merger {
+    fn add(&mut self, gateway: &Arc<Gateway>, index: usize, port: u16) {
+        let server = &gateway.servers[index];
+        let kind = kind_of(server);
+        let key = (port, server.bind.clone());
+        let route_name = route_name(gateway, server, port);
+        let sni_hosts = if is_tls(server) { sni_hosts(server) } else { Vec::new() };
+        if kind == PortKind::Tls {
+            let taken = self.sni.entry(key.clone()).or_default();
+            if sni_hosts.iter().any(|h| taken.contains(h)) {
+                return;
+            }
+            taken.extend(sni_hosts.iter().cloned());
+        }
+        if *self.first.entry(port).or_insert(kind) == PortKind::Tls && kind != PortKind::Tls {
+            return;
+        }
+        // Each TLS server has its own chain, so its own routes.
+        if let (PortKind::Tls, Some(name)) = (kind, &route_name)
+            && !self.route_names.insert(name.clone())
+        {
+            return;
+        }
+        let entry = MergedServer { gateway: gateway.clone(), index, route_name, sni_hosts };
+        match self.at.get(&key) {
+            None => {
+                self.at.insert(key, self.merged.ports.len());
+                self.merged.ports.push(MergedPort { port, bind: server.bind.clone(), kind, servers: vec![entry] });
+            }
+            Some(at) => {
+                let group = &mut self.merged.ports[*at];
+                if group.kind == kind && kind != PortKind::Tcp {
+                    group.servers.push(entry);
+                }
+            }
+        }
+    }
+}
+
+fn kind_of(server: &GatewayServer) -> PortKind {
+    if is_tls(server) {
+        PortKind::Tls
+    } else if server.protocol.is_http() {
+        PortKind::Http
+    } else {
+        PortKind::Tcp
+    }
+}
+
+/// Clear-text servers of one port share routes; a TLS server has its own, named by the port as the user wrote it.
+fn route_name(gateway: &Gateway, server: &GatewayServer, port: u16) -> Option<Str> {
+    let bind = server.bind.as_deref().map(|b| format!(".{b}")).unwrap_or_default();
+    if server.protocol.is_http() {
+        Some(format!("http.{port}{bind}").into())
+    } else if is_http(server) {
+        let meta = &gateway.meta;
+        Some(format!("https.{}.{}.{}.{}{bind}", server.port, server.port_name, meta.name, meta.namespace).into())
+    } else {
+        None
+    }
+}
+
+fn sni_hosts(server: &GatewayServer) -> Vec<Host> {
+    let hosts: BTreeSet<Host> = server.hosts.iter().map(|h| h.host.clone()).collect();
+    hosts.into_iter().collect()
+}
