@@ -1,0 +1,11 @@
+//! Both ends of HTTP traffic on loopback: a backend that tells what reached it, a client, and a load that runs during an
+//! edit.
+
+mod backend;
+mod client;
+mod load;
+
+pub use backend::{Backend, Echo};
+pub(crate) use client::post;
+pub use client::{Response, get};
+pub use load::{Load, Report};

@@ -1,0 +1,20 @@
+//! What tests of several crates share: golden files, drivers of the real programs, a small HTTP backend and client.
+//!
+//! A dev-dependency only. Everything here panics with the evidence (a diff, the end of a log) instead of returning what
+//! a test would have to unwrap, and everything that waits has a deadline.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod envoy;
+pub mod golden;
+pub mod http;
+pub mod pilotfish;
+pub mod poll;
+pub mod process;
+pub mod skip;
+
+pub use envoy::Envoy;
+pub use golden::{Goldens, assert_golden};
+pub use http::{Backend, Load, get};
+pub use pilotfish::Pilotfish;
+pub use poll::until;

@@ -1,0 +1,121 @@
+//! A program under test: its log is kept in a folder of its own and shown if the test fails, and it dies with its handle.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::poll;
+
+/// A running program. Dropping it kills it.
+pub struct Process {
+    name: String,
+    child: Child,
+    dir: TempDir,
+}
+
+impl Process {
+    /// Starts `command` with standard output and error in one log.
+    pub fn start(name: &str, dir: TempDir, mut command: Command) -> Self {
+        let log = File::create(log_path(dir.path())).unwrap();
+        let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).kill_on_drop(true);
+        let child = command.spawn().unwrap_or_else(|e| panic!("{name} does not start: {e}"));
+        Process { name: name.to_owned(), child, dir }
+    }
+
+    /// A folder of the program's own, removed when it is dropped.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// All that it wrote.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(log_path(self.dir.path())).unwrap_or_default()).into_owned()
+    }
+
+    /// Its exit status if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        if let Some(pid) = self.pid() {
+            // Through the `kill` program: signals without it need unsafe code or a crate.
+            let sent = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await;
+            assert!(sent.is_ok_and(|status| status.success()), "cannot signal {}", self.name);
+        }
+        let what = format!("{} to end after SIGTERM", self.name);
+        poll::until(&what, async || self.child.try_wait().unwrap().ok_or("still running")).await
+    }
+
+    /// Waits until `ask` answers. Panics, with the log, at the deadline or as soon as the program has ended.
+    pub async fn until<T>(&mut self, what: &str, mut ask: impl AsyncFnMut() -> anyhow::Result<T>) -> T {
+        let what = format!("{}: {what}", self.name);
+        poll::until(&what, async || {
+            let answer = ask().await;
+            if let (Err(refusal), Some(status)) = (&answer, self.ended()) {
+                panic!("{what}: ended with {status}: {refusal}");
+            }
+            answer.map_err(|refusal| format!("{refusal:#}"))
+        })
+        .await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(60)..];
+            eprintln!("--- the end of the log of {} ---\n{}\n--- end of log ---", self.name, tail.join("\n"));
+        }
+    }
+}
+
+fn log_path(dir: &Path) -> PathBuf {
+    dir.join("log")
+}
+
+/// A loopback address whose port was free a moment ago: for programs that cannot tell which port they took.
+pub fn free_addr() -> SocketAddr {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn logs_and_ends_on_sigterm() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.01; done"]);
+        let mut process = Process::start("a shell", tempfile::tempdir().unwrap(), command);
+        let log = log_path(process.dir());
+        let first_line = async || {
+            anyhow::ensure!(std::fs::read_to_string(&log)? == "up\n", "not yet");
+            Ok(())
+        };
+        process.until("its first line", first_line).await;
+        assert_eq!(process.terminate().await.code(), Some(3));
+        assert_eq!(process.log(), "up\nbye\n");
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "ended with exit status: 7: not ready")]
+    async fn an_early_end_fails_at_once() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exit 7"]);
+        Process::start("a shell", tempfile::tempdir().unwrap(), command).until("ready", async || anyhow::bail!("not ready")).await
+    }
+}
