@@ -2,6 +2,7 @@
 //! CI (`CI=true`), where a skipped suite would hide a regression.
 
 use std::env;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The folder with the workspace's `Cargo.toml`.
@@ -18,13 +19,14 @@ pub fn shared(suite: &str) -> Option<PathBuf> {
 
 /// Passes `found` on; says that `suite` is skipped, or fails in CI, if there is nothing.
 pub fn needed<T>(suite: &str, found: Option<T>, what: &str) -> Option<T> {
-    needed_if(suite, found, what, env::var("CI").is_ok_and(|v| v == "true"))
+    // Not by `eprintln!`: the test harness would keep the line of a test that passes to itself.
+    needed_if(suite, found, what, env::var("CI").is_ok_and(|v| v == "true"), &mut std::io::stderr())
 }
 
-fn needed_if<T>(suite: &str, found: Option<T>, what: &str, required: bool) -> Option<T> {
+fn needed_if<T>(suite: &str, found: Option<T>, what: &str, required: bool, out: &mut impl Write) -> Option<T> {
     if found.is_none() {
         assert!(!required, "{suite} needs {what}; a skipped suite fails in CI");
-        eprintln!("SKIPPED: {suite} needs {what}");
+        let _ = writeln!(out, "SKIPPED: {suite} needs {what}");
     }
     found
 }
@@ -35,14 +37,16 @@ mod tests {
 
     #[test]
     fn skips_on_a_desk() {
-        assert_eq!(needed_if::<()>("a suite", None, "a thing", false), None);
-        assert_eq!(needed_if("a suite", Some(1), "a thing", true), Some(1));
+        let mut out = Vec::new();
+        assert_eq!(needed_if("suite 1", Some(1), "a thing", true, &mut out), Some(1));
+        assert_eq!(needed_if::<()>("suite 2", None, "a thing", false, &mut out), None);
+        assert_eq!(String::from_utf8(out).unwrap(), "SKIPPED: suite 2 needs a thing\n");
     }
 
     #[test]
     #[should_panic(expected = "a suite needs a thing")]
     fn fails_in_ci() {
-        needed_if::<()>("a suite", None, "a thing", true);
+        needed_if::<()>("a suite", None, "a thing", true, &mut Vec::new());
     }
 
     #[test]
