@@ -30,8 +30,8 @@ pub(super) struct MessagePlan {
 /// A oneof of which one field must be set.
 pub(super) struct OneofPlan {
     pub(super) name: String,
-    /// Indices into [`MessagePlan::fields`].
-    pub(super) members: Vec<usize>,
+    /// Field numbers.
+    pub(super) members: Vec<u32>,
 }
 
 /// What to check in one field.
@@ -116,6 +116,11 @@ impl Plans {
 }
 
 impl MessagePlan {
+    /// Index into `fields`.
+    pub(super) fn position(&self, number: u32) -> Option<usize> {
+        self.fields.binary_search_by_key(&number, |f| f.number).ok()
+    }
+
     fn has_rules(&self, needed: &[bool]) -> bool {
         !self.required_oneofs.is_empty() || self.fields.iter().any(|f| f.matters(needed))
     }
@@ -150,17 +155,12 @@ fn prune(messages: &mut [MessagePlan]) {
         needed = next;
     }
     for message in messages {
-        let required: Vec<u32> = message.required_oneofs.iter().flat_map(|o| &o.members).map(|i| message.fields[*i].number).collect();
-        let names: Vec<Vec<u32>> =
-            message.required_oneofs.iter().map(|o| o.members.iter().map(|i| message.fields[*i].number).collect()).collect();
-        message.fields.retain(|f| f.matters(&needed) || required.contains(&f.number));
-        for field in &mut message.fields {
+        let MessagePlan { fields, required_oneofs, .. } = message;
+        fields.retain(|f| f.matters(&needed) || required_oneofs.iter().any(|o| o.members.contains(&f.number)));
+        for field in fields {
             if matches!(field.value.content, Content::Message(_)) && !field.value.matters(&needed) {
                 field.value.content = Content::Opaque;
             }
-        }
-        for (oneof, numbers) in message.required_oneofs.iter_mut().zip(names) {
-            oneof.members = (0..message.fields.len()).filter(|i| numbers.contains(&message.fields[*i].number)).collect();
         }
     }
 }
@@ -184,8 +184,7 @@ impl Compiler {
         plan.fields.sort_by_key(|f| f.number);
         for oneof in descriptor.oneofs() {
             if self.oneof_required.as_ref().is_some_and(|required| is_true(&oneof.options(), required)) {
-                let numbers: Vec<u32> = oneof.fields().map(|f| f.number()).collect();
-                let members = (0..plan.fields.len()).filter(|i| numbers.contains(&plan.fields[*i].number)).collect();
+                let members = oneof.fields().map(|f| f.number()).collect();
                 plan.required_oneofs.push(OneofPlan { name: oneof.name().to_owned(), members });
             }
         }

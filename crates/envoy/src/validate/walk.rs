@@ -60,7 +60,7 @@ impl<'p> Walk<'p> {
     fn fields(&mut self, plan: &MessagePlan, base: usize, mut bytes: &[u8], path: &Path<'_>, depth: usize) -> Result<(), Malformed> {
         while !bytes.is_empty() {
             let (number, wire_type) = decode_key(&mut bytes).map_err(|_| Malformed)?;
-            let Ok(at) = plan.fields.binary_search_by_key(&number, |f| f.number) else {
+            let Some(at) = plan.position(number) else {
                 skip_field(wire_type, number, &mut bytes, DecodeContext::default()).map_err(|_| Malformed)?;
                 continue;
             };
@@ -179,7 +179,8 @@ impl<'p> Walk<'p> {
             }
         }
         for oneof in &plan.required_oneofs {
-            if oneof.members.iter().all(|at| self.counts[base + at] == 0) {
+            let present = |number: &u32| plan.position(*number).is_some_and(|at| self.counts[base + at] > 0);
+            if !oneof.members.iter().any(present) {
                 self.report(&path.field(&oneof.name), "is required: one of its fields must be set");
             }
         }
