@@ -90,7 +90,10 @@ impl MergedGateways {
 
     /// True if some server routes by the names that sidecars write (clusters need their alternative names then).
     pub fn has_auto_passthrough(&self) -> bool {
-        self.ports.iter().flat_map(|p| &p.servers).any(|s| s.server().tls.as_ref().is_some_and(|t| t.mode == ServerTlsMode::AutoPassthrough))
+        self.ports
+            .iter()
+            .flat_map(|p| &p.servers)
+            .any(|s| s.server().tls.as_ref().is_some_and(|t| t.mode == ServerTlsMode::AutoPassthrough))
     }
 }
 
@@ -115,8 +118,7 @@ pub fn merged(context: &Context<'_>) -> MergedGateways {
     if !context.class.is_router() {
         return merger.merged;
     }
-    let mut gateways: Vec<&Arc<Gateway>> =
-        context.mesh.gateways.values().filter(|g| selects(&g.selector, &context.class.labels)).collect();
+    let mut gateways: Vec<&Arc<Gateway>> = context.mesh.gateways.values().filter(|g| selects(&g.selector, &context.class.labels)).collect();
     gateways.sort_by(|a, b| a.meta.age_order().cmp(&b.meta.age_order()));
     let ports = PortTranslation::of(context);
     for gateway in gateways {
