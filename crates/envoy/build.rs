@@ -193,7 +193,9 @@ fn generate(set: FileDescriptorSet) -> Result<(), Error> {
     }
     // Options and comments need descriptors, not Rust types; nothing of ours names them.
     config.extern_path(".google.protobuf.FileDescriptorSet", "()");
-    tonic_prost_build::configure().build_transport(false).compile_fds_with_config(without_descriptor_files(set), config)?;
+    let grpc = env::var_os("CARGO_FEATURE_GRPC").is_some();
+    let services = tonic_prost_build::configure().build_transport(false).build_server(grpc).build_client(grpc);
+    services.compile_fds_with_config(without_descriptor_files(set), config)?;
     Ok(())
 }
 
