@@ -190,9 +190,9 @@ async fn rules_do_what_they_say() {
     let rewritten = ask("/old/a?b=c", &[]).await.echo();
     assert_eq!((rewritten.backend.as_str(), rewritten.path.as_str()), ("v1", "/new/a?b=c"));
     let moved = ask("/moved", &[]).await;
-    assert_eq!((moved.status, moved.headers.get("location").and_then(|v| v.to_str().ok())), (302, Some("http://shop.example/there")));
+    assert_eq!((moved.status, moved.headers.get("location").map(String::as_str)), (302, Some("http://shop.example/there")));
     let plain = ask("/", &[]).await;
-    assert_eq!(plain.headers.get("x-by").and_then(|v| v.to_str().ok()), Some("pilotfish"));
+    assert_eq!(plain.headers.get("x-by").map(String::as_str), Some("pilotfish"));
     assert_eq!(plain.echo().headers.get("x-from").map(String::as_str), Some("edge"));
     let mirrored = f.v2.requests();
     ask("/mirror", &[]).await;
