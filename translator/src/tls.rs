@@ -1,1 +1,91 @@
-//! TLS contexts: the mesh's own certificates, and those of users.
+//! TLS contexts: of the mesh's own certificates, of users' DestinationRules, of gateways.
+//!
+//! [`downstream`] secures what listeners accept, [`upstream`] what clusters open, [`source`] says where certificates come
+//! from: the agent beside an Istio proxy, files on the proxy, or this server (SDS over ADS).
+
+pub mod downstream;
+pub mod source;
+pub mod upstream;
+
+use pilotfish_envoy::pb::envoy::config::core::v3::transport_socket::ConfigType;
+use pilotfish_envoy::pb::envoy::config::core::v3::{DataSource, TransportSocket, data_source};
+use pilotfish_envoy::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateValidationContext, Secret as SecretMessage, TlsCertificate, secret, tls_parameters::TlsProtocol,
+};
+use pilotfish_envoy::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+use pilotfish_envoy::{Resource, any};
+use pilotfish_model::name::Str;
+use pilotfish_model::secret::Secret;
+use pilotfish_model::tls::TlsVersion;
+use prost::{Message, Name};
+
+use crate::extensions;
+
+pub use downstream::{GatewayTls, InboundAlpn, InboundTls, gateway, inbound};
+pub use source::{Certificate, SdsSource, mesh_client, mesh_server};
+pub use upstream::{UpstreamTls, upstream};
+
+/// A transport socket of that name.
+pub fn socket<M: Message + Name>(name: &str, config: &M) -> TransportSocket {
+    TransportSocket { name: name.to_owned(), config_type: Some(ConfigType::TypedConfig(any(config))) }
+}
+
+/// A TLS transport socket.
+pub(crate) fn tls_socket<M: Message + Name>(context: &M) -> TransportSocket {
+    socket(extensions::TRANSPORT_TLS, context)
+}
+
+/// A clear-text transport socket.
+pub fn raw_socket() -> TransportSocket {
+    socket(extensions::TRANSPORT_RAW, &RawBuffer {})
+}
+
+/// The Secret as Envoy takes it, under the name that a listener or cluster asks for. Names of roots end in `-cacert`.
+/// Key material: the caller decides who may see it, and keeps it out of shared caches.
+pub fn secret_resource(secret: &Secret, name: &str) -> Resource {
+    let bytes = |data: &[u8]| {
+        (!data.is_empty())
+            .then(|| DataSource { specifier: Some(data_source::Specifier::InlineBytes(data.to_vec().into())), ..Default::default() })
+    };
+    let kind = if name.ends_with(source::ROOTS_SUFFIX) {
+        secret::Type::ValidationContext(CertificateValidationContext {
+            trusted_ca: bytes(&secret.ca_certificate),
+            crl: bytes(&secret.crl),
+            ..Default::default()
+        })
+    } else {
+        secret::Type::TlsCertificate(TlsCertificate {
+            certificate_chain: bytes(&secret.certificate),
+            private_key: bytes(&secret.private_key),
+            ocsp_staple: bytes(&secret.ocsp_staple),
+            ..Default::default()
+        })
+    };
+    Resource::new(name, &SecretMessage { name: name.to_owned(), r#type: Some(kind) })
+}
+
+fn file(path: &str) -> Option<DataSource> {
+    (!path.is_empty()).then(|| DataSource { specifier: Some(data_source::Specifier::Filename(path.to_owned())), ..Default::default() })
+}
+
+fn protocol(version: TlsVersion) -> i32 {
+    let protocol = match version {
+        TlsVersion::V1_0 => TlsProtocol::TlSv10,
+        TlsVersion::V1_1 => TlsProtocol::TlSv11,
+        TlsVersion::V1_2 => TlsProtocol::TlSv12,
+        TlsVersion::V1_3 => TlsProtocol::TlSv13,
+    };
+    protocol.into()
+}
+
+fn exact(names: &[Str]) -> Vec<StringMatcher> {
+    names.iter().map(|n| matcher(MatchPattern::Exact(n.to_string()))).collect()
+}
+
+fn matcher(pattern: MatchPattern) -> StringMatcher {
+    StringMatcher { match_pattern: Some(pattern), ..Default::default() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! Where certificates and roots come from.
+
+use pilotfish_envoy::pb::envoy::config::core::v3::api_config_source::ApiType;
+use pilotfish_envoy::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use pilotfish_envoy::pb::envoy::config::core::v3::{
+    AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource, GrpcService, grpc_service,
+};
+use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::certificate_validation_context::SystemRootCerts;
+use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
+    CombinedCertificateValidationContext, ValidationContextType,
+};
+use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, TlsCertificate,
+};
+use pilotfish_model::name::Str;
+use pilotfish_model::proxy::Flavour;
+
+use super::file;
+use crate::class::{CertificatePaths, ClassFacts};
+
+/// The cluster of the Istio agent, part of its bootstrap.
+const AGENT_CLUSTER: &str = "sds-grpc";
+/// Name of the workload's certificate.
+const OWN_CERTIFICATE: &str = "default";
+/// Name of the mesh's roots.
+const MESH_ROOTS: &str = "ROOTCA";
+/// Path that stands for the roots of the operating system.
+pub const SYSTEM_ROOTS: &str = "system";
+/// End of a roots' name.
+pub(super) const ROOTS_SUFFIX: &str = "-cacert";
+
+/// A certificate, or roots.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Certificate {
+    /// By name, from the agent or this server.
+    Sds(SdsSource),
+    /// From files on the proxy, read by Envoy itself.
+    Files {
+        /// Certificate chain; for roots the only path.
+        chain: Str,
+        /// Key; empty for roots.
+        key: Str,
+    },
+}
+
+/// A secret by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SdsSource {
+    /// The mesh's own, from the agent; Envoy waits for it without limit.
+    Agent(Str),
+    /// Files that the agent watches and serves.
+    AgentFile(Str),
+    /// From this server.
+    Server(Str),
+}
+
+/// The mesh's own certificate and roots.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MeshCertificates {
+    /// Certificate of the workload.
+    pub own: Certificate,
+    /// Roots of the mesh.
+    pub roots: Certificate,
+}
+
+/// What a class presents to clients. A plain Envoy without files gets its certificate from this server.
+pub fn mesh_server(class: &ClassFacts) -> MeshCertificates {
+    match (&class.settings.server_certificate, class.flavour) {
+        (Some(paths), flavour) => of_paths(paths, flavour),
+        (None, Flavour::Istio) => of_agent(),
+        (None, _) => of_server(),
+    }
+}
+
+/// What a class presents to servers; `None` for a plain Envoy that has no certificate files.
+pub fn mesh_client(class: &ClassFacts) -> Option<MeshCertificates> {
+    match (&class.settings.client_certificate, class.flavour) {
+        (Some(paths), flavour) => Some(of_paths(paths, flavour)),
+        (None, Flavour::Istio) => Some(of_agent()),
+        (None, _) => None,
+    }
+}
+
+fn of_agent() -> MeshCertificates {
+    let sds = |name: &str| Certificate::Sds(SdsSource::Agent(name.into()));
+    MeshCertificates { own: sds(OWN_CERTIFICATE), roots: sds(MESH_ROOTS) }
+}
+
+fn of_server() -> MeshCertificates {
+    let sds = |name: &str| Certificate::Sds(SdsSource::Server(name.into()));
+    MeshCertificates { own: sds(OWN_CERTIFICATE), roots: sds(MESH_ROOTS) }
+}
+
+fn of_paths(paths: &CertificatePaths, flavour: Flavour) -> MeshCertificates {
+    MeshCertificates { own: certificate_files(&paths.chain, &paths.key, flavour), roots: root_files(&paths.roots, flavour) }
+}
+
+/// A certificate from files: the agent serves them where there is one.
+pub(super) fn certificate_files(chain: &Str, key: &Str, flavour: Flavour) -> Certificate {
+    match flavour {
+        Flavour::Istio => Certificate::Sds(SdsSource::AgentFile(format!("file-cert:{chain}~{key}").into())),
+        _ => Certificate::Files { chain: chain.clone(), key: key.clone() },
+    }
+}
+
+/// Roots from a file, or [`SYSTEM_ROOTS`].
+pub(super) fn root_files(path: &Str, flavour: Flavour) -> Certificate {
+    match flavour {
+        Flavour::Istio => Certificate::Sds(SdsSource::AgentFile(format!("file-root:{path}").into())),
+        _ => Certificate::Files { chain: path.clone(), key: Str::default() },
+    }
+}
+
+/// A certificate out of a Secret. A name that is a URI already stays.
+pub(super) fn credential(name: &str) -> Certificate {
+    let uri = if name.contains("://") { name.to_owned() } else { format!("kubernetes://{name}") };
+    Certificate::Sds(SdsSource::Server(uri.into()))
+}
+
+/// Roots that belong to a credential.
+pub(super) fn credential_roots(name: &str) -> Certificate {
+    let base = name.strip_suffix(ROOTS_SUFFIX).unwrap_or(name);
+    credential(&format!("{base}{ROOTS_SUFFIX}"))
+}
+
+impl SdsSource {
+    fn config(&self) -> SdsSecretConfig {
+        let (name, specifier, wait) = match self {
+            SdsSource::Agent(name) => (name, agent(), true),
+            SdsSource::AgentFile(name) => (name, agent(), false),
+            SdsSource::Server(name) => (name, ConfigSourceSpecifier::Ads(AggregatedConfigSource::default()), false),
+        };
+        SdsSecretConfig {
+            name: name.to_string(),
+            sds_config: Some(ConfigSource {
+                resource_api_version: ApiVersion::V3.into(),
+                initial_fetch_timeout: wait.then(prost_types::Duration::default),
+                config_source_specifier: Some(specifier),
+                ..Default::default()
+            }),
+        }
+    }
+}
+
+fn agent() -> ConfigSourceSpecifier {
+    let service = grpc_service::EnvoyGrpc { cluster_name: AGENT_CLUSTER.to_owned(), ..Default::default() };
+    ConfigSourceSpecifier::ApiConfigSource(ApiConfigSource {
+        api_type: ApiType::Grpc.into(),
+        transport_api_version: ApiVersion::V3.into(),
+        grpc_services: vec![GrpcService {
+            target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(service)),
+            ..Default::default()
+        }],
+        set_node_on_first_message_only: true,
+        ..Default::default()
+    })
+}
+
+impl Certificate {
+    /// Adds it to what the proxy presents.
+    pub(super) fn present(&self, context: &mut CommonTlsContext) {
+        match self {
+            Certificate::Sds(source) => context.tls_certificate_sds_secret_configs.push(source.config()),
+            Certificate::Files { chain, key } => context.tls_certificates.push(TlsCertificate {
+                certificate_chain: file(chain),
+                private_key: file(key),
+                ..Default::default()
+            }),
+        }
+    }
+
+    /// Trusts these roots, under the conditions of `checks`.
+    pub(super) fn trust(&self, mut checks: CertificateValidationContext) -> ValidationContextType {
+        match self {
+            Certificate::Sds(source) => ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+                default_validation_context: Some(checks),
+                validation_context_sds_secret_config: Some(source.config()),
+                ..Default::default()
+            }),
+            Certificate::Files { chain, .. } => {
+                if &**chain == SYSTEM_ROOTS {
+                    checks.system_root_certs = Some(SystemRootCerts {});
+                } else {
+                    checks.trusted_ca = file(chain);
+                }
+                ValidationContextType::ValidationContext(checks)
+            }
+        }
+    }
+}
