@@ -1,1 +1,24 @@
 //! Sources of configuration, and the synchronous index that joins them into a mesh.
+//!
+//! ```text
+//! files -> documents -> Object -> convert -> Fact -> Index (joins) -> (Mesh, ChangeSet)
+//! ```
+//!
+//! A source only reads; [`convert`] only understands one object at a time; [`Index`] only joins, knows no client and does
+//! no I/O. Each of them keeps the last good form of what is broken and says what is wrong.
+//!
+//! Enter at [`Controller`] (the task that runs it all) or [`Index`] (the core).
+
+pub mod convert;
+//DEBUG
+pub mod index;
+pub mod mesh_config;
+pub mod object;
+//RUN
+pub mod source;
+
+pub use index::{Index, Settings, Snapshot, Stats};
+pub use mesh_config::{MeshConfigError, load_mesh_config};
+pub use object::Object;
+//RUNUSE
+pub use source::{Problem, SourceError};

@@ -76,15 +76,10 @@ mod tests {
     #[test]
     fn numbers_may_be_text() {
         let parse = |text| serde_json::from_str::<Num<u32>>(text).map(|n| n.0).ok();
-        assert_eq!([parse("5"), parse("\"5\""), parse("5.0"), parse("-1"), parse("5000000000"), parse("\"x\""), parse("true")], [
-            Some(5),
-            Some(5),
-            Some(5),
-            None,
-            None,
-            None,
-            None
-        ]);
+        assert_eq!(
+            [parse("5"), parse("\"5\""), parse("5.0"), parse("-1"), parse("5000000000"), parse("\"x\""), parse("true")],
+            [Some(5), Some(5), Some(5), None, None, None, None]
+        );
         assert_eq!(serde_json::from_str::<Num<f64>>("0.5").unwrap(), Num(0.5));
     }
 }

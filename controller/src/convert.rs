@@ -1,0 +1,104 @@
+//! From API types to the model, one object at a time.
+//!
+//! [`convert`] yields a [`Fact`], what the index joins, or the reasons why not, each naming the field. Nothing here looks at
+//! another object: references stay names.
+
+mod destination_rule;
+mod fields;
+mod gateway;
+mod kubernetes;
+mod peer_authentication;
+mod protocol;
+mod service;
+mod service_entry;
+mod sidecar;
+mod tls;
+mod virtual_service;
+mod workload;
+
+use std::sync::Arc;
+
+use pilotfish_model::mesh::NamespaceInfo;
+use pilotfish_model::name::Str;
+use pilotfish_model::secret::Secret;
+use pilotfish_model::{ContentHash, DestinationRule, Diagnostic, Gateway, PeerAuthentication, Sidecar, VirtualService};
+
+pub use self::kubernetes::{NodeFact, PodFact, SliceEndpoint, SliceFact};
+pub use self::service::{ServiceFact, TargetPort};
+pub use self::service_entry::ServiceEntryFact;
+pub use self::workload::WorkloadFact;
+use crate::object::{Body, Object};
+
+/// What conversion must know of the outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// DNS suffix of the cluster.
+    pub domain: Str,
+    /// First part of SPIFFE names.
+    pub trust_domain: Str,
+}
+
+impl Context {
+    /// The SPIFFE name of a service account.
+    pub fn spiffe(&self, namespace: &str, account: &str) -> Str {
+        format!("spiffe://{}/ns/{namespace}/sa/{account}", self.trust_domain).into()
+    }
+}
+
+/// One object as the index joins it. Equal facts mean that nothing changed that matters.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Fact {
+    /// With the preference for near endpoints that its annotation gives to its services.
+    Namespace(Arc<NamespaceInfo>, Option<pilotfish_model::service::TrafficDistribution>),
+    Node(NodeFact),
+    Service(Arc<ServiceFact>),
+    EndpointSlice(Arc<SliceFact>),
+    Pod(Arc<PodFact>),
+    Secret(Arc<Secret>),
+    VirtualService(Arc<VirtualService>),
+    DestinationRule(Arc<DestinationRule>),
+    Gateway(Arc<Gateway>),
+    ServiceEntry(Arc<ServiceEntryFact>),
+    WorkloadEntry(Arc<WorkloadFact>),
+    Sidecar(Arc<Sidecar>),
+    PeerAuthentication(Arc<PeerAuthentication>),
+    /// Not translated yet; the hash tells whether it changed.
+    Other(ContentHash),
+}
+
+/// A conversion's result. Without a fact the object's last good form stays.
+#[derive(Debug)]
+pub struct Converted {
+    /// What it says, if it says anything valid.
+    pub fact: Option<Fact>,
+    /// Errors if there is no fact, else warnings.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Understands one object.
+pub fn convert(object: &Object, context: &Context) -> Converted {
+    let mut scope = fields::Scope::new(object, context);
+    let fact = match &object.body {
+        Body::Namespace => kubernetes::namespace(&mut scope),
+        Body::Node => kubernetes::node(&scope),
+        Body::Service(b) => Fact::Service(Arc::new(service::convert(&mut scope, b))),
+        Body::EndpointSlice(b) => Fact::EndpointSlice(Arc::new(kubernetes::slice(&mut scope, b))),
+        Body::Pod(b) => Fact::Pod(Arc::new(kubernetes::pod(&scope, b))),
+        Body::Secret(b) => Fact::Secret(Arc::new(kubernetes::secret(&mut scope, b))),
+        Body::VirtualService(b) => Fact::VirtualService(Arc::new(virtual_service::convert(&mut scope, b))),
+        Body::DestinationRule(b) => Fact::DestinationRule(Arc::new(destination_rule::convert(&mut scope, b))),
+        Body::Gateway(b) => Fact::Gateway(Arc::new(gateway::convert(&mut scope, b))),
+        Body::ServiceEntry(b, status) => Fact::ServiceEntry(Arc::new(service_entry::convert(&mut scope, b, status))),
+        Body::WorkloadEntry(b) => Fact::WorkloadEntry(Arc::new(workload::entry(&mut scope, b))),
+        Body::Sidecar(b) => Fact::Sidecar(Arc::new(sidecar::convert(&mut scope, b))),
+        Body::PeerAuthentication(b) => Fact::PeerAuthentication(Arc::new(peer_authentication::convert(&mut scope, b))),
+        Body::Other(value) => {
+            let text = format!("{value}\n{:?}\n{:?}", object.meta.labels, scope.meta().annotations);
+            Fact::Other(ContentHash::of_bytes(text.as_bytes()))
+        }
+    };
+    let diagnostics = scope.diagnostics;
+    let broken = diagnostics.iter().any(|d| d.severity == pilotfish_model::diagnostic::Severity::Error);
+    Converted { fact: (!broken).then_some(fact), diagnostics }
+}

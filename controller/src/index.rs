@@ -1,0 +1,262 @@
+//! [`Index`]: the synchronous core. It takes objects, joins them and publishes a mesh when something differs.
+//!
+//! ```text
+//! Service ──────────────┐                        ┌─> services
+//! EndpointSlice ─> Pod ─┼─> join, per service ───┼─> endpoints
+//! WorkloadEntry ────────┤          per workload ─┼─> workloads
+//! ServiceEntry ─────────┘   Node, Namespace ─────┘
+//! VirtualService, DestinationRule, Gateway, ... ───> one to one
+//! ```
+//!
+//! Every kind takes the same way: [`Index::apply`] converts, compares with the last good [`Fact`] and marks what depends
+//! on it; [`Index::publish`] recomputes what is marked and nothing else. No client, no clock, no I/O.
+
+mod endpoints;
+mod join;
+mod relations;
+mod workloads;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use pilotfish_model::endpoint::Workload;
+use pilotfish_model::mesh::{Mesh, WorkloadInstance};
+use pilotfish_model::name::Str;
+use pilotfish_model::{ChangeSet, ContentHash, Diagnostic, Kind, MeshConfig, ObjectId};
+use serde_json::Value;
+
+use self::join::Dirty;
+use self::relations::Relations;
+use crate::convert::{Context, Fact, convert};
+use crate::object::Object;
+
+/// What holds for the whole index.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// DNS suffix of the cluster.
+    pub domain: Str,
+    /// Name of the cluster that the objects belong to.
+    pub cluster_id: Str,
+    /// The mesh's settings.
+    pub mesh_config: Arc<MeshConfig>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            domain: "cluster.local".into(),
+            cluster_id: pilotfish_model::mesh_config::DEFAULT_CLUSTER_ID.into(),
+            mesh_config: Arc::default(),
+        }
+    }
+}
+
+/// How much was done, and how much was spared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Objects that were given.
+    pub applied: u64,
+    /// Of these, the ones that changed nothing that matters.
+    pub suppressed: u64,
+    /// Of these, the ones with errors, whose last good form stays.
+    pub rejected: u64,
+    /// Services whose join was computed.
+    pub services_joined: u64,
+    /// Workloads whose join was computed.
+    pub workloads_joined: u64,
+    /// Meshes that were published.
+    pub published: u64,
+}
+
+/// What readers get: the mesh, and what debug listings show beside it.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The mesh.
+    pub mesh: Arc<Mesh>,
+    /// Istio's objects in Kubernetes form, as accepted.
+    pub objects: OrdMap<ObjectId, Arc<Value>>,
+    /// What is wrong with objects, ordered by object.
+    pub diagnostics: Arc<Vec<Diagnostic>>,
+    /// Counters.
+    pub stats: Stats,
+}
+
+/// The last good form of an object.
+struct Entry {
+    object: Arc<Object>,
+    fact: Fact,
+}
+
+/// See the module's documentation.
+pub struct Index {
+    settings: Settings,
+    context: Context,
+    entries: BTreeMap<ObjectId, Entry>,
+    raw: OrdMap<ObjectId, Arc<Value>>,
+    diagnostics: BTreeMap<ObjectId, Vec<Diagnostic>>,
+    relations: Relations,
+    dirty: Dirty,
+    /// What endpoints of a Pod or WorkloadEntry share.
+    workloads: BTreeMap<ObjectId, Arc<Workload>>,
+    /// What is in the mesh of each Pod and WorkloadEntry.
+    instances: BTreeMap<ObjectId, Arc<WorkloadInstance>>,
+    /// Objects of kinds that are not translated yet.
+    untranslated: BTreeMap<ObjectId, ContentHash>,
+    mesh: Mesh,
+    published: Arc<Mesh>,
+    changes: ChangeSet,
+    stats: Stats,
+}
+
+impl Index {
+    /// An index of nothing.
+    pub fn new(settings: Settings) -> Self {
+        let context = context(&settings);
+        let mesh = Mesh { config: settings.mesh_config.clone(), domain: settings.domain.clone(), ..Mesh::default() };
+        Index {
+            context,
+            settings,
+            entries: BTreeMap::new(),
+            raw: OrdMap::new(),
+            diagnostics: BTreeMap::new(),
+            relations: Relations::default(),
+            dirty: Dirty::default(),
+            workloads: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            untranslated: BTreeMap::new(),
+            published: Arc::new(mesh.clone()),
+            mesh,
+            changes: ChangeSet::default(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Adds or replaces an object. One that does not convert leaves its last good form in place.
+    pub fn apply(&mut self, object: Arc<Object>) {
+        self.stats.applied += 1;
+        let id = object.id.clone();
+        let converted = convert(&object, &self.context);
+        if converted.diagnostics.is_empty() {
+            self.diagnostics.remove(&id);
+        } else {
+            self.diagnostics.insert(id.clone(), converted.diagnostics);
+        }
+        let Some(fact) = converted.fact else {
+            self.stats.rejected += 1;
+            return;
+        };
+        // Listings show the newest form even where nothing that matters changed.
+        if let Some(raw) = &object.raw
+            && self.raw.get(&id) != Some(raw)
+        {
+            self.raw.insert(id.clone(), raw.clone());
+        }
+        match self.entries.get_mut(&id) {
+            Some(entry) if entry.fact == fact => {
+                self.stats.suppressed += 1;
+                entry.object = object;
+            }
+            _ => {
+                let old = self.entries.insert(id.clone(), Entry { object, fact });
+                self.changed(&id, old.map(|e| e.fact));
+            }
+        }
+    }
+
+    /// Removes an object.
+    pub fn delete(&mut self, id: &ObjectId) {
+        self.diagnostics.remove(id);
+        self.raw.remove(id);
+        if let Some(old) = self.entries.remove(id) {
+            self.changed(id, Some(old.fact));
+        }
+    }
+
+    /// Replaces all objects of a kind, as after a relist.
+    pub fn reset(&mut self, kind: Kind, objects: Vec<Arc<Object>>) {
+        let keep: std::collections::BTreeSet<&ObjectId> = objects.iter().map(|o| &o.id).collect();
+        let gone: Vec<ObjectId> = self.ids(kind, None).filter(|id| !keep.contains(id)).cloned().collect();
+        gone.iter().for_each(|id| self.delete(id));
+        objects.into_iter().for_each(|o| self.apply(o));
+    }
+
+    /// Replaces the mesh's settings.
+    pub fn set_mesh_config(&mut self, config: Arc<MeshConfig>) {
+        if *config == *self.settings.mesh_config {
+            self.stats.suppressed += 1;
+            return;
+        }
+        self.settings.mesh_config = config.clone();
+        self.mesh.config = config;
+        self.changes.everything = true;
+        let context = context(&self.settings);
+        if context != self.context {
+            self.context = context;
+            for entry in self.entries.values_mut() {
+                if let Some(fact) = convert(&entry.object, &self.context).fact {
+                    entry.fact = fact;
+                }
+            }
+        }
+        self.mark_everything();
+    }
+
+    /// Recomputes what is marked. `None` if that gives the very mesh that was published last.
+    pub fn publish(&mut self) -> Option<(Arc<Mesh>, ChangeSet)> {
+        self.join();
+        if self.changes.is_empty() {
+            return None;
+        }
+        self.stats.published += 1;
+        self.published = Arc::new(self.mesh.clone());
+        Some((self.published.clone(), std::mem::take(&mut self.changes)))
+    }
+
+    /// The mesh that was published last, and what listings show beside it.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            mesh: self.published.clone(),
+            objects: self.raw.clone(),
+            diagnostics: Arc::new(self.diagnostics.values().flatten().cloned().collect()),
+            stats: self.stats,
+        }
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Objects of a kind, of one namespace or of all.
+    fn ids<'a>(&'a self, kind: Kind, namespace: Option<&'a str>) -> impl Iterator<Item = &'a ObjectId> + use<'a> {
+        let first = ObjectId::new(kind, namespace.unwrap_or_default(), "");
+        self.entries
+            .range(first..)
+            .map(|(id, _)| id)
+            .take_while(move |id| id.kind == kind && namespace.is_none_or(|ns| &*id.namespace == ns))
+    }
+
+    /// An object's fact, unless its namespace is not part of the mesh.
+    fn fact(&self, id: &ObjectId) -> Option<&Fact> {
+        self.entries.get(id).map(|e| &e.fact).filter(|_| self.sees(&id.namespace))
+    }
+
+    /// Whether a namespace is part of the mesh.
+    fn sees(&self, namespace: &str) -> bool {
+        let selectors = &self.settings.mesh_config.discovery_selectors;
+        if selectors.is_empty() || namespace.is_empty() {
+            return true;
+        }
+        let none = Default::default();
+        let labels = match self.entries.get(&ObjectId::new(Kind::Namespace, "", namespace)).map(|e| &e.fact) {
+            Some(Fact::Namespace(info, _)) => &info.labels,
+            _ => &none,
+        };
+        selectors.iter().any(|s| s.matches(labels))
+    }
+}
+
+fn context(settings: &Settings) -> Context {
+    Context { domain: settings.domain.clone(), trust_domain: settings.mesh_config.trust_domain.clone() }
+}

@@ -1,0 +1,373 @@
+//! What depends on what, and the recomputation of what is marked.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use pilotfish_model::mesh::{ObjectKey, ServiceKey};
+use pilotfish_model::name::{Labels, Str, Visibility, selects};
+use pilotfish_model::{ContentHash, Kind, ObjectId, Service};
+
+use super::Index;
+use super::relations::key;
+use crate::convert::{Fact, SliceFact};
+
+/// What has to be recomputed.
+#[derive(Default)]
+pub(super) struct Dirty {
+    /// Objects that go into the mesh as they are.
+    plain: BTreeSet<ObjectId>,
+    /// Services, with their endpoints.
+    services: BTreeSet<ServiceKey>,
+    /// Pods and WorkloadEntries.
+    workloads: BTreeSet<ObjectId>,
+    /// Which Secrets are referred to.
+    secrets: bool,
+}
+
+impl Index {
+    /// Takes note that the fact of `id` is not `old` any more.
+    pub(super) fn changed(&mut self, id: &ObjectId, old: Option<Fact>) {
+        let new = self.entries.get(id).map(|e| e.fact.clone());
+        if let Some(old) = &old {
+            // Dependants of the old form are found before its relations go.
+            self.mark(id, old);
+            self.relations.set(id, old, false);
+        }
+        if let Some(new) = &new {
+            self.relations.set(id, new, true);
+            self.mark(id, new);
+        }
+        match (&old, &new) {
+            (Some(Fact::EndpointSlice(a)), Some(Fact::EndpointSlice(b))) => self.mark_membership(Some(a), Some(b)),
+            (Some(Fact::EndpointSlice(a)), _) | (_, Some(Fact::EndpointSlice(a))) => self.mark_membership(Some(a), None),
+            _ => {}
+        }
+        self.dirty.secrets |= credentials(old.as_ref()) != credentials(new.as_ref());
+    }
+
+    /// Pods that entered or left a slice: only these may serve other services than before.
+    fn mark_membership(&mut self, a: Option<&Arc<SliceFact>>, b: Option<&Arc<SliceFact>>) {
+        let pods = |s: Option<&Arc<SliceFact>>| -> BTreeSet<ObjectId> {
+            s.into_iter().flat_map(|s| s.endpoints.iter().filter_map(|e| e.pod.clone())).collect()
+        };
+        self.dirty.workloads.extend(pods(a).symmetric_difference(&pods(b)).cloned());
+    }
+
+    fn mark(&mut self, id: &ObjectId, fact: &Fact) {
+        match fact {
+            Fact::Namespace(..) => self.mark_namespace(&id.name),
+            Fact::Node(_) => {
+                self.dirty.plain.insert(id.clone());
+                let pods: Vec<_> = self.relations.pods_on.get(&id.name).cloned().collect();
+                pods.iter().for_each(|p| self.mark_pod(p));
+            }
+            Fact::Service(s) => {
+                self.dirty.services.insert(key(&s.service));
+                self.mark_selected(&s.service.namespace, &s.service.selector);
+                if s.service.selector.is_empty() {
+                    let members: Vec<_> = self.pods_of_slices(&s.service.namespace, &s.service.name);
+                    self.dirty.workloads.extend(members);
+                }
+            }
+            Fact::EndpointSlice(s) => {
+                if let Some(service) = &s.service {
+                    let key = self.kubernetes_key(&id.namespace, service);
+                    self.dirty.services.insert(key);
+                }
+            }
+            Fact::Pod(p) => {
+                self.mark_pod(id);
+                self.mark_selecting(&id.namespace, &p.labels, false);
+            }
+            Fact::ServiceEntry(e) => {
+                self.dirty.services.extend(e.services.iter().map(key));
+                if let Some(selector) = &e.selector {
+                    self.mark_selected(&id.namespace, selector);
+                }
+                for endpoint in &e.endpoints {
+                    if let Some(pilotfish_model::endpoint::EndpointAddress::Ip(ip)) = endpoint.address {
+                        self.dirty.workloads.extend(self.relations.workloads_at.get(&ip).cloned());
+                    }
+                }
+            }
+            Fact::WorkloadEntry(w) => {
+                self.dirty.workloads.insert(id.clone());
+                self.mark_selecting(&id.namespace, &w.labels, true);
+            }
+            _ => {
+                self.dirty.plain.insert(id.clone());
+            }
+        }
+    }
+
+    /// A Pod and the services of the slices that mention it.
+    fn mark_pod(&mut self, id: &ObjectId) {
+        self.dirty.workloads.insert(id.clone());
+        let slices: Vec<_> = self.relations.slices_of_pod.get(id).cloned().collect();
+        for slice in slices {
+            if let Some(Fact::EndpointSlice(s)) = self.entries.get(&slice).map(|e| &e.fact)
+                && let Some(service) = &s.service
+            {
+                let key = self.kubernetes_key(&slice.namespace, service);
+                self.dirty.services.insert(key);
+            }
+        }
+        // ServiceEntries that select it.
+        if let Some(Fact::Pod(p)) = self.entries.get(id).map(|e| e.fact.clone()) {
+            self.mark_selecting(&id.namespace, &p.labels, false);
+        }
+    }
+
+    /// Services of a namespace whose selector selects a workload. Slices say it for Kubernetes Services and Pods.
+    fn mark_selecting(&mut self, namespace: &str, labels: &Labels, kubernetes: bool) {
+        let kinds: &[Kind] = if kubernetes { &[Kind::Service, Kind::ServiceEntry] } else { &[Kind::ServiceEntry] };
+        let mut found = Vec::new();
+        for id in kinds.iter().flat_map(|k| self.ids(*k, Some(namespace))) {
+            match self.entries.get(id).map(|e| &e.fact) {
+                Some(Fact::Service(s)) if !s.service.selector.is_empty() && selects(&s.service.selector, labels) => {
+                    found.push(key(&s.service))
+                }
+                Some(Fact::ServiceEntry(e)) if e.selector.as_ref().is_some_and(|s| selects(s, labels)) => {
+                    found.extend(e.services.iter().map(key));
+                }
+                _ => {}
+            }
+        }
+        self.dirty.services.extend(found);
+    }
+
+    /// Workloads of a namespace that a selector selects.
+    fn mark_selected(&mut self, namespace: &str, selector: &Labels) {
+        if selector.is_empty() {
+            return;
+        }
+        let workloads = [Kind::Pod, Kind::WorkloadEntry].into_iter().flat_map(|k| self.ids(k, Some(namespace)));
+        let found: Vec<_> = workloads
+            .filter(|id| match self.entries.get(id).map(|e| &e.fact) {
+                Some(Fact::Pod(p)) => selects(selector, &p.labels),
+                Some(Fact::WorkloadEntry(w)) => selects(selector, &w.labels),
+                _ => false,
+            })
+            .cloned()
+            .collect();
+        self.dirty.workloads.extend(found);
+    }
+
+    /// A namespace's labels decide whether its objects count at all, its annotation how its services prefer endpoints, and
+    /// the root namespace's labels on which network everything is.
+    fn mark_namespace(&mut self, namespace: &str) {
+        self.dirty.plain.insert(ObjectId::new(Kind::Namespace, "", namespace));
+        if namespace == &*self.settings.mesh_config.root_namespace {
+            self.mark_everything();
+            return;
+        }
+        let ids: Vec<_> = Kind::ALL.iter().flat_map(|k| self.ids(*k, Some(namespace))).cloned().collect();
+        self.mark_all(ids);
+    }
+
+    /// Everything, after the mesh's settings changed.
+    pub(super) fn mark_everything(&mut self) {
+        let ids: Vec<_> = self.entries.keys().cloned().collect();
+        self.dirty.services.extend(self.relations.claims.keys().cloned());
+        self.mark_all(ids);
+    }
+
+    fn mark_all(&mut self, ids: Vec<ObjectId>) {
+        self.dirty.secrets = true;
+        for id in ids {
+            match self.entries.get(&id).map(|e| &e.fact) {
+                Some(Fact::Service(s)) => drop(self.dirty.services.insert(key(&s.service))),
+                Some(Fact::ServiceEntry(e)) => self.dirty.services.extend(e.services.iter().map(key)),
+                Some(Fact::Pod(_) | Fact::WorkloadEntry(_)) => drop(self.dirty.workloads.insert(id)),
+                Some(Fact::EndpointSlice(_)) | None => {}
+                Some(_) => drop(self.dirty.plain.insert(id)),
+            }
+        }
+    }
+
+    /// The key of a Kubernetes Service.
+    pub(super) fn kubernetes_key(&self, namespace: &Str, name: &str) -> ServiceKey {
+        let host = pilotfish_model::Host::new(&format!("{name}.{namespace}.svc.{}", self.settings.domain));
+        ServiceKey { namespace: namespace.clone(), host }
+    }
+
+    /// Recomputes all that is marked. Services come before workloads, which look at them.
+    pub(super) fn join(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        for id in &dirty.plain {
+            self.put_plain(id);
+        }
+        // Endpoints share what is known of a workload, so that comes first.
+        for id in &dirty.workloads {
+            self.refresh_workload(id);
+        }
+        for key in &dirty.services {
+            self.join_service(key);
+        }
+        for id in &dirty.workloads {
+            self.join_workload(id);
+        }
+        if dirty.secrets {
+            let ids: Vec<_> = self.ids(Kind::Secret, None).cloned().collect();
+            let names = self.referred_secrets();
+            ids.iter().for_each(|id| self.put_secret(id, &names));
+        } else if dirty.plain.iter().any(|id| id.kind == Kind::Secret) {
+            let names = self.referred_secrets();
+            dirty.plain.iter().filter(|id| id.kind == Kind::Secret).for_each(|id| self.put_secret(id, &names));
+        }
+    }
+
+    /// The service that has a host: the first claim's.
+    fn join_service(&mut self, key: &ServiceKey) {
+        self.stats.services_joined += 1;
+        let winner = self.relations.claims.get(key).find_map(|claim| {
+            let (service, visibility, distribution) = match self.fact(&claim.id)? {
+                Fact::Service(s) => (&s.service, &s.visibility, s.traffic_distribution),
+                Fact::ServiceEntry(e) => (e.services.get(claim.host)?, &e.visibility, e.traffic_distribution),
+                _ => return None,
+            };
+            Some((self.with_defaults(service, visibility.clone(), distribution), claim.clone()))
+        });
+        let endpoints = winner.as_ref().map(|(service, claim)| self.endpoints(service, claim)).unwrap_or_default();
+        let new = winner.map(|(service, _)| Arc::new(service));
+        let old = self.mesh.services.get(key);
+        if old != new.as_ref() {
+            self.changes.objects.extend([old, new.as_ref()].into_iter().flatten().map(|s| s.source.clone()));
+            match new {
+                Some(service) => drop(self.mesh.services.insert(key.clone(), service)),
+                None => drop(self.mesh.services.remove(key)),
+            }
+        }
+        if self.mesh.endpoints.get(key).map_or(&[][..], |e| e.as_slice()) != endpoints.as_slice() {
+            self.changes.endpoints.insert((key.host.as_str().into(), key.namespace.clone()));
+            if endpoints.is_empty() {
+                self.mesh.endpoints.remove(key);
+            } else {
+                self.mesh.endpoints.insert(key.clone(), Arc::new(endpoints));
+            }
+        }
+    }
+
+    fn with_defaults(
+        &self,
+        service: &Service,
+        visibility: Option<Visibility>,
+        distribution: Option<pilotfish_model::service::TrafficDistribution>,
+    ) -> Service {
+        let mesh_default = || Visibility::parse(&self.settings.mesh_config.default_service_export_to, &service.namespace);
+        let namespace = match self.entries.get(&ObjectId::new(Kind::Namespace, "", service.namespace.clone())).map(|e| &e.fact) {
+            Some(Fact::Namespace(_, distribution)) => *distribution,
+            _ => None,
+        };
+        Service {
+            visibility: visibility.or_else(mesh_default).unwrap_or_default(),
+            traffic_distribution: distribution.or(namespace).unwrap_or_default(),
+            ..service.clone()
+        }
+    }
+
+    /// An object that goes into the mesh as it is. That it is marked means that it differs, but for visibility.
+    fn put_plain(&mut self, id: &ObjectId) {
+        let fact = self.fact(id).cloned();
+        let at = ObjectKey { namespace: id.namespace.clone(), name: id.name.clone() };
+        /// Puts or removes a value; whether anything differs.
+        macro_rules! put {
+            ($map:ident, $key:expr, $variant:pat => $value:expr) => {{
+                let new = match fact {
+                    Some($variant) => Some($value),
+                    _ => None,
+                };
+                let differs = self.mesh.$map.get(&$key) != new.as_ref();
+                match new {
+                    Some(new) if differs => drop(self.mesh.$map.insert($key, new)),
+                    None if differs => drop(self.mesh.$map.remove(&$key)),
+                    _ => {}
+                }
+                differs
+            }};
+        }
+        let differs = match id.kind {
+            Kind::Namespace => put!(namespaces, id.name.clone(), Fact::Namespace(info, _) => info),
+            Kind::Node => put!(nodes, id.name.clone(), Fact::Node(node) => Arc::new(node.locality)),
+            Kind::VirtualService => put!(virtual_services, at, Fact::VirtualService(x) => x),
+            Kind::DestinationRule => put!(destination_rules, at, Fact::DestinationRule(x) => x),
+            Kind::Gateway => put!(gateways, at, Fact::Gateway(x) => x),
+            Kind::Sidecar => put!(sidecars, at, Fact::Sidecar(x) => x),
+            Kind::PeerAuthentication => put!(peer_authentications, at, Fact::PeerAuthentication(x) => x),
+            // Nothing reads ConfigMaps yet, and Secrets have their own way.
+            Kind::ConfigMap | Kind::Secret => false,
+            _ => {
+                let new = match fact {
+                    Some(Fact::Other(hash)) => Some(hash),
+                    _ => None,
+                };
+                self.set_untranslated(id, new)
+            }
+        };
+        if differs {
+            self.changes.objects.insert(id.clone());
+        }
+    }
+
+    /// Kinds without translation only leave the trace that they changed.
+    fn set_untranslated(&mut self, id: &ObjectId, new: Option<ContentHash>) -> bool {
+        let old = match new {
+            Some(hash) => self.untranslated.insert(id.clone(), hash),
+            None => self.untranslated.remove(id),
+        };
+        old != new
+    }
+
+    fn put_secret(&mut self, id: &ObjectId, referred: &BTreeSet<Str>) {
+        let at = ObjectKey { namespace: id.namespace.clone(), name: id.name.clone() };
+        let new = match self.fact(id) {
+            Some(Fact::Secret(secret)) if referred.contains(&id.name) => Some(secret.clone()),
+            _ => None,
+        };
+        if self.mesh.secrets.get(&at) == new.as_ref() {
+            return;
+        }
+        match new {
+            Some(secret) => drop(self.mesh.secrets.insert(at, secret)),
+            None => drop(self.mesh.secrets.remove(&at)),
+        }
+        self.changes.objects.insert(id.clone());
+    }
+
+    /// Names of Secrets that Gateways and DestinationRules refer to. In which namespace a name is looked up depends on the
+    /// proxy, so every namespace's is kept.
+    fn referred_secrets(&self) -> BTreeSet<Str> {
+        [Kind::Gateway, Kind::DestinationRule]
+            .into_iter()
+            .flat_map(|k| self.ids(k, None))
+            .flat_map(|id| credentials(self.entries.get(id).map(|e| &e.fact)))
+            .collect()
+    }
+}
+
+/// Names of Secrets that a fact refers to, each with the variant that holds only the roots.
+fn credentials(fact: Option<&Fact>) -> BTreeSet<Str> {
+    let mut names = BTreeSet::new();
+    let mut add = |name: &Str| {
+        let name = name.rsplit('/').next().unwrap_or_default();
+        if !name.is_empty() {
+            names.insert(Str::from(name));
+            names.insert(format!("{}-cacert", name.strip_suffix("-cacert").unwrap_or(name)).into());
+        }
+    };
+    match fact {
+        Some(Fact::Gateway(g)) => {
+            for tls in g.servers.iter().filter_map(|s| s.tls.as_ref()) {
+                tls.credential_names.iter().chain([&tls.ca_cert_credential_name]).for_each(&mut add);
+            }
+        }
+        Some(Fact::DestinationRule(d)) => {
+            for policy in std::iter::once(&d.policy).chain(d.subsets.iter().map(|s| &s.policy)) {
+                let ports = policy.ports.values().filter_map(|p| p.tls.as_ref());
+                policy.tls.iter().chain(ports).for_each(|t| add(&t.credential_name));
+            }
+        }
+        _ => {}
+    }
+    names
+}

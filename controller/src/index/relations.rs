@@ -1,0 +1,124 @@
+//! [`Relations`]: which object mentions which, so that a change finds its dependants without a search.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use pilotfish_model::endpoint::EndpointAddress;
+use pilotfish_model::mesh::ServiceKey;
+use pilotfish_model::name::Str;
+use pilotfish_model::time::Timestamp;
+use pilotfish_model::{ObjectId, Service};
+
+use crate::convert::Fact;
+
+/// Who wants to be the service of a host. The least one is: Kubernetes before ServiceEntries, older before younger, then by
+/// name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Claim {
+    external: bool,
+    created: Timestamp,
+    /// The object.
+    pub(super) id: ObjectId,
+    /// Which of its hosts.
+    pub(super) host: usize,
+}
+
+/// A map to sets that holds no empty set.
+#[derive(Clone, Debug)]
+pub(super) struct Multi<K, V>(BTreeMap<K, BTreeSet<V>>);
+
+impl<K, V> Default for Multi<K, V> {
+    fn default() -> Self {
+        Multi(BTreeMap::new())
+    }
+}
+
+impl<K: Ord, V: Ord> Multi<K, V> {
+    pub(super) fn get<'a, Q: Ord + ?Sized>(&'a self, key: &Q) -> impl Iterator<Item = &'a V> + use<'a, K, V, Q>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.0.get(key).into_iter().flatten()
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.0.keys()
+    }
+
+    pub(super) fn set(&mut self, key: K, value: V, present: bool) {
+        if present {
+            self.0.entry(key).or_default().insert(value);
+        } else if let Some(set) = self.0.get_mut(&key) {
+            set.remove(&value);
+            if set.is_empty() {
+                self.0.remove(&key);
+            }
+        }
+    }
+}
+
+/// The reverse look-ups.
+#[derive(Default)]
+pub(super) struct Relations {
+    /// Candidates for each host.
+    pub(super) claims: Multi<ServiceKey, Claim>,
+    /// Slices of a Service, by namespace and name.
+    pub(super) slices: Multi<(Str, Str), ObjectId>,
+    /// Slices that mention a Pod, known or not.
+    pub(super) slices_of_pod: Multi<ObjectId, ObjectId>,
+    /// Pods on a node.
+    pub(super) pods_on: Multi<Str, ObjectId>,
+    /// ServiceEntries with an inline endpoint at an address.
+    pub(super) entries_at: Multi<IpAddr, ObjectId>,
+    /// Pods and WorkloadEntries at an address.
+    pub(super) workloads_at: Multi<IpAddr, ObjectId>,
+}
+
+impl Relations {
+    /// Adds or takes away what a fact says.
+    pub(super) fn set(&mut self, id: &ObjectId, fact: &Fact, present: bool) {
+        match fact {
+            Fact::Service(s) => self.claims.set(key(&s.service), claim(&s.service, 0), present),
+            Fact::ServiceEntry(e) => {
+                for (i, service) in e.services.iter().enumerate() {
+                    self.claims.set(key(service), claim(service, i), present);
+                }
+                for endpoint in &e.endpoints {
+                    if let Some(EndpointAddress::Ip(ip)) = endpoint.address {
+                        self.entries_at.set(ip, id.clone(), present);
+                    }
+                }
+            }
+            Fact::EndpointSlice(s) => {
+                if let Some(service) = &s.service {
+                    self.slices.set((id.namespace.clone(), service.clone()), id.clone(), present);
+                }
+                for pod in s.endpoints.iter().filter_map(|e| e.pod.as_ref()) {
+                    self.slices_of_pod.set(pod.clone(), id.clone(), present);
+                }
+            }
+            Fact::Pod(p) => {
+                self.pods_on.set(p.node.clone(), id.clone(), present);
+                for ip in &p.ips {
+                    self.workloads_at.set(*ip, id.clone(), present);
+                }
+            }
+            Fact::WorkloadEntry(w) => {
+                if let Some(EndpointAddress::Ip(ip)) = w.address {
+                    self.workloads_at.set(ip, id.clone(), present);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The key of a service.
+pub(super) fn key(service: &Service) -> ServiceKey {
+    ServiceKey { namespace: service.namespace.clone(), host: service.host.clone() }
+}
+
+fn claim(service: &Service, host: usize) -> Claim {
+    let external = service.registry == pilotfish_model::service::Registry::External;
+    Claim { external, created: service.created, id: service.source.clone(), host }
+}

@@ -1,0 +1,255 @@
+//! [`Object`]: one decoded object of any kind, with the place it was read from.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pilotfish_crds::core::{EndpointSlice, ObjectMeta, Pod, Secret, Service};
+use pilotfish_crds::networking::{
+    DestinationRuleSpec, GatewaySpec, ServiceEntrySpec, ServiceEntryStatus, SidecarSpec, VirtualServiceSpec, WorkloadEntrySpec,
+};
+use pilotfish_crds::security::PeerAuthenticationSpec;
+use pilotfish_model::name::Labels;
+use pilotfish_model::time::parse_timestamp;
+use pilotfish_model::{Kind, Meta, ObjectId};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// Where an object was read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The file.
+    pub file: PathBuf,
+    /// Document within the file, from 1.
+    pub document: usize,
+    /// Line of the file, from 1; that of the mistake where there is one.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{} (document {})", self.file.display(), self.line, self.document)
+    }
+}
+
+/// A decoded object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// Which.
+    pub id: ObjectId,
+    /// Identity, age, labels and annotations.
+    pub meta: Meta,
+    /// Name of the controller that owns it, as `Kind` and name.
+    pub owner: Option<(String, String)>,
+    /// Its content.
+    pub body: Body,
+    /// The whole in Kubernetes form, kept for Istio's kinds.
+    pub raw: Option<Arc<Value>>,
+}
+
+/// The content of an object, by kind.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Body {
+    Namespace,
+    Node,
+    Service(Box<Service>),
+    EndpointSlice(Box<EndpointSlice>),
+    Pod(Box<Pod>),
+    Secret(Box<Secret>),
+    VirtualService(Box<VirtualServiceSpec>),
+    DestinationRule(Box<DestinationRuleSpec>),
+    Gateway(Box<GatewaySpec>),
+    ServiceEntry(Box<ServiceEntrySpec>, Box<ServiceEntryStatus>),
+    WorkloadEntry(Box<WorkloadEntrySpec>),
+    Sidecar(Box<SidecarSpec>),
+    PeerAuthentication(Box<PeerAuthenticationSpec>),
+    /// A kind whose translation comes later, or that is only listed.
+    Other(Value),
+}
+
+/// Why a document is not an object. The document is refused; its last good form stays.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct DecodeError {
+    /// Path of the field, such as `spec.http[0].timeout`; empty if it is about the whole.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// What a document turned out to be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decoded {
+    /// An object of a kind that the mesh reads.
+    Object(Box<Object>),
+    /// A kind that will be read one day; it has no effect yet.
+    NotYet {
+        /// What it says it is.
+        kind: String,
+    },
+    /// A kind that is none of the mesh's business.
+    Foreign {
+        /// What it says it is.
+        kind: String,
+    },
+}
+
+/// The kind behind `apiVersion` and `kind`, in any version that Istio ever served.
+pub fn known_kind(api_version: &str, kind: &str) -> Option<Kind> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let known = Kind::ALL.iter().find(|k| k.as_str() == kind && k.group() == group && **k != Kind::MeshConfig)?;
+    let versions: &[&str] = if group.ends_with(".istio.io") { &["v1", "v1beta1", "v1alpha3", "v1alpha1"] } else { &["v1", "v1beta1"] };
+    versions.contains(&version).then_some(*known)
+}
+
+/// Groups whose kinds are accepted with a warning until they are translated.
+const LATER: &[(&str, &str)] = &[("gateway.networking.k8s.io", ""), ("gateway.networking.x-k8s.io", ""), ("networking.k8s.io", "Ingress")];
+
+/// Understands one document. Values of `null` count as absent, as they do for the API server.
+pub fn decode(mut value: Value) -> Result<Decoded, DecodeError> {
+    remove_nulls(&mut value);
+    let Value::Object(mut map) = value else {
+        return Err(error("", "a document must be an object with apiVersion, kind and metadata"));
+    };
+    let text = |key: &str| match map.get(key) {
+        Some(Value::String(s)) if !s.is_empty() => Ok(s.clone()),
+        Some(_) => Err(error(key, "must be a non-empty string")),
+        None => Err(error(key, "is missing")),
+    };
+    let (api_version, kind_name) = (text("apiVersion")?, text("kind")?);
+    let Some(kind) = known_kind(&api_version, &kind_name) else {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        let full = format!("{api_version} {kind_name}");
+        let later = LATER.iter().any(|(g, k)| *g == group && kind_name.starts_with(k));
+        return match group {
+            _ if later => Ok(Decoded::NotYet { kind: full }),
+            // A misspelt kind of a group that is ours would otherwise vanish without a word.
+            g if Kind::ALL.iter().any(|k| k.group() == g && g.ends_with(".istio.io")) => {
+                Err(error("kind", format!("{full} is not a kind that Istio has")))
+            }
+            _ => Ok(Decoded::Foreign { kind: full }),
+        };
+    };
+    let metadata: ObjectMeta = field(map.remove("metadata").unwrap_or_default(), "metadata")?;
+    let raw_metadata = || serde_json::json!({"name": metadata.name, "namespace": metadata.namespace});
+    if metadata.name.is_empty() {
+        return Err(error("metadata.name", "is missing"));
+    }
+    let namespace = match (kind.is_cluster_scoped(), metadata.namespace.as_str()) {
+        (true, _) => "",
+        (false, "") => "default",
+        (false, ns) => ns,
+    };
+    let id = ObjectId::new(kind, namespace, metadata.name.as_str());
+    let is_istio = kind.group().ends_with(".istio.io");
+    if is_istio && let Some(unknown) = map.keys().find(|k| !["apiVersion", "kind", "spec", "status"].contains(&k.as_str())) {
+        return Err(error(unknown.clone(), "unknown field, expected one of `apiVersion`, `kind`, `metadata`, `spec`, `status`"));
+    }
+    let created = metadata.creation_timestamp.as_deref().map(parse_timestamp);
+    let Some(created) = created.unwrap_or(Some(Default::default())) else {
+        return Err(error("metadata.creationTimestamp", "must be an RFC 3339 time"));
+    };
+    let meta = Meta {
+        namespace: id.namespace.clone(),
+        name: id.name.clone(),
+        created,
+        labels: labels(&metadata.labels),
+        annotations: labels(&metadata.annotations),
+    };
+    let owners = || metadata.owner_references.iter();
+    let owner = owners().find(|o| o.controller).or_else(|| owners().next()).map(|o| (o.kind.clone(), o.name.clone()));
+    let raw = is_istio.then(|| Arc::new(raw_form(&api_version, &kind_name, &meta, raw_metadata(), &map)));
+    let body = body(kind, map)?;
+    Ok(Decoded::Object(Box::new(Object { id, meta, owner, body, raw })))
+}
+
+fn body(kind: Kind, mut map: Map<String, Value>) -> Result<Body, DecodeError> {
+    let mut spec = || map.remove("spec").unwrap_or_else(|| Value::Object(Map::new()));
+    Ok(match kind {
+        Kind::Namespace => Body::Namespace,
+        Kind::Node => Body::Node,
+        Kind::Service => Body::Service(whole(map)?),
+        Kind::EndpointSlice => Body::EndpointSlice(whole(map)?),
+        Kind::Pod => Body::Pod(whole(map)?),
+        Kind::Secret => Body::Secret(whole(map)?),
+        Kind::VirtualService => Body::VirtualService(field(spec(), "spec")?),
+        Kind::DestinationRule => Body::DestinationRule(field(spec(), "spec")?),
+        Kind::Gateway => Body::Gateway(field(spec(), "spec")?),
+        Kind::ServiceEntry => {
+            let spec = field(spec(), "spec")?;
+            let status = map.remove("status").unwrap_or_else(|| Value::Object(Map::new()));
+            Body::ServiceEntry(spec, field(status, "status")?)
+        }
+        Kind::WorkloadEntry => Body::WorkloadEntry(field(spec(), "spec")?),
+        Kind::Sidecar => Body::Sidecar(field(spec(), "spec")?),
+        Kind::PeerAuthentication => Body::PeerAuthentication(field(spec(), "spec")?),
+        // Contents nobody reads are not kept.
+        Kind::ConfigMap => Body::Other(Value::Null),
+        Kind::MeshConfig
+        | Kind::WorkloadGroup
+        | Kind::EnvoyFilter
+        | Kind::ProxyConfig
+        | Kind::RequestAuthentication
+        | Kind::AuthorizationPolicy
+        | Kind::Telemetry
+        | Kind::WasmPlugin
+        | Kind::TrafficExtension => match spec() {
+            spec @ Value::Object(_) => Body::Other(spec),
+            _ => return Err(error("spec", "must be an object")),
+        },
+    })
+}
+
+fn whole<T: DeserializeOwned>(map: Map<String, Value>) -> Result<T, DecodeError> {
+    field(Value::Object(map), "")
+}
+
+/// Decodes the value of a field; paths of errors start with its name.
+fn field<T: DeserializeOwned>(value: Value, name: &str) -> Result<T, DecodeError> {
+    serde_path_to_error::deserialize(value).map_err(|e| {
+        let inner = match e.path().to_string() {
+            path if path == "." => String::new(),
+            path => path,
+        };
+        let dot = if name.is_empty() || inner.is_empty() || inner.starts_with('[') { "" } else { "." };
+        error(format!("{name}{dot}{inner}"), e.inner().to_string())
+    })
+}
+
+fn error(field: impl Into<String>, message: impl Into<String>) -> DecodeError {
+    DecodeError { field: field.into(), message: message.into() }
+}
+
+pub(crate) fn remove_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, v| !v.is_null());
+            map.values_mut().for_each(remove_nulls);
+        }
+        Value::Array(list) => list.iter_mut().for_each(remove_nulls),
+        _ => {}
+    }
+}
+
+/// Labels in the model's form.
+pub fn labels(map: &std::collections::BTreeMap<String, String>) -> Labels {
+    map.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect()
+}
+
+/// The Kubernetes form, as listings show it: metadata without managed fields.
+fn raw_form(api_version: &str, kind: &str, meta: &Meta, mut metadata: Value, rest: &Map<String, Value>) -> Value {
+    metadata["namespace"] = Value::from(&*meta.namespace);
+    for (key, map) in [("labels", &meta.labels), ("annotations", &meta.annotations)] {
+        if !map.is_empty() {
+            metadata[key] = map.iter().map(|(k, v)| (k.to_string(), Value::from(&**v))).collect::<Map<_, _>>().into();
+        }
+    }
+    let mut raw = serde_json::json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+    for key in ["spec", "status"] {
+        if let Some(value) = rest.get(key) {
+            raw[key] = value.clone();
+        }
+    }
+    raw
+}

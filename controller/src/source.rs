@@ -1,0 +1,6 @@
+//! Where objects come from: files now.
+
+pub mod file;
+pub mod yaml;
+
+pub use file::{FileSource, Problem, SourceError, SourceEvent};
