@@ -1,0 +1,70 @@
+//! `test`: every suite, one after the other, with a summary. CI runs exactly this.
+
+use std::ffi::OsString;
+
+use anyhow::{Result, ensure};
+
+use crate::suite::{Counts, Outcome, Summary};
+use crate::{lint, parity, paths, setup, shell};
+
+/// Arguments of `test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave out what needs real programs or the shared corpus.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Arguments of `e2e`.
+#[derive(clap::Args)]
+pub(crate) struct E2eArgs {
+    /// Passed on to `cargo test`, such as `--test gateway`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+/// Runs every suite.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut summary = Summary::new(paths::in_ci());
+    let plain = |run: fn() -> Result<()>| move || run().map(|()| Outcome::Passed(Counts::default()));
+    if !args.quick {
+        summary.run("setup", plain(|| setup::run(&setup::Args::default())));
+    }
+    summary.run("fmt-lint", plain(lint::run));
+    summary.run("release build", plain(build));
+    summary.run("workspace tests", || cargo_test(["--workspace", "--exclude", "pilotfish-tests"].map(OsString::from)));
+    if !args.quick {
+        summary.run("real programs", || e2e(&[]));
+        summary.run("parity, delta", || parity::check(&parity::Args::default()));
+        summary.run("parity, state of the world", || parity::check(&parity::Args::sotw()));
+        summary.run("parity, plain Envoy", || parity::check(&parity::Args::plain()));
+    }
+    summary.finish()
+}
+
+/// The suites with real programs alone.
+pub(crate) fn run_e2e(args: &E2eArgs) -> Result<()> {
+    let mut summary = Summary::new(paths::in_ci());
+    setup::run(&setup::Args::default())?;
+    build()?;
+    summary.run("real programs", || e2e(&args.args));
+    summary.finish()
+}
+
+/// Builds the binary that ships.
+pub(crate) fn build() -> Result<()> {
+    shell::run(&mut shell::cargo(["build", "--locked", "--release", "--package", "pilotfish"]))
+}
+
+fn e2e(args: &[OsString]) -> Result<Outcome> {
+    cargo_test([OsString::from("--package"), "pilotfish-tests".into()].into_iter().chain(args.iter().cloned()))
+}
+
+fn cargo_test(args: impl IntoIterator<Item = OsString>) -> Result<Outcome> {
+    // Without --no-fail-fast the first crate that fails hides the others.
+    let mut test = shell::cargo(["test", "--locked", "--no-fail-fast"]);
+    let got = shell::tee(test.args(args).env("PILOTFISH_BIN", paths::binary()))?;
+    let counts = Counts::of_cargo_test(&got.lines);
+    ensure!(got.status.success(), "{counts}");
+    Ok(Outcome::Passed(counts))
+}
