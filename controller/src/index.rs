@@ -223,6 +223,11 @@ impl Index {
         }
     }
 
+    /// What is wrong with one object.
+    pub fn diagnostics_of(&self, id: &ObjectId) -> &[Diagnostic] {
+        self.diagnostics.get(id).map_or(&[], Vec::as_slice)
+    }
+
     /// Counters.
     pub fn stats(&self) -> Stats {
         self.stats
@@ -260,3 +265,8 @@ impl Index {
 fn context(settings: &Settings) -> Context {
     Context { domain: settings.domain.clone(), trust_domain: settings.mesh_config.trust_domain.clone() }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -10,15 +10,15 @@
 //! Enter at [`Controller`] (the task that runs it all) or [`Index`] (the core).
 
 pub mod convert;
-//DEBUG
+pub mod debug;
 pub mod index;
 pub mod mesh_config;
 pub mod object;
-//RUN
+pub mod run;
 pub mod source;
 
 pub use index::{Index, Settings, Snapshot, Stats};
 pub use mesh_config::{MeshConfigError, load_mesh_config};
 pub use object::Object;
-//RUNUSE
+pub use run::{Controller, Handle, Options, RunError, State};
 pub use source::{Problem, SourceError};

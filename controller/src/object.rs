@@ -132,7 +132,6 @@ pub fn decode(mut value: Value) -> Result<Decoded, DecodeError> {
         };
     };
     let metadata: ObjectMeta = field(map.remove("metadata").unwrap_or_default(), "metadata")?;
-    let raw_metadata = || serde_json::json!({"name": metadata.name, "namespace": metadata.namespace});
     if metadata.name.is_empty() {
         return Err(error("metadata.name", "is missing"));
     }
@@ -159,7 +158,7 @@ pub fn decode(mut value: Value) -> Result<Decoded, DecodeError> {
     };
     let owners = || metadata.owner_references.iter();
     let owner = owners().find(|o| o.controller).or_else(|| owners().next()).map(|o| (o.kind.clone(), o.name.clone()));
-    let raw = is_istio.then(|| Arc::new(raw_form(&api_version, &kind_name, &meta, raw_metadata(), &map)));
+    let raw = is_istio.then(|| Arc::new(raw_form(kind, &meta, metadata.creation_timestamp.as_deref(), &map)));
     let body = body(kind, map)?;
     Ok(Decoded::Object(Box::new(Object { id, meta, owner, body, raw })))
 }
@@ -237,15 +236,29 @@ pub fn labels(map: &std::collections::BTreeMap<String, String>) -> Labels {
     map.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect()
 }
 
-/// The Kubernetes form, as listings show it: metadata without managed fields.
-fn raw_form(api_version: &str, kind: &str, meta: &Meta, mut metadata: Value, rest: &Map<String, Value>) -> Value {
-    metadata["namespace"] = Value::from(&*meta.namespace);
+/// The version in which listings show a kind.
+pub fn served_version(kind: Kind) -> &'static str {
+    match kind {
+        Kind::EnvoyFilter => "v1alpha3",
+        Kind::ProxyConfig => "v1beta1",
+        Kind::WasmPlugin | Kind::TrafficExtension => "v1alpha1",
+        _ => "v1",
+    }
+}
+
+/// The Kubernetes form, as listings show it: of the metadata only what a user wrote.
+fn raw_form(kind: Kind, meta: &Meta, created: Option<&str>, rest: &Map<String, Value>) -> Value {
+    let mut metadata = serde_json::json!({"name": *meta.name, "namespace": *meta.namespace});
+    if let Some(created) = created {
+        metadata["creationTimestamp"] = created.into();
+    }
     for (key, map) in [("labels", &meta.labels), ("annotations", &meta.annotations)] {
         if !map.is_empty() {
             metadata[key] = map.iter().map(|(k, v)| (k.to_string(), Value::from(&**v))).collect::<Map<_, _>>().into();
         }
     }
-    let mut raw = serde_json::json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+    let api_version = format!("{}/{}", kind.group(), served_version(kind));
+    let mut raw = serde_json::json!({"kind": kind.as_str(), "apiVersion": api_version, "metadata": metadata});
     for key in ["spec", "status"] {
         if let Some(value) = rest.get(key) {
             raw[key] = value.clone();
