@@ -1,0 +1,230 @@
+//! All types of one stream: [`Client`], which decides what is sent next, by the order table. Pure: time is an argument.
+//!
+//! A [`Target`] is where the client should get to. Generations count targets; a type has *reached* a generation once the
+//! client has answered for it, or once there is nothing to send.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use pilotfish_envoy::{Resource, Snapshot, TypeUrl, Version};
+
+use crate::order::rule;
+use crate::subscription::{Diff, Protocol, Request, Subscription, Verdict};
+
+/// What a client should hold.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Number of the push that made it, from 1. Never falls.
+    pub generation: u64,
+    /// The resources.
+    pub snapshot: Arc<Snapshot>,
+    /// When that push began.
+    pub published: Instant,
+}
+
+/// A response to be encoded and sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// Its type.
+    pub type_url: TypeUrl,
+    /// Unique on the stream.
+    pub nonce: Arc<str>,
+    /// Version of the whole.
+    pub version: Version,
+    /// Its resources, in the order of names.
+    pub resources: Vec<Resource>,
+    /// Delta: names to remove.
+    pub removed: Vec<Arc<str>>,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Send this, then ask again.
+    Send(Response),
+    /// Wait for a request, a target, or this moment.
+    Idle(Option<Instant>),
+}
+
+/// One stream's state.
+#[derive(Debug)]
+pub struct Client {
+    protocol: Protocol,
+    subscriptions: BTreeMap<TypeUrl, Subscription>,
+    target: Option<Target>,
+    /// Per type, the generation that last changed it.
+    changed: BTreeMap<TypeUrl, u64>,
+    /// Clusters that the client took, with endpoints that it did not ask for yet. It will: routes to them wait.
+    awaited: BTreeSet<Arc<str>>,
+    /// How long a type waits for others at most.
+    patience: Duration,
+    nonce_infix: String,
+    responses: u64,
+}
+
+impl Client {
+    /// `stream` tells this stream's nonces from those of others.
+    pub fn new(protocol: Protocol, stream: u64, patience: Duration) -> Self {
+        Client {
+            protocol,
+            subscriptions: BTreeMap::new(),
+            target: None,
+            changed: BTreeMap::new(),
+            awaited: BTreeSet::new(),
+            patience,
+            nonce_infix: format!("{stream:x}"),
+            responses: 0,
+        }
+    }
+
+    /// The types that were asked for.
+    pub fn subscriptions(&self) -> impl Iterator<Item = &Subscription> {
+        self.subscriptions.values()
+    }
+
+    /// Where the client should get to.
+    pub fn target(&self) -> Option<&Target> {
+        self.target.as_ref()
+    }
+
+    /// True if the client has confirmed, or refused, everything up to a generation.
+    pub fn has_reached(&self, generation: u64) -> bool {
+        self.subscriptions.values().all(|s| s.reached >= generation)
+    }
+
+    /// Takes a request.
+    pub fn on_request(&mut self, type_url: TypeUrl, request: Request) -> Verdict {
+        let first = !self.subscriptions.contains_key(&type_url);
+        let subscription = self.subscriptions.entry(type_url).or_insert_with(|| Subscription::new(type_url, self.protocol));
+        let verdict = subscription.on_request(request, first);
+        match type_url {
+            TypeUrl::Endpoint => self.awaited.retain(|name| !subscription.wants(name)),
+            TypeUrl::Cluster if matches!(verdict, Verdict::Nack(_)) => self.awaited.clear(),
+            _ => {}
+        }
+        verdict
+    }
+
+    /// Takes a newer target. Sets that are equal to the present ones change nothing.
+    pub fn retarget(&mut self, target: Target) {
+        for type_url in TypeUrl::ALL {
+            let new = target.snapshot.get(type_url);
+            let same = self.target.as_ref().is_some_and(|old| {
+                let old = old.snapshot.get(type_url);
+                Arc::ptr_eq(&old, &new) || old.version() == new.version()
+            });
+            if !same {
+                self.changed.insert(type_url, target.generation);
+            }
+        }
+        let endpoints = target.snapshot.get(TypeUrl::Endpoint);
+        self.awaited.retain(|name| endpoints.get(name).is_some());
+        self.target = Some(target);
+    }
+
+    /// The next response that may go out, if any.
+    pub fn next(&mut self, now: Instant, wall: SystemTime) -> Next {
+        let Some(target) = self.target.clone() else { return Next::Idle(None) };
+        // What has nothing to send must not hold up the others, in whatever order they come.
+        for (type_url, subscription) in &mut self.subscriptions {
+            if !subscription.is_outstanding() && !subscription.may_be_due(&target.snapshot.get(*type_url)) {
+                subscription.reached = target.generation;
+                (subscription.updates_wait, subscription.removals_wait) = (None, None);
+            }
+        }
+        loop {
+            let mut progress = false;
+            for type_url in TypeUrl::ALL {
+                match self.step(type_url, &target, now) {
+                    Step::Send(diff) => return Next::Send(self.send(type_url, diff, &target, wall)),
+                    Step::Settled => progress = true,
+                    Step::Nothing => {}
+                }
+            }
+            if !progress {
+                return Next::Idle(self.wake());
+            }
+        }
+    }
+
+    fn step(&mut self, type_url: TypeUrl, target: &Target, now: Instant) -> Step {
+        let Some(subscription) = self.subscriptions.get(&type_url) else { return Step::Nothing };
+        let latest = target.snapshot.get(type_url);
+        if subscription.is_outstanding() || !subscription.may_be_due(&latest) {
+            return Step::Nothing;
+        }
+        let rule = rule(type_url);
+        let awaits = rule.updates_after.contains(&TypeUrl::Endpoint) && !self.awaited.is_empty();
+        let updates_open = subscription.is_fresh() || (!awaits && self.have_arrived(rule.updates_after, type_url));
+        let removals_open = self.have_arrived(rule.removals_after, type_url);
+
+        let patience = self.patience;
+        let Some(subscription) = self.subscriptions.get_mut(&type_url) else { return Step::Nothing };
+        if !updates_open && now < *subscription.updates_wait.get_or_insert(now) + patience {
+            return Step::Nothing;
+        }
+        let hold = !removals_open && subscription.removals_wait.is_none_or(|since| now < since + patience);
+        let diff = subscription.diff(&latest, hold);
+        if diff.holds_back {
+            subscription.removals_wait.get_or_insert(now);
+        } else {
+            subscription.removals_wait = None;
+        }
+        if awaits && !updates_open {
+            // Out of patience: these clusters hold up nothing any more.
+            self.awaited.clear();
+        }
+        if diff.is_due {
+            return Step::Send(diff);
+        }
+        let moved = subscription.reached < target.generation;
+        subscription.settle_on(diff, target.generation);
+        if moved { Step::Settled } else { Step::Nothing }
+    }
+
+    /// True if the client has everything of `types` that came with the last change of `of`, as far as it asks for them.
+    fn have_arrived(&self, types: &[TypeUrl], of: TypeUrl) -> bool {
+        let needed = self.changed.get(&of).copied().unwrap_or_default();
+        types.iter().filter_map(|t| self.subscriptions.get(t)).all(|s| s.reached >= needed)
+    }
+
+    fn send(&mut self, type_url: TypeUrl, diff: Diff, target: &Target, wall: SystemTime) -> Response {
+        self.responses += 1;
+        let nonce: Arc<str> = format!("{}/{}-{:x}", target.generation, self.nonce_infix, self.responses).into();
+        if type_url == TypeUrl::Cluster
+            && let Some(endpoints) = self.subscriptions.get_mut(&TypeUrl::Endpoint)
+        {
+            // Envoy builds a changed cluster anew and keeps it warming until endpoints come, even if these are the same.
+            endpoints.force(&diff.changed);
+            let known = target.snapshot.get(TypeUrl::Endpoint);
+            self.awaited.extend(diff.changed.iter().filter(|n| known.get(n).is_some() && !endpoints.wants(n)).cloned());
+        }
+        let response = Response {
+            type_url,
+            nonce: nonce.clone(),
+            version: diff.version,
+            resources: diff.resources.clone(),
+            removed: diff.removed.clone(),
+        };
+        if let Some(subscription) = self.subscriptions.get_mut(&type_url) {
+            subscription.commit(diff, nonce, target.generation, wall);
+        }
+        response
+    }
+
+    /// When patience ends for the first of those that wait.
+    fn wake(&self) -> Option<Instant> {
+        let waiting = self.subscriptions.values().filter(|s| !s.is_outstanding());
+        waiting.filter_map(|s| s.updates_wait.or(s.removals_wait)).min().map(|since| since + self.patience)
+    }
+}
+
+enum Step {
+    Send(Diff),
+    Settled,
+    Nothing,
+}
+
+#[cfg(test)]
+mod tests;

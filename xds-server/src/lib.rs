@@ -1,0 +1,36 @@
+//! ADS over gRPC: subscriptions, streams, snapshots and their versions.
+//!
+//! ```text
+//!                  publish(world)
+//!                        |
+//!   classify + translate | once per live class, off the async threads         (store, translate)
+//!                        v
+//!                 Snapshot per class ------ shared by all streams of it
+//!                        | Target
+//!                        v
+//!   requests ---> Client = Subscription per type + order table ---> responses  (client, subscription, order)
+//!      ^                                                              |
+//!      '------ stream: one future inside the response's body <--------'        (stream, body, serve)
+//! ```
+//!
+//! What a client is owed is decided by pure state machines ([`subscription`], [`client`]) that know neither sockets nor
+//! clocks. A stream holds two pointers, what was sent and what is current, so that a slow client skips to the newest state.
+//! The crate never sees a translator: it is generic over [`Translate`]. Enter at [`Server`].
+
+pub mod body;
+pub mod client;
+pub mod debug;
+pub mod metrics;
+mod node;
+pub mod order;
+mod serve;
+mod server;
+mod store;
+mod stream;
+pub mod subscription;
+mod translate;
+mod wire;
+
+pub use server::{Config, Server};
+pub use store::{PushReport, Work};
+pub use translate::Translate;

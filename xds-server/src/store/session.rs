@@ -1,0 +1,58 @@
+//! One connected stream as others see it: [`Session`]; and its hold on the store: [`Connected`].
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use pilotfish_model::Proxy;
+use tokio::sync::watch;
+
+use super::Store;
+use crate::Translate;
+use crate::client::{Client, Target};
+
+/// A connected stream.
+pub(crate) struct Session {
+    pub(crate) id: u64,
+    /// The proxy's name and a counter.
+    pub(crate) connection_id: String,
+    pub(crate) proxy: Arc<Proxy>,
+    /// The node's metadata as they came, encoded: only the debug interface reads them.
+    pub(crate) metadata: Vec<u8>,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) connected_at: SystemTime,
+    client: Mutex<Client>,
+}
+
+impl Session {
+    pub(crate) fn new(id: u64, proxy: Proxy, metadata: Vec<u8>, peer: Option<SocketAddr>, client: Client) -> Self {
+        Session {
+            id,
+            connection_id: format!("{}-{id}", proxy.name),
+            proxy: Arc::new(proxy),
+            metadata,
+            peer,
+            connected_at: SystemTime::now(),
+            client: Mutex::new(client),
+        }
+    }
+
+    /// The stream's state. Locked for one step at a time; a panic in a step ends the stream, not the reader.
+    pub(crate) fn client(&self) -> MutexGuard<'_, Client> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A stream's place in the store, given up when dropped.
+pub(crate) struct Connected<T: Translate> {
+    pub(super) store: Arc<Store<T>>,
+    pub(crate) session: Arc<Session>,
+    pub(crate) targets: watch::Receiver<Option<Target>>,
+}
+
+impl<T: Translate> Drop for Connected<T> {
+    fn drop(&mut self) {
+        self.store.disconnect(&self.session);
+        tracing::info!(proxy = %self.session.connection_id, "disconnected");
+    }
+}

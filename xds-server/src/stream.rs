@@ -1,0 +1,207 @@
+//! One ADS stream: requests and targets in, responses out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime};
+
+use pilotfish_envoy::TypeUrl;
+use pilotfish_envoy::pb::envoy::config::core::v3 as core;
+use pilotfish_model::Proxy;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+use tracing::Instrument;
+
+use crate::body::Message;
+use crate::client::{Client, Next, Target};
+use crate::node::NodeError;
+use crate::server::Shared;
+use crate::store::{Connected, Session};
+use crate::subscription::{Rejection, Verdict};
+use crate::wire::{WireRequest, encode};
+use crate::{Translate, node};
+
+/// Health reports of virtual machines; they may come before the node and are never answered.
+const HEALTH: &str = "type.googleapis.com/istio.v1.HealthInformation";
+/// How many suspects of a NACK are logged.
+const LOGGED_NAMES: usize = 10;
+
+/// Runs a stream until the client leaves, the server drains, or one of them misbehaves.
+pub(crate) async fn run<T: Translate, R: WireRequest>(
+    shared: Arc<Shared<T>>,
+    requests: Streaming<R>,
+    responses: mpsc::Sender<Message>,
+    peer: Option<SocketAddr>,
+    drain: CancellationToken,
+) -> Result<(), Status> {
+    tokio::select! {
+        result = open_and_serve(shared, requests, responses, peer) => result,
+        () = drain.cancelled() => Err(Status::unavailable("the server is shutting down")),
+    }
+}
+
+async fn open_and_serve<T: Translate, R: WireRequest>(
+    shared: Arc<Shared<T>>,
+    mut requests: Streaming<R>,
+    responses: mpsc::Sender<Message>,
+    peer: Option<SocketAddr>,
+) -> Result<(), Status> {
+    let mut first = loop {
+        match requests.message().await? {
+            None => return Ok(()),
+            Some(request) if request.type_url() == HEALTH => {}
+            Some(request) => break request,
+        }
+    };
+    let node = first.take_node();
+    let id = shared.next_stream();
+    let (proxy, metadata) = understand(&shared, node).await?;
+    let client = Client::new(R::PROTOCOL, id, shared.config.patience);
+    let connected = shared.store.connect(Session::new(id, proxy, metadata, peer, client));
+    let session = connected.session.clone();
+    let span = tracing::info_span!("ads", proxy = %session.connection_id);
+    let stream = Stream { shared, connected, responses, wave: None };
+    async move {
+        let proxy = &session.proxy;
+        tracing::info!(protocol = ?R::PROTOCOL, kind = ?proxy.kind, flavour = ?proxy.flavour, ns = %proxy.namespace, "connected");
+        stream.serve(first, requests).await
+    }
+    .instrument(span)
+    .await
+}
+
+async fn understand<T: Translate>(shared: &Shared<T>, node: Option<core::Node>) -> Result<(Proxy, Vec<u8>), Status> {
+    let node = node.unwrap_or_default();
+    let refuse = |error: NodeError| {
+        tracing::warn!(node = %node.id, %error, "refused");
+        Status::invalid_argument(error.to_string())
+    };
+    let metadata = node.metadata.as_ref().map(|m| m.encode_to_vec()).unwrap_or_default();
+    let understood = node::read(&node).map_err(refuse)?;
+    // Which namespace is the root one is known with the first world. Nothing is served before it either.
+    let (translate, world) = shared.store.world().await;
+    let proxy = Proxy::parse(understood, translate.root_namespace(&world), translate.domain(&world));
+    Ok((proxy.map_err(|error| refuse(error.into()))?, metadata))
+}
+
+struct Stream<T: Translate> {
+    shared: Arc<Shared<T>>,
+    connected: Connected<T>,
+    responses: mpsc::Sender<Message>,
+    /// The push that is under way: its generation and when it began for this client.
+    wave: Option<(u64, Instant)>,
+}
+
+enum Event<R> {
+    Request(Option<R>),
+    Target,
+    Patience,
+}
+
+impl<T: Translate> Stream<T> {
+    async fn serve<R: WireRequest>(mut self, first: R, mut requests: Streaming<R>) -> Result<(), Status> {
+        let store = self.shared.store.clone();
+        store.place(&self.connected.session).await;
+        self.on_request(first);
+        loop {
+            self.retarget();
+            let wake = self.send_all::<R>().await?;
+            let event = tokio::select! {
+                request = requests.message() => Event::Request(request?),
+                // The sender lives as long as this stream's slot.
+                _ = self.connected.targets.changed() => Event::Target,
+                () = sleep_until(wake) => Event::Patience,
+            };
+            match event {
+                Event::Request(None) => return Ok(()),
+                Event::Request(Some(request)) => self.on_request(request),
+                Event::Target | Event::Patience => {}
+            }
+        }
+    }
+
+    fn retarget(&mut self) {
+        let target: Option<Target> = self.connected.targets.borrow_and_update().clone();
+        let Some(target) = target else { return };
+        let mut client = self.connected.session.client();
+        if client.target().is_some_and(|t| t.generation >= target.generation) {
+            return;
+        }
+        if client.target().is_some() {
+            self.shared.metrics.queue_time.observe(target.published.elapsed().as_secs_f64());
+        }
+        let began = if client.target().is_some() { target.published } else { Instant::now() };
+        self.wave = Some((target.generation, self.wave.map_or(began, |(_, earlier)| earlier.min(began))));
+        client.retarget(target);
+    }
+
+    async fn send_all<R: WireRequest>(&mut self) -> Result<Option<Instant>, Status> {
+        loop {
+            let began = Instant::now();
+            let next = self.connected.session.client().next(began, SystemTime::now());
+            let response = match next {
+                Next::Send(response) => response,
+                Next::Idle(wake) => {
+                    if let Some((generation, began)) = self.wave
+                        && self.connected.session.client().has_reached(generation)
+                    {
+                        self.shared.metrics.convergence_time.observe(began.elapsed().as_secs_f64());
+                        self.wave = None;
+                    }
+                    return Ok(wake);
+                }
+            };
+            let message = encode(&response, R::PROTOCOL);
+            let (type_url, bytes) = (response.type_url, message.encoded_len());
+            tracing::debug!(
+                r#type = type_url.short(), nonce = %response.nonce, bytes,
+                resources = response.resources.len(), removed = response.removed.len(), "push"
+            );
+            drop(response);
+            let sending = Instant::now();
+            // Closed means that the client has gone; the stream is about to be dropped.
+            self.responses.send(message).await.map_err(|_| Status::cancelled("the client has gone"))?;
+            self.shared.metrics.sent(type_url, bytes, began.elapsed(), sending.elapsed());
+            self.shared.store.counters.responses.fetch_add(1, Ordering::Relaxed);
+            self.shared.store.counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn on_request<R: WireRequest>(&self, request: R) {
+        let metrics = &self.shared.metrics;
+        metrics.received(request.encoded_len());
+        let Some(type_url) = TypeUrl::parse(request.type_url()) else {
+            if request.type_url() != HEALTH {
+                metrics.unknown_types.inc();
+                tracing::warn!(type_url = request.type_url(), "asked for a type that is not served; it gets no answer");
+            }
+            return;
+        };
+        let verdict = self.connected.session.client().on_request(type_url, request.into_request());
+        tracing::trace!(r#type = type_url.short(), ?verdict, "request");
+        match verdict {
+            Verdict::None | Verdict::Ack => {}
+            Verdict::Stale => metrics.stale(type_url),
+            Verdict::Nack(rejection) => {
+                metrics.rejected(type_url);
+                log_rejection(type_url, &rejection);
+            }
+        }
+    }
+}
+
+fn log_rejection(type_url: TypeUrl, rejection: &Rejection) {
+    let mut names: Vec<String> = rejection.suspects().iter().map(|n| n.to_string()).collect();
+    let more = names.len().saturating_sub(LOGGED_NAMES);
+    names.truncate(LOGGED_NAMES);
+    tracing::warn!(r#type = type_url.short(), nonce = %rejection.nonce, ?names, more, message = %rejection.message, "rejected by the proxy");
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

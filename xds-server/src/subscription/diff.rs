@@ -1,0 +1,140 @@
+//! What a [`Subscription`] is owed: the difference between what the client holds and what there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use pilotfish_envoy::{Resource, ResourceSet, Version};
+
+use super::{Outstanding, Protocol, Subscription};
+
+/// What the next response would hold, and the client's state after it.
+#[derive(Clone, Debug, Default)]
+pub struct Diff {
+    /// To be sent.
+    pub resources: Vec<Resource>,
+    /// Delta: to be removed.
+    pub removed: Vec<Arc<str>>,
+    /// Names that are new to the client or changed, of `resources`.
+    pub changed: Vec<Arc<str>>,
+    /// Version of the whole.
+    pub version: Version,
+    /// True if a response must go out.
+    pub is_due: bool,
+    /// True if removals are due too, but held back.
+    pub holds_back: bool,
+    base: Arc<ResourceSet>,
+    differs: BTreeMap<Arc<str>, Option<Version>>,
+}
+
+impl Subscription {
+    /// False if surely nothing is due. Cheap: called for every type at every event.
+    pub fn may_be_due(&self, latest: &Arc<ResourceSet>) -> bool {
+        let same = Arc::ptr_eq(&self.base, latest) || self.base.version() == latest.version();
+        self.owed || !same || !self.differs.is_empty() || !self.forced.is_empty()
+    }
+
+    /// The difference to `latest`; with `hold_removals` what vanished stays for now.
+    pub fn diff(&self, latest: &Arc<ResourceSet>, hold_removals: bool) -> Diff {
+        if self.is_full() { self.diff_full(latest, hold_removals) } else { self.diff_by_name(latest, hold_removals) }
+    }
+
+    /// State of the world, types where omission removes: the response is the set, and the base is exactly what was sent.
+    fn diff_full(&self, latest: &Arc<ResourceSet>, hold_removals: bool) -> Diff {
+        let held: Vec<&Resource> = match hold_removals {
+            true => self.base.iter().filter(|r| self.wants(r.name()) && latest.get(r.name()).is_none()).collect(),
+            false => Vec::new(),
+        };
+        let set = match self.wildcard && held.is_empty() {
+            true => latest.clone(),
+            false => {
+                let wanted = latest.iter().filter(|r| self.wants(r.name()));
+                Arc::new(ResourceSet::new(wanted.chain(held.iter().copied()).cloned()))
+            }
+        };
+        let wanted_base = self.base.iter().filter(|r| self.wants(r.name())).map(|r| (r.name(), r.version()));
+        let same = match self.wildcard {
+            true => self.base.version() == set.version() || (self.base.is_empty() && set.is_empty()),
+            false => wanted_base.eq(set.iter().map(|r| (r.name(), r.version()))),
+        };
+        let is_due = self.owed || !same;
+        let changed = |r: &&Resource| self.base.get(r.name()).map(|b| b.version()) != Some(r.version());
+        Diff {
+            changed: if is_due { set.iter().filter(changed).map(|r| r.name().clone()).collect() } else { Vec::new() },
+            resources: if is_due { set.iter().cloned().collect() } else { Vec::new() },
+            removed: Vec::new(),
+            version: set.version(),
+            is_due,
+            holds_back: !held.is_empty(),
+            base: set,
+            differs: BTreeMap::new(),
+        }
+    }
+
+    fn diff_by_name(&self, latest: &Arc<ResourceSet>, hold_removals: bool) -> Diff {
+        let mut diff = Diff { version: latest.version(), base: latest.clone(), ..Diff::default() };
+        let mut again = Vec::new();
+        self.for_each_name(latest, |name| {
+            let (known, new) = (self.known(name), latest.get(name));
+            match (known, new) {
+                (known, Some(resource)) if known != Some(resource.version()) || self.forced.contains(name) => {
+                    diff.resources.push(resource.clone());
+                    diff.changed.push(resource.name().clone());
+                }
+                (_, Some(resource)) if self.retry.contains(name) => again.push(resource.clone()),
+                (_, Some(_)) => {}
+                (Some(version), None) if self.protocol == Protocol::Delta && hold_removals && !self.asked.contains(name) => {
+                    diff.differs.insert(name.clone(), Some(version));
+                }
+                (Some(_), None) => diff.removed.push(name.clone()),
+                (None, None) if self.asked.contains(name) => diff.removed.push(name.clone()),
+                (None, None) => {}
+            }
+        });
+        if self.protocol == Protocol::Sotw {
+            // What does not exist is not mentioned; whether it would be removed is for the type that names it.
+            diff.removed.clear();
+        }
+        diff.holds_back = !diff.differs.is_empty();
+        diff.is_due = self.owed || !diff.resources.is_empty() || !diff.removed.is_empty();
+        if !diff.resources.is_empty() {
+            diff.resources.extend(again);
+        }
+        diff
+    }
+
+    /// Every name that the client wants or holds, each once.
+    fn for_each_name<'a>(&'a self, latest: &'a ResourceSet, mut visit: impl FnMut(&'a Arc<str>)) {
+        if !self.wildcard {
+            return self.names.iter().for_each(visit);
+        }
+        latest.iter().for_each(|r| visit(r.name()));
+        let gone = self.base.iter().map(|r| r.name()).filter(|n| latest.get(n).is_none());
+        let others = self.differs.keys().chain(&self.names).chain(&self.asked).filter(|n| latest.get(n).is_none());
+        if self.base.version() == latest.version() && self.differs.is_empty() && self.asked.is_empty() {
+            return;
+        }
+        gone.chain(others).collect::<BTreeSet<_>>().into_iter().for_each(visit);
+    }
+
+    /// Notes that nothing had to be sent: the client already holds the wanted part of the newest set.
+    pub(crate) fn settle_on(&mut self, diff: Diff, generation: u64) {
+        (self.base, self.differs) = (diff.base, diff.differs);
+        self.forced.clear();
+        self.asked.clear();
+        self.updates_wait = None;
+        self.reached = self.reached.max(generation);
+    }
+
+    /// Notes that the difference was sent.
+    pub(crate) fn commit(&mut self, diff: Diff, nonce: Arc<str>, generation: u64, now: SystemTime) {
+        let names = diff.resources.iter().map(|r| r.name().clone()).collect();
+        self.outstanding = Some(Outstanding { nonce: nonce.clone(), generation, names });
+        (self.sent, self.sent_at) = (Some(nonce), Some(now));
+        (self.owed, self.answered) = (false, true);
+        (self.base, self.differs) = (diff.base, diff.differs);
+        self.forced.clear();
+        self.asked.clear();
+        self.updates_wait = None;
+    }
+}
