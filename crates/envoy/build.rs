@@ -193,9 +193,8 @@ fn generate(set: FileDescriptorSet) -> Result<(), Error> {
     }
     // Options and comments need descriptors, not Rust types; nothing of ours names them.
     config.extern_path(".google.protobuf.FileDescriptorSet", "()");
-    let grpc = env::var_os("CARGO_FEATURE_GRPC").is_some();
-    let services = tonic_prost_build::configure().build_transport(false).build_server(grpc).build_client(grpc);
-    services.compile_fds_with_config(without_descriptor_files(set), config)?;
+    // Messages only: service traits would pull gRPC, and with it an async runtime, into translation.
+    config.compile_fds(without_descriptor_files(set))?;
     Ok(())
 }
 

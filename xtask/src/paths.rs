@@ -23,7 +23,9 @@ pub(crate) fn binary() -> PathBuf {
 /// usually has none.
 pub(crate) fn shared() -> Option<PathBuf> {
     let given = env::var_os("PILOTFISH_SHARED").map(PathBuf::from);
-    given.or_else(|| workspace().parent().map(|parent| parent.join("shared"))).filter(|path| path.is_dir())
+    let path = given.or_else(|| workspace().parent().map(|parent| parent.join("shared")))?;
+    // Absolute, because programs are started in other folders. Fails for what does not exist.
+    path.canonicalize().ok().filter(|path| path.is_dir())
 }
 
 /// Whether skipped suites are errors.

@@ -82,7 +82,12 @@ fn line(command: &Command) -> String {
     let word = |text: &OsStr| {
         let text = text.to_string_lossy();
         let text = text.strip_prefix(&format!("{}/", root.display())).unwrap_or(&text).to_owned();
-        if text.is_empty() || text.contains(|c: char| c.is_whitespace() || "'\"{}$*;".contains(c)) { format!("'{text}'") } else { text }
+        match text.contains(|c: char| c.is_whitespace() || "'\"{}$*;".contains(c)) {
+            true if text.contains('\'') => format!("\"{text}\""),
+            true => format!("'{text}'"),
+            false if text.is_empty() => "''".to_owned(),
+            false => text,
+        }
     };
     let program = command.get_program();
     let program = if env::var_os("CARGO").as_deref() == Some(program) { "cargo".to_owned() } else { word(program) };
@@ -101,8 +106,8 @@ mod tests {
     #[test]
     fn a_line_can_be_typed() {
         let mut it = command("go");
-        it.env("A", "b c").args(["build", "x {input}"]).arg(paths::workspace().join("docs"));
-        assert_eq!(line(&it), "A='b c' go build 'x {input}' docs");
+        it.env("A", "b c").args(["build", "'x' {input}", ""]).arg(paths::workspace().join("docs"));
+        assert_eq!(line(&it), "A='b c' go build \"'x' {input}\" '' docs");
     }
 
     #[test]

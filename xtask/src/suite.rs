@@ -100,7 +100,7 @@ impl Summary {
                 }
                 Err(error) => {
                     failed += 1;
-                    ("FAILED", error.to_string())
+                    ("FAILED", error.to_string().lines().next().unwrap_or_default().to_owned())
                 }
             };
             println!("{mark:8} {name:28} {:>6.1} s  {detail}", took.as_secs_f64());
