@@ -10,6 +10,8 @@ pub const HTTP_CORS: &str = "envoy.filters.http.cors";
 pub const HTTP_GRPC_STATS: &str = "envoy.filters.http.grpc_stats";
 /// gRPC-Web bridge.
 pub const HTTP_GRPC_WEB: &str = "envoy.filters.http.grpc_web";
+/// Resolves the host that a request names.
+pub const HTTP_DYNAMIC_FORWARD_PROXY: &str = "envoy.filters.http.dynamic_forward_proxy";
 /// HTTP connection manager.
 pub const HTTP_CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
 /// TCP proxy.
@@ -36,3 +38,19 @@ pub const PROXY_PROTOCOL: &str = "envoy.filters.listener.proxy_protocol";
 pub const TRANSPORT_TLS: &str = "envoy.transport_sockets.tls";
 /// Clear text.
 pub const TRANSPORT_RAW: &str = "envoy.transport_sockets.raw_buffer";
+/// TLS within QUIC.
+pub const TRANSPORT_QUIC: &str = "envoy.transport_sockets.quic";
+/// Access log to a file.
+pub const ACCESS_LOG_FILE: &str = "envoy.access_loggers.file";
+/// Access log of requests to a gRPC service.
+pub const ACCESS_LOG_HTTP_GRPC: &str = "envoy.access_loggers.http_grpc";
+/// Access log of connections to a gRPC service, as the client lists it.
+pub const ACCESS_LOG_TCP_GRPC: &str = "envoy.access_loggers.tcp_grpc";
+/// Request ids as UUIDs.
+pub const REQUEST_ID_UUID: &str = "envoy.request_id.uuid";
+/// Keeps the case of HTTP/1 header names.
+pub const PRESERVE_CASE: &str = "envoy.http.stateful_header_formatters.preserve_case";
+/// Retries prefer hosts that were not tried.
+pub const RETRY_PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
+/// Retries prefer priorities that were not tried.
+pub const RETRY_PREVIOUS_PRIORITIES: &str = "envoy.retry_priorities.previous_priorities";

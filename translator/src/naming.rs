@@ -25,6 +25,8 @@ impl Direction {
 pub const BLACK_HOLE: &str = "BlackHoleCluster";
 /// To the address that the client asked for.
 pub const PASSTHROUGH: &str = "PassthroughCluster";
+/// To the name that the request carries.
+pub const DYNAMIC_DNS: &str = "AllowAnyDynamicDNSCluster";
 /// To the workload's own address and port.
 pub const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
 /// Captured outbound traffic.

@@ -1,24 +1,131 @@
 //! Route configurations (RDS).
+//!
+//! ```text
+//!  sidecar.rs, gateway.rs   which configurations there are, which virtual hosts they hold, which rules apply there
+//!         │ VirtualHost (domains.rs: its names; rule.rs: RuleSet, a VirtualService's rules for one class and port)
+//!         v
+//!  virtual_host.rs          the message; action.rs, matching.rs, headers.rs, retry.rs, filters.rs, hash.rs its parts
+//! ```
+//!
+//! For listeners: [`names`] (which configuration a listener refers to), [`inbound`] (routes inline in inbound chains),
+//! [`l4`] (where connections go that are not HTTP).
 
+pub mod action;
 pub mod delegate;
+pub mod domains;
+pub mod filters;
+pub mod gateway;
+pub mod hash;
+pub mod headers;
 pub mod inbound;
 pub mod l4;
+pub mod matching;
 pub mod names;
+pub mod retry;
+pub mod rule;
+pub mod sidecar;
+pub mod virtual_host;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use pilotfish_envoy::Resource;
+use pilotfish_envoy::pb::envoy::config::route::v3::RouteConfiguration;
+use pilotfish_model::name::Str;
+use pilotfish_model::sidecar::OutboundMode;
 
 use crate::context::Context;
-use crate::naming;
+use crate::extensions::{HTTP_CORS, HTTP_FAULT, RETRY_PREVIOUS_HOSTS, RETRY_PREVIOUS_PRIORITIES};
+use crate::naming::{self, Direction};
+use action::RouteDefaults;
+use retry::RetryExtensions;
+use virtual_host::{RouteSource, VirtualHost};
 
 /// What a route is called that no rule of a user made.
 pub const DEFAULT_ROUTE: &str = "default";
+/// Unknown traffic that is let through.
+pub const ALLOW_ANY: &str = "allow_any";
+/// Unknown traffic that is resolved by the name it carries.
+pub const ALLOW_ANY_DYNAMIC_DNS: &str = "allow_any_dynamic_dns";
+/// Unknown traffic that is refused.
+pub const BLOCK_ALL: &str = "block_all";
 
 /// All of a class.
-pub fn routes(_context: &Context<'_>) -> Vec<Resource> {
-    Vec::new()
+pub fn routes(context: &Context<'_>) -> Vec<Resource> {
+    let class = context.class;
+    let headers = class.proxy_config.proxy_headers.as_ref();
+    let defaults = Arc::new(RouteDefaults {
+        retry: context.config().default_http_retry_policy.as_ref().map(Into::into),
+        retry_extensions: RetryExtensions {
+            previous_hosts: class.has_extension(RETRY_PREVIOUS_HOSTS),
+            previous_priorities: class.has_extension(RETRY_PREVIOUS_PRIORITIES),
+        },
+        fault: class.has_extension(HTTP_FAULT),
+        cors: class.has_extension(HTTP_CORS),
+        append_x_forwarded_host: headers.and_then(|h| h.x_forwarded_host.as_ref()).is_some_and(|e| e.enabled == Some(true)),
+    });
+    if class.is_sidecar() {
+        sidecar::routes(context, &defaults)
+    } else if class.is_router() {
+        gateway::routes(context, &defaults)
+    } else {
+        Vec::new()
+    }
+}
+
+/// The virtual host for unknown outbound traffic.
+pub fn catch_all(context: &Context<'_>) -> VirtualHost {
+    let policy = context.scope.outbound_policy();
+    let mode = policy.map_or(context.config().outbound_traffic_policy.mode, |p| p.mode);
+    let forward = |name: &str, cluster: &str| (name.into(), RouteSource::Forward { name: name.into(), cluster: cluster.into() });
+    let (name, route): (Str, RouteSource) = match (mode, policy.and_then(|p| p.egress_proxy.as_ref())) {
+        (OutboundMode::RegistryOnly, _) => (BLOCK_ALL.into(), RouteSource::Refuse { name: BLOCK_ALL.into() }),
+        (OutboundMode::AllowAnyDynamicDns, _) => return dynamic_dns(attempt_count(context)),
+        (OutboundMode::AllowAny, None) => forward(ALLOW_ANY, naming::PASSTHROUGH),
+        (OutboundMode::AllowAny, Some((host, port, subset))) => {
+            forward(ALLOW_ANY, &naming::cluster(Direction::Outbound, *port, subset, host.as_str()))
+        }
+    };
+    VirtualHost {
+        name: name.to_string(),
+        domains: vec!["*".to_owned()],
+        routes: vec![route],
+        require_tls: false,
+        attempt_count: attempt_count(context),
+        catch_all_last: false,
+    }
+}
+
+/// Routes inline in the listener for traffic that is resolved by the name it carries.
+pub fn dynamic_dns_configuration(attempt_count: bool) -> RouteConfiguration {
+    virtual_host::message(ALLOW_ANY_DYNAMIC_DNS, &[dynamic_dns(attempt_count)])
+}
+
+fn dynamic_dns(attempt_count: bool) -> VirtualHost {
+    let name = Str::from(ALLOW_ANY_DYNAMIC_DNS);
+    VirtualHost {
+        name: name.to_string(),
+        domains: vec!["*".to_owned()],
+        routes: vec![RouteSource::Forward { name, cluster: naming::DYNAMIC_DNS.into() }],
+        require_tls: false,
+        attempt_count,
+        catch_all_last: false,
+    }
+}
+
+/// Whether servers see how often a request was tried.
+pub fn attempt_count(context: &Context<'_>) -> bool {
+    let headers = context.class.proxy_config.proxy_headers.as_ref();
+    headers.and_then(|h| h.attempt_count.as_ref()).is_none_or(|a| a.disabled != Some(true))
 }
 
 /// A VirtualService's path in the API, for metadata.
 fn config_path(namespace: &str, name: &str) -> String {
     naming::config_path("networking.istio.io", "virtual-service", namespace, name)
+}
+
+/// Durations of the model are far below what a proto duration can hold; one that is not becomes the longest.
+fn proto_duration(duration: Duration) -> prost_types::Duration {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    prost_types::Duration { seconds, nanos: duration.subsec_nanos() as i32 }
 }

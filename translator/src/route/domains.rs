@@ -1,0 +1,149 @@
+//! The names under which clients reach a service: [`of_service`], and which of several virtual hosts gets a name:
+//! [`Claims`].
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use pilotfish_model::name::Host;
+use pilotfish_model::service::{Address, Registry, Resolution, Service};
+
+use crate::class::ClassFacts;
+
+/// Names of one virtual host.
+pub struct Domains {
+    /// Names as the registry knows them, and addresses.
+    pub full: Vec<String>,
+    /// Short forms. They give way to services that really have that name.
+    pub short: Vec<String>,
+}
+
+/// All names of a service and of its aliases. Where the port is not told by the listener (`with_port`), each comes with
+/// the port as well.
+pub fn of_service(class: &ClassFacts, service: &Service, aliases: &[Host], with_port: Option<u16>) -> Domains {
+    let mut domains = Domains { full: Vec::new(), short: Vec::new() };
+    for host in std::iter::once(&service.host).chain(aliases) {
+        domains.full.push(host.to_string());
+        domains.full.push(format!("{host}."));
+        domains.short.extend(short_forms(host.as_str(), &class.dns_domain));
+    }
+    if service.resolution == Resolution::Passthrough && service.registry == Registry::Kubernetes {
+        // Each Pod of a headless service has a name below it.
+        for names in [&mut domains.full, &mut domains.short] {
+            let below: Vec<String> = names.iter().map(|n| format!("*.{n}")).collect();
+            names.extend(below);
+        }
+    }
+    domains.full.extend(address(class, service));
+    if let Some(port) = with_port {
+        for names in [&mut domains.full, &mut domains.short] {
+            let with_port: Vec<String> = names.iter().map(|n| format!("{n}:{port}")).collect();
+            names.extend(with_port);
+        }
+    }
+    domains
+}
+
+/// A host that only a rule speaks of.
+pub fn of_host(host: &Host, with_port: Option<u16>) -> Domains {
+    let full = std::iter::once(host.to_string()).chain(with_port.map(|p| format!("{host}:{p}"))).collect();
+    Domains { full, short: Vec::new() }
+}
+
+/// The address that clients of this class use, as it stands in a host header.
+fn address(class: &ClassFacts, service: &Service) -> Option<String> {
+    let fits = |v4: bool| if v4 { class.ipv4 } else { class.ipv6 };
+    let found = service.addresses.iter().copied().filter(|a| fits(a.is_ipv4())).min_by_key(|a| a.is_ipv4() == class.ipv6_first);
+    let allocated = || {
+        let ips = service.auto_addresses.iter().copied().filter(|ip| fits(ip.is_ipv4()));
+        let capturing = class.settings.dns_capture && class.settings.dns_auto_allocate && service.addresses.is_empty();
+        if capturing { ips.map(Address::Ip).min_by_key(|a| a.is_ipv4() == class.ipv6_first) } else { None }
+    };
+    found.or_else(allocated).map(|a| match a {
+        Address::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
+        other => other.to_string(),
+    })
+}
+
+/// Forms that clients with this DNS search domain may use.
+fn short_forms(host: &str, dns_domain: &str) -> Vec<String> {
+    let Some((own_namespace, _)) = dns_domain.split_once(".svc.") else { return relative_forms(host, dns_domain) };
+    let Some((service, _)) = host.split_once(".svc.") else { return Vec::new() };
+    let Some((name, namespace)) = service.split_once('.') else { return Vec::new() };
+    let mut forms = vec![service.to_owned(), format!("{service}.svc")];
+    if namespace == own_namespace {
+        forms.push(name.to_owned());
+    }
+    forms
+}
+
+/// The same outside Kubernetes: what is left without the suffix that host and domain share.
+fn relative_forms(host: &str, dns_domain: &str) -> Vec<String> {
+    let shared = host.rsplit('.').zip(dns_domain.rsplit('.')).take_while(|(a, b)| a == b).count();
+    let labels: Vec<&str> = host.split('.').collect();
+    if shared == 0 || shared >= labels.len() {
+        return Vec::new();
+    }
+    let own = labels.len() - shared;
+    let mut forms = vec![labels[..own].join(".")];
+    if shared > 1 {
+        forms.push(labels[..=own].join("."));
+    }
+    forms
+}
+
+/// Names and domains that are taken within one route configuration: Envoy refuses a domain that occurs twice.
+#[derive(Default)]
+pub struct Claims {
+    names: HashSet<String>,
+    domains: HashSet<String>,
+    known: HashSet<String>,
+}
+
+impl Claims {
+    /// Announces a name that belongs to a service, whatever comes first.
+    pub fn reserve(&mut self, name: String) {
+        self.known.insert(name);
+    }
+
+    /// False if a virtual host of that name exists.
+    pub fn name(&mut self, name: &str) -> bool {
+        self.names.insert(name.to_owned())
+    }
+
+    /// Those of a virtual host's domains that nobody had before.
+    pub fn domains(&mut self, domains: Domains) -> Vec<String> {
+        let Domains { full, short } = domains;
+        let known = &self.known;
+        let short = short.into_iter().filter(|d| !known.contains(d));
+        full.into_iter().chain(short).filter(|d| self.domains.insert(d.to_ascii_lowercase())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_forms_follow_the_search_domain() {
+        let forms = |host, domain| {
+            let mut forms = short_forms(host, domain);
+            forms.sort();
+            forms
+        };
+        assert_eq!(forms("a.ns.svc.cluster.local", "ns.svc.cluster.local"), ["a", "a.ns", "a.ns.svc"]);
+        assert_eq!(forms("a.other.svc.cluster.local", "ns.svc.cluster.local"), ["a.other", "a.other.svc"]);
+        assert_eq!(forms("a.example", "ns.svc.cluster.local"), Vec::<String>::new());
+        assert_eq!(forms("a.campus.net", "lab.campus.net"), ["a", "a.campus"]);
+        assert_eq!(forms("a.example", "lab.campus.net"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_short_form_gives_way_to_a_real_name() {
+        let mut claims = Claims::default();
+        claims.reserve("foo.com".to_owned());
+        let both = || Domains { full: vec!["foo.com.svc.x".to_owned()], short: vec!["foo.com".to_owned()] };
+        assert_eq!(claims.domains(both()), ["foo.com.svc.x"]);
+        assert_eq!(claims.domains(Domains { full: vec!["Foo.com".to_owned()], short: vec![] }), ["Foo.com"]);
+        assert_eq!(claims.domains(both()), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,294 @@
+//! Route configurations of a sidecar's outbound listeners: by port, by sniffed service port, of the HTTP proxy port.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use pilotfish_envoy::Resource;
+use pilotfish_model::name::{Host, Str};
+use pilotfish_model::service::{Protocol, Resolution, Service, ServicePort};
+use pilotfish_model::virtual_service::{GatewayRef, VirtualService};
+
+use super::action::RouteDefaults;
+use super::domains::{self, Claims};
+use super::rule::{self, Place, RuleSet};
+use super::virtual_host::{RouteSource, ServiceRoute, VirtualHost, configuration};
+use super::{catch_all, hash, names};
+use crate::context::Context;
+use crate::naming;
+use crate::scope::EgressScope;
+
+/// The port of rules for hosts that are no services.
+const DEFAULT_PORT: u16 = 80;
+
+/// All of a class.
+pub fn routes(context: &Context<'_>, defaults: &Arc<RouteDefaults>) -> Vec<Resource> {
+    let aliases = aliases(context);
+    let mut resources = Vec::new();
+    let mut made: HashSet<Str> = HashSet::new();
+    for egress in &context.scope.egress {
+        let view = View::new(context, egress, defaults, &aliases);
+        match egress.listener.as_ref().and_then(|l| l.port.as_ref().map(|p| (l, p))) {
+            Some((listener, port)) => {
+                if let Some(name) = names::of_egress_port(port, listener.bind.as_deref())
+                    && made.insert(name.clone())
+                {
+                    let any_port = port.protocol == Protocol::HttpProxy;
+                    resources.push(view.configuration(&name, if any_port { 0 } else { port.number }));
+                }
+            }
+            None => {
+                for (name, wanted) in view.catch_all_names() {
+                    if made.insert(name.clone()) {
+                        resources.push(match wanted {
+                            Wanted::Port(port) => view.configuration(&name, port),
+                            Wanted::Service(service, port) => view.sniffed(&name, service, port),
+                        });
+                    }
+                }
+            }
+        }
+    }
+    resources
+}
+
+/// Other names of services, by service: ExternalName Services that point at them, through others as well.
+fn aliases(context: &Context<'_>) -> HashMap<Host, Vec<Host>> {
+    let pairs = context.mesh.services.values().filter(|s| s.resolution == Resolution::Alias);
+    let targets: HashMap<&Host, &Host> = pairs.filter_map(|s| Some((&s.host, s.external_name.as_ref()?))).collect();
+    let mut aliases: HashMap<Host, Vec<Host>> = HashMap::new();
+    for (alias, target) in &targets {
+        let mut last = *target;
+        // A chain is at most as long as there are aliases, else it is a circle.
+        for _ in 0..targets.len() {
+            last = targets.get(last).copied().unwrap_or(last);
+        }
+        if !targets.contains_key(last) {
+            aliases.entry(last.clone()).or_default().push((*alias).clone());
+        }
+    }
+    aliases.values_mut().for_each(|names| names.sort());
+    aliases
+}
+
+/// What a route configuration is asked for.
+enum Wanted<'a> {
+    Port(u16),
+    Service(&'a Arc<Service>, u16),
+}
+
+/// One egress listener's services and rules, ready to ask.
+struct View<'a> {
+    context: &'a Context<'a>,
+    defaults: &'a Arc<RouteDefaults>,
+    aliases: &'a HashMap<Host, Vec<Host>>,
+    services: &'a [Arc<Service>],
+    rules: &'a [Arc<VirtualService>],
+    by_port: BTreeMap<u16, Vec<&'a Arc<Service>>>,
+    exact: HashMap<&'a Host, Vec<usize>>,
+    /// The most specific first; of equal ones only the oldest rule.
+    wildcard: Vec<(&'a Host, usize)>,
+    attempt_count: bool,
+}
+
+impl<'a> View<'a> {
+    fn new(
+        context: &'a Context<'a>,
+        egress: &'a EgressScope,
+        defaults: &'a Arc<RouteDefaults>,
+        aliases: &'a HashMap<Host, Vec<Host>>,
+    ) -> Self {
+        let mut by_port: BTreeMap<u16, Vec<&Arc<Service>>> = BTreeMap::new();
+        for service in egress.services.iter().filter(|s| s.resolution != Resolution::Alias) {
+            for port in &service.ports {
+                by_port.entry(port.port).or_default().push(service);
+            }
+        }
+        let mut exact: HashMap<&Host, Vec<usize>> = HashMap::new();
+        let mut wildcard: Vec<(&Host, usize)> = Vec::new();
+        for (index, v) in egress.virtual_services.iter().enumerate().filter(|(_, v)| !v.http.is_empty()) {
+            for host in &v.hosts {
+                if !host.is_wildcard() {
+                    exact.entry(host).or_default().push(index);
+                } else if wildcard.iter().all(|(h, _)| *h != host) {
+                    wildcard.push((host, index));
+                }
+            }
+        }
+        wildcard.sort_by(|a, b| a.0.cmp_specific(b.0));
+        let attempt_count = super::attempt_count(context);
+        let (services, rules) = (&egress.services, &egress.virtual_services);
+        View { context, defaults, aliases, services, rules, by_port, exact, wildcard, attempt_count }
+    }
+
+    /// What listeners that are made from services may refer to.
+    fn catch_all_names(&self) -> Vec<(Str, Wanted<'a>)> {
+        let mut wanted = Vec::new();
+        for (port, services) in &self.by_port {
+            let mut by_number = false;
+            for service in services {
+                let Some(service_port) = service.port(*port) else { continue };
+                by_number |= is_http(service_port);
+                if service_port.protocol == Protocol::Auto
+                    && let Some(name) = names::of_service_port(service, service_port)
+                {
+                    wanted.push((name, Wanted::Service(service, *port)));
+                }
+            }
+            if by_number {
+                wanted.push((port.to_string().into(), Wanted::Port(*port)));
+            }
+        }
+        let settings = &self.context.class.settings;
+        if settings.http_proxy_port.unwrap_or(self.context.config().proxy_http_port) > 0 {
+            wanted.push((names::HTTP_PROXY.into(), Wanted::Port(0)));
+        }
+        wanted
+    }
+
+    /// A configuration for one port, or (0) for all.
+    fn configuration(&self, name: &str, port: u16) -> Resource {
+        let mut groups = self.groups_of_rules(port);
+        let claimed: HashSet<&Host> = groups.iter().flat_map(|g| g.services.iter().map(|s| &s.host)).collect();
+        for service in self.at(port).filter(|s| !claimed.contains(&s.host)) {
+            groups.extend(
+                service
+                    .ports
+                    .iter()
+                    .filter(|p| (port == 0 || p.port == port) && is_http(p))
+                    .map(|p| self.default_group(service, p, port == 0)),
+            );
+        }
+        let mut claims = Claims::default();
+        for group in &groups {
+            for service in &group.services {
+                claims.reserve(service.host.to_string());
+                claims.reserve(naming::host_port(service.host.as_str(), group.port));
+            }
+        }
+        let mut hosts: Vec<VirtualHost> = Vec::new();
+        for group in groups {
+            let with_port = (port == 0).then_some(group.port);
+            for host in &group.hosts {
+                let domains = domains::of_host(host, with_port);
+                hosts.extend(self.virtual_host(&mut claims, host, &group, domains));
+            }
+            for service in &group.services {
+                let aliases = self.aliases.get(&service.host).map_or(&[][..], |a| a.as_slice());
+                let domains = domains::of_service(self.context.class, service, aliases, with_port);
+                hosts.extend(self.virtual_host(&mut claims, &service.host, &group, domains));
+            }
+        }
+        if port == 0 {
+            hosts.retain(|h| !h.domains.is_empty());
+        }
+        if hosts.iter().all(|h| h.domains.iter().all(|d| d != "*")) {
+            hosts.push(catch_all(self.context));
+        }
+        configuration(name, &hosts)
+    }
+
+    fn virtual_host(&self, claims: &mut Claims, host: &Host, group: &Group<'_>, domains: domains::Domains) -> Option<VirtualHost> {
+        let name = naming::host_port(host.as_str(), group.port);
+        if !claims.name(&name) {
+            return None;
+        }
+        let mut domains = claims.domains(domains);
+        if group.any_port && group.port != DEFAULT_PORT {
+            // Without a port a name means the default one.
+            let suffix = format!(":{}", group.port);
+            domains.retain(|d| d.ends_with(&suffix));
+        }
+        (!domains.is_empty()).then(|| self.host(name, domains, group.source.clone()))
+    }
+
+    fn host(&self, name: String, domains: Vec<String>, source: RouteSource) -> VirtualHost {
+        VirtualHost { name, domains, routes: vec![source], require_tls: false, attempt_count: self.attempt_count, catch_all_last: false }
+    }
+
+    /// A configuration for a listener on the service's own address: everything goes to it, whatever it is called.
+    fn sniffed(&self, name: &str, service: &'a Arc<Service>, port: u16) -> Resource {
+        let rules = self.rules_of(&service.host).into_iter().find_map(|index| self.applied(&self.rules[index], port));
+        let source = rules.map_or_else(|| self.default_route(service, port), RouteSource::Rules);
+        configuration(name, &[self.host(name.to_owned(), vec!["*".to_owned()], source)])
+    }
+
+    fn at(&self, port: u16) -> Box<dyn Iterator<Item = &'a Arc<Service>> + '_> {
+        match port {
+            0 => Box::new(self.services.iter().filter(|s| s.resolution != Resolution::Alias)),
+            port => Box::new(self.by_port.get(&port).into_iter().flatten().copied()),
+        }
+    }
+
+    /// Rules that may speak for a service, oldest first. A wildcard speaks for it only if nothing more specific does.
+    fn rules_of(&self, host: &Host) -> Vec<usize> {
+        match self.exact.get(host) {
+            Some(exact) => exact.clone(),
+            None => self.wildcard.iter().find(|(h, _)| h.covers(host)).map(|(_, i)| *i).into_iter().collect(),
+        }
+    }
+
+    /// VirtualServices with what they speak for on a port, oldest first.
+    fn groups_of_rules(&self, port: u16) -> Vec<Group<'a>> {
+        let registry: HashMap<&Host, &'a Arc<Service>> = self.at(port).map(|s| (&s.host, s)).collect();
+        let mut services: BTreeMap<usize, Vec<&'a Arc<Service>>> = BTreeMap::new();
+        for service in self.at(port) {
+            for index in self.rules_of(&service.host) {
+                services.entry(index).or_default().push(service);
+            }
+        }
+        // Rules for hosts that are no services are reached on the default port.
+        let candidates: BTreeSet<usize> =
+            if port == DEFAULT_PORT { (0..self.rules.len()).collect() } else { services.keys().copied().collect() };
+        let mut groups = Vec::new();
+        for index in candidates {
+            let v = &self.rules[index];
+            let Some(rules) = self.applied(v, port) else { continue };
+            let covers_some = |host: &Host| host.is_wildcard() && registry.keys().any(|known| host.covers(known));
+            let hosts: Vec<&'a Host> = v.hosts.iter().filter(|h| !registry.contains_key(h) && !covers_some(h)).collect();
+            let mut by_port: BTreeMap<u16, Vec<&'a Arc<Service>>> = BTreeMap::new();
+            for service in services.remove(&index).unwrap_or_default() {
+                for p in service.ports.iter().filter(|p| (port == 0 || p.port == port) && is_http(p)) {
+                    by_port.entry(p.port).or_default().push(service);
+                }
+            }
+            if by_port.is_empty() && port == DEFAULT_PORT {
+                by_port.insert(DEFAULT_PORT, Vec::new());
+            }
+            for (group_port, services) in by_port {
+                let source = RouteSource::Rules(rules.clone());
+                groups.push(Group { port: group_port, any_port: port == 0, hosts: hosts.clone(), services, source });
+            }
+        }
+        groups
+    }
+
+    fn applied(&self, v: &Arc<VirtualService>, port: u16) -> Option<Arc<RuleSet>> {
+        // A listener of one port sees services with that port only, so a destination without port means that port.
+        let single_port = |host: &Host| if port == 0 { self.context.scope.service(host).map(|s| &**s) } else { None };
+        rule::applied(self.context, v, &Place { gateway: &GatewayRef::Mesh, port, tls: false, defaults: self.defaults, single_port })
+    }
+
+    fn default_group(&self, service: &'a Arc<Service>, port: &ServicePort, any_port: bool) -> Group<'a> {
+        let source = self.default_route(service, port.port);
+        Group { port: port.port, any_port, hosts: Vec::new(), services: vec![service], source }
+    }
+
+    fn default_route(&self, service: &Service, port: u16) -> RouteSource {
+        let hash = hash::key(self.context, service, "", port);
+        RouteSource::Service(ServiceRoute { host: service.host.clone(), port, hash, defaults: self.defaults.clone() })
+    }
+}
+
+/// Virtual hosts with the same routes.
+struct Group<'a> {
+    port: u16,
+    /// The configuration is for all ports.
+    any_port: bool,
+    hosts: Vec<&'a Host>,
+    services: Vec<&'a Arc<Service>>,
+    source: RouteSource,
+}
+
+fn is_http(port: &ServicePort) -> bool {
+    port.protocol.is_http() || port.protocol == Protocol::Auto
+}

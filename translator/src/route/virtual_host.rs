@@ -1,0 +1,151 @@
+//! One virtual host out of its inputs. A route configuration is nothing but the sum of its virtual hosts.
+
+use std::sync::Arc;
+
+use pilotfish_envoy::Resource;
+use pilotfish_envoy::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
+use pilotfish_envoy::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
+use pilotfish_envoy::pb::envoy::config::route::v3::{
+    Decorator, DirectResponseAction, Route, RouteAction, RouteConfiguration, VirtualHost as Message, route,
+};
+use pilotfish_model::destination_rule::HashKey;
+use pilotfish_model::name::{Host, Str};
+
+use super::action::{self, RouteDefaults};
+use super::rule::RuleSet;
+use super::{DEFAULT_ROUTE, hash, matching, retry};
+use crate::naming::{self, Direction};
+
+/// Direct responses may be as large as this, in bytes.
+const MAX_DIRECT_RESPONSE: u32 = 1 << 20;
+
+/// What a virtual host depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VirtualHost {
+    /// Its name.
+    pub name: String,
+    /// What it answers to.
+    pub domains: Vec<String>,
+    /// Its routes, in order.
+    pub routes: Vec<RouteSource>,
+    /// Clear text is redirected to TLS.
+    pub require_tls: bool,
+    /// Servers see how often a request was tried.
+    pub attempt_count: bool,
+    /// Routes that take everything go last, wherever they stand: the rules come from several objects.
+    pub catch_all_last: bool,
+}
+
+/// Where routes come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RouteSource {
+    /// Rules of a VirtualService.
+    Rules(Arc<RuleSet>),
+    /// A service that no rule speaks of.
+    Service(ServiceRoute),
+    /// Unknown traffic, let through.
+    Forward {
+        /// Name of the route.
+        name: Str,
+        /// Where to.
+        cluster: Str,
+    },
+    /// Unknown traffic, refused.
+    Refuse {
+        /// Name of the route.
+        name: Str,
+    },
+}
+
+/// The route of a service that no rule speaks of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceRoute {
+    /// The service.
+    pub host: Host,
+    /// Its port.
+    pub port: u16,
+    /// What is hashed to choose a host.
+    pub hash: Option<HashKey>,
+    /// What holds for all routes of the class.
+    pub defaults: Arc<RouteDefaults>,
+}
+
+/// A whole route configuration, encoded.
+pub fn configuration(name: &str, virtual_hosts: &[VirtualHost]) -> Resource {
+    Resource::new(name, &message(name, virtual_hosts))
+}
+
+/// A whole route configuration.
+pub fn message(name: &str, virtual_hosts: &[VirtualHost]) -> RouteConfiguration {
+    RouteConfiguration {
+        name: name.to_owned(),
+        virtual_hosts: virtual_hosts.iter().map(build).collect(),
+        validate_clusters: Some(false),
+        max_direct_response_body_size_bytes: Some(MAX_DIRECT_RESPONSE),
+        ignore_port_in_host_matching: true,
+        ..Default::default()
+    }
+}
+
+/// Builds a virtual host.
+pub fn build(input: &VirtualHost) -> Message {
+    let mut routes: Vec<Route> = Vec::new();
+    for source in &input.routes {
+        match source {
+            RouteSource::Rules(set) => routes.extend(set.rules.iter().map(|applied| action::route(set, applied))),
+            RouteSource::Service(service) => routes.push(service_route(service)),
+            RouteSource::Forward { name, cluster } => routes.push(plain(name, forward(cluster))),
+            RouteSource::Refuse { name } => {
+                routes.push(plain(name, route::Action::DirectResponse(DirectResponseAction { status: 502, ..Default::default() })));
+            }
+        }
+    }
+    if input.catch_all_last {
+        // Stable: everything else keeps its order.
+        routes.sort_by_key(|r| r.r#match.as_ref().is_some_and(matching::is_catch_all));
+    }
+    let require_tls = if input.require_tls { TlsRequirementType::All } else { TlsRequirementType::None };
+    Message {
+        name: input.name.clone(),
+        domains: input.domains.clone(),
+        routes,
+        require_tls: require_tls.into(),
+        include_request_attempt_count: input.attempt_count,
+        ..Default::default()
+    }
+}
+
+fn plain(name: &str, action: route::Action) -> Route {
+    Route { name: name.to_owned(), r#match: Some(matching::route_match(None)), action: Some(action), ..Default::default() }
+}
+
+// `max_stream_duration` does more than its deprecated predecessor: it ends streams that are well.
+#[allow(deprecated)]
+fn forward(cluster: &str) -> route::Action {
+    let never = Some(prost_types::Duration::default());
+    route::Action::Route(RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        timeout: never,
+        max_grpc_timeout: never,
+        ..Default::default()
+    })
+}
+
+#[allow(deprecated)]
+fn service_route(service: &ServiceRoute) -> Route {
+    let never = Some(prost_types::Duration::default());
+    let (host, port) = (service.host.as_str(), service.port);
+    let action = RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(naming::cluster(Direction::Outbound, port, "", host))),
+        timeout: never,
+        max_grpc_timeout: never,
+        retry_policy: retry::policy(service.defaults.retry.as_ref(), false, service.defaults.retry_extensions),
+        hash_policy: service.hash.iter().filter_map(hash::policy).collect(),
+        append_x_forwarded_host: service.defaults.append_x_forwarded_host,
+        ..Default::default()
+    };
+    Route {
+        decorator: Some(Decorator { operation: format!("{}/*", naming::host_port(host, port)), ..Default::default() }),
+        ..plain(DEFAULT_ROUTE, route::Action::Route(action))
+    }
+}
