@@ -70,7 +70,8 @@ pub(crate) fn encode(response: &Response, protocol: Protocol) -> Message {
     put(VERSION, response.version.to_string().as_bytes(), &mut head);
     put(TYPE_URL, response.type_url.as_str().as_bytes(), &mut head);
     put(NONCE, response.nonce.as_bytes(), &mut head);
-    for name in &response.removed {
+    // State of the world has no such field.
+    for name in response.removed.iter().filter(|_| protocol == Protocol::Delta) {
         put(REMOVED, name.as_bytes(), &mut head);
     }
     let parts: Vec<Bytes> = match protocol {

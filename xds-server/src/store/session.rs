@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use pilotfish_envoy::Snapshot;
 use pilotfish_model::Proxy;
 use tokio::sync::watch;
 
@@ -40,6 +41,11 @@ impl Session {
     /// The stream's state. Locked for one step at a time; a panic in a step ends the stream, not the reader.
     pub(crate) fn client(&self) -> MutexGuard<'_, Client> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the proxy is meant to hold.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.client().target().map(|t| t.snapshot.clone()).unwrap_or_default()
     }
 }
 

@@ -1,0 +1,187 @@
+//! A small ADS client on tonic's own codec: it proves that a stock client takes what the server sends.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pilotfish_envoy::TypeUrl;
+use pilotfish_envoy::pb::envoy::config::core::v3::Node;
+use pilotfish_envoy::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use pilotfish_envoy::pb::google::rpc::Status as RpcStatus;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+use tonic_prost::ProstCodec;
+
+const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+pub(crate) fn node(id: &str) -> Node {
+    Node { id: id.into(), cluster: "test".into(), ..Default::default() }
+}
+
+/// A sidecar of a namespace.
+pub(crate) fn sidecar(namespace: &str) -> Node {
+    node(&format!("sidecar~10.0.0.1~web-0.{namespace}~{namespace}.svc.cluster.local"))
+}
+
+/// One stream; requests of type `Q`, responses of type `S`.
+pub(crate) struct Ads<Q, S> {
+    requests: mpsc::Sender<Q>,
+    responses: Streaming<S>,
+    node: Option<Node>,
+}
+
+pub(crate) type Sotw = Ads<DiscoveryRequest, DiscoveryResponse>;
+pub(crate) type Delta = Ads<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
+
+pub(crate) async fn channel(url: &str) -> Channel {
+    Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap()
+}
+
+impl<Q, S> Ads<Q, S>
+where
+    Q: prost::Message + Default + 'static,
+    S: prost::Message + Default + std::fmt::Debug + 'static,
+{
+    async fn open(channel: Channel, method: &'static str, node: Node) -> Self {
+        let (requests, receiver) = mpsc::channel(64);
+        let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(64 << 20);
+        grpc.ready().await.unwrap();
+        let request = tonic::Request::new(ReceiverStream::new(receiver));
+        let codec = ProstCodec::<Q, S>::default();
+        let responses = grpc.streaming(request, method.parse().unwrap(), codec).await.unwrap().into_inner();
+        Ads { requests, responses, node: Some(node) }
+    }
+
+    pub(crate) async fn send_raw(&self, request: Q) {
+        self.requests.send(request).await.unwrap();
+    }
+
+    pub(crate) async fn receive(&mut self) -> Result<Option<S>, Status> {
+        tokio::time::timeout(TIMEOUT, self.responses.message()).await.expect("no response in time")
+    }
+
+    pub(crate) async fn next(&mut self) -> S {
+        self.receive().await.unwrap().expect("the stream ended")
+    }
+
+    /// Panics if anything arrives before the server has surely had its say.
+    pub(crate) async fn expect_silence(&mut self) {
+        let quiet = tokio::time::timeout(Duration::from_millis(150), self.responses.message()).await;
+        assert!(quiet.is_err(), "unexpected {quiet:?}");
+    }
+}
+
+fn error(text: &str) -> Option<RpcStatus> {
+    Some(RpcStatus { code: 13, message: text.into(), ..Default::default() })
+}
+
+impl Sotw {
+    pub(crate) async fn connect(url: &str, node: Node) -> Self {
+        Self::open(channel(url).await, SOTW, node).await
+    }
+
+    pub(crate) async fn ask(&mut self, type_url: TypeUrl, names: &[&str]) {
+        self.ask_with(type_url, names, "").await;
+    }
+
+    pub(crate) async fn ask_with(&mut self, type_url: TypeUrl, names: &[&str], nonce: &str) {
+        let names = names.iter().map(|n| n.to_string()).collect();
+        let node = self.node.take();
+        let request = DiscoveryRequest {
+            type_url: type_url.as_str().into(),
+            resource_names: names,
+            response_nonce: nonce.into(),
+            node,
+            ..Default::default()
+        };
+        self.send_raw(request).await;
+    }
+
+    pub(crate) async fn ack(&mut self, response: &DiscoveryResponse, names: &[&str]) {
+        self.ask_with(TypeUrl::parse(&response.type_url).unwrap(), names, &response.nonce).await;
+    }
+
+    pub(crate) async fn nack(&mut self, response: &DiscoveryResponse, names: &[&str], why: &str) {
+        let request = DiscoveryRequest {
+            type_url: response.type_url.clone(),
+            resource_names: names.iter().map(|n| n.to_string()).collect(),
+            response_nonce: response.nonce.clone(),
+            error_detail: error(why),
+            ..Default::default()
+        };
+        self.send_raw(request).await;
+    }
+}
+
+impl Delta {
+    pub(crate) async fn connect(url: &str, node: Node) -> Self {
+        Self::open(channel(url).await, DELTA, node).await
+    }
+
+    pub(crate) async fn on(channel: Channel, node: Node) -> Self {
+        Self::open(channel, DELTA, node).await
+    }
+
+    pub(crate) async fn subscribe(&mut self, type_url: TypeUrl, names: &[&str]) {
+        self.subscribe_with(type_url, names, &[], &BTreeMap::new()).await;
+    }
+
+    pub(crate) async fn subscribe_with(
+        &mut self,
+        type_url: TypeUrl,
+        names: &[&str],
+        unsubscribe: &[&str],
+        initial: &BTreeMap<String, String>,
+    ) {
+        let request = DeltaDiscoveryRequest {
+            type_url: type_url.as_str().into(),
+            resource_names_subscribe: names.iter().map(|n| n.to_string()).collect(),
+            resource_names_unsubscribe: unsubscribe.iter().map(|n| n.to_string()).collect(),
+            initial_resource_versions: initial.clone(),
+            node: self.node.take(),
+            ..Default::default()
+        };
+        self.send_raw(request).await;
+    }
+
+    pub(crate) async fn ack(&mut self, response: &DeltaDiscoveryResponse) {
+        let request =
+            DeltaDiscoveryRequest { type_url: response.type_url.clone(), response_nonce: response.nonce.clone(), ..Default::default() };
+        self.send_raw(request).await;
+    }
+
+    pub(crate) async fn nack(&mut self, response: &DeltaDiscoveryResponse, why: &str) {
+        let request = DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            error_detail: error(why),
+            ..Default::default()
+        };
+        self.send_raw(request).await;
+    }
+
+    /// The next response, taken.
+    pub(crate) async fn take(&mut self) -> DeltaDiscoveryResponse {
+        let response = self.next().await;
+        self.ack(&response).await;
+        response
+    }
+}
+
+/// What a delta response says: type, names sent, names removed.
+pub(crate) fn said(response: &DeltaDiscoveryResponse) -> (TypeUrl, Vec<&str>, Vec<&str>) {
+    (
+        TypeUrl::parse(&response.type_url).unwrap(),
+        response.resources.iter().map(|r| r.name.as_str()).collect(),
+        response.removed_resources.iter().map(String::as_str).collect(),
+    )
+}
+
+pub(crate) fn versions(response: &DeltaDiscoveryResponse) -> BTreeMap<String, String> {
+    response.resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect()
+}
