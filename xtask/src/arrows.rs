@@ -1,7 +1,7 @@
 //! `arrows`: which crate may know which, and that each compiles alone.
 //!
 //! The rules are data in [`rules`]; [`check`] is pure. Direct dependencies come from the manifests, what a crate reaches
-//! from `cargo tree -p CRATE`, because features differ when a crate is built alone: only the xDS server may pull tonic in.
+//! from `cargo tree -p CRATE`, because a crate that is built alone has other features than the workspace as a whole.
 
 mod check;
 mod rules;

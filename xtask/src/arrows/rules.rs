@@ -30,7 +30,7 @@ pub(crate) const RULES: &[Rule] = &[
         name: "pilotfish-envoy",
         may_import: &[],
         never: &["kube*", "k8s-openapi", "tonic*", "tokio*"],
-        reason: "messages and their encoding; gRPC is behind a feature that only servers and clients enable",
+        reason: "messages and their encoding, not how they travel",
     },
     Rule {
         name: "pilotfish-crds",
