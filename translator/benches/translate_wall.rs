@@ -20,6 +20,6 @@ fn main() {
             elapsed
         };
         let best = (0..rounds).map(|_| once()).min().expect("at least one round");
-        println!("translate_and_encode/{services}_services\t{}", best.as_micros());
+        println!("translate_and_encode/services_{services}\t{}", best.as_micros());
     }
 }
