@@ -194,10 +194,8 @@ impl ClassFacts {
 
     fn shows_own_ip(mesh: &Mesh, proxy: &Proxy, targets: &[ServiceTarget]) -> bool {
         let headless = targets.iter().any(|t| mesh.services.get(&t.service).is_some_and(|s| s.addresses.is_empty()));
-        let ingress = || {
-            let ingress = mesh.sidecars.values().flat_map(|s| &s.ingress);
-            ingress.into_iter().any(|i| i.default_endpoint.starts_with("0.0.0.0") || i.default_endpoint.starts_with("[::]"))
-        };
+        // A Sidecar's ingress listens on the workload's address where it does not say which.
+        let ingress = || mesh.sidecars.values().any(|s| !s.ingress.is_empty());
         proxy.interception == Interception::None || headless || ingress()
     }
 

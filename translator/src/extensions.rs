@@ -38,8 +38,6 @@ pub const PROXY_PROTOCOL: &str = "envoy.filters.listener.proxy_protocol";
 pub const TRANSPORT_TLS: &str = "envoy.transport_sockets.tls";
 /// Clear text.
 pub const TRANSPORT_RAW: &str = "envoy.transport_sockets.raw_buffer";
-/// TLS within QUIC.
-pub const TRANSPORT_QUIC: &str = "envoy.transport_sockets.quic";
 /// Access log to a file.
 pub const ACCESS_LOG_FILE: &str = "envoy.access_loggers.file";
 /// Access log of requests to a gRPC service.

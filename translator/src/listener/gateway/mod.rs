@@ -1,0 +1,145 @@
+//! Listeners of gateways: one per port and address of the Gateway servers that the proxy serves.
+
+use std::sync::Arc;
+
+use pilotfish_model::name::Str;
+use pilotfish_model::service::{Protocol, Resolution};
+use pilotfish_model::tls::ServerTlsMode;
+
+use super::hcm::Http;
+use super::network_filters::TcpProxy;
+use super::outbound::route_proxy;
+use super::spec::{ChainSpec, Content, ListenerSpec, Matching, Role, Tls};
+use super::stat_prefix;
+use crate::context::Context;
+use crate::gateway::{self, MergedPort, MergedServer, PortKind};
+use crate::naming::{self, Direction};
+use crate::route::l4;
+use crate::tls::{self, GatewayTls};
+
+/// What sidecars offer when they route by mesh names through a gateway.
+const MESH_ALPN: &[&str] = &["istio-peer-exchange", "istio", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
+
+/// All of a gateway. A port that nothing could be served on is not opened.
+pub(super) fn listeners(context: &Context<'_>) -> Vec<ListenerSpec> {
+    gateway::merged(context).ports.iter().filter_map(|port| listener(context, port)).collect()
+}
+
+fn listener(context: &Context<'_>, port: &MergedPort) -> Option<ListenerSpec> {
+    let class = context.class;
+    // Without rights the proxy cannot open such a port, and the listener would only be refused.
+    if class.settings.unprivileged_pod && port.port < 1024 {
+        return None;
+    }
+    let bind: Str = port.bind.clone().unwrap_or_else(|| class.wildcard_ip().into());
+    let name = naming::listener(&bind, port.port);
+    let stat_prefix = stat_prefix::outbound(&name);
+    let chains: Vec<ChainSpec> = match port.kind {
+        PortKind::Http => http(&port.servers[0], &stat_prefix, None).into_iter().collect(),
+        PortKind::Tcp => bytes(context, &port.servers[0], None),
+        PortKind::Tls => port.servers.iter().flat_map(|server| secured(context, server, &stat_prefix)).collect(),
+    };
+    if chains.is_empty() {
+        return None;
+    }
+    let topology = class.proxy_config.gateway_topology.as_ref();
+    let second = (port.bind.is_none() && class.ipv4 && class.ipv6).then_some("::");
+    Some(ListenerSpec {
+        name,
+        binds: std::iter::once(bind).chain(second.map(Arc::from)).collect(),
+        port: port.port,
+        role: Role::Gateway {
+            proxy_protocol: topology.is_some_and(|t| t.proxy_protocol.is_some()),
+            tls: port.kind == PortKind::Tls,
+        },
+        bind_to_port: true,
+        exact_balance: class.settings.outbound_exact_balance,
+        chains,
+        fallback: None,
+    })
+}
+
+fn chain(matching: Matching, tls: Option<Tls>, content: Content) -> ChainSpec {
+    ChainSpec { name: Str::default(), matching, tls, content, config: None, handshake_limit: true }
+}
+
+fn http(server: &MergedServer, stat_prefix: &str, tls: Option<Tls>) -> Option<ChainSpec> {
+    let http = Http {
+        grpc_web: server.server().protocol == Protocol::GrpcWeb,
+        ..Http::rds(stat_prefix.to_owned(), server.route_name.clone()?)
+    };
+    Some(chain(by_name(server), tls, Content::Http(http)))
+}
+
+fn by_name(server: &MergedServer) -> Matching {
+    names(server.sni_hosts.iter().map(|h| h.as_str()))
+}
+
+/// A name for everything is no condition.
+fn names<'a>(hosts: impl Iterator<Item = &'a str>) -> Matching {
+    let server_names: Vec<Str> = hosts.map(Str::from).collect();
+    let all = server_names.iter().any(|n| &**n == "*");
+    Matching { server_names: if all { Vec::new() } else { server_names }, ..Matching::default() }
+}
+
+/// Chains of a server with TLS. Where no certificate is named the server is left out: it must not fall back to clear text.
+fn secured(context: &Context<'_>, server: &MergedServer, stat_prefix: &str) -> Vec<ChainSpec> {
+    let Some(settings) = &server.server().tls else { return Vec::new() };
+    match settings.mode {
+        ServerTlsMode::AutoPassthrough => return auto_passthrough(context, server),
+        ServerTlsMode::Passthrough => return passthrough(context, server),
+        _ => {}
+    }
+    let input = GatewayTls::of(context.config(), context.class, settings);
+    if tls::gateway(&input).is_none() {
+        return Vec::new();
+    }
+    if server.route_name.is_some() {
+        return http(server, stat_prefix, Some(Tls::Gateway(input))).into_iter().collect();
+    }
+    bytes(context, server, Some(Tls::Gateway(input)))
+}
+
+/// Bytes, in clear text or after their TLS ended here.
+fn bytes(context: &Context<'_>, server: &MergedServer, tls: Option<Tls>) -> Vec<ChainSpec> {
+    let protocol = server.server().protocol;
+    let mesh = server.server().tls.as_ref().is_some_and(|t| t.mode == ServerTlsMode::IstioMutual);
+    let to = l4::gateway_server(context, server);
+    to.iter()
+        .map(|route| {
+            let proxy = TcpProxy { exchange_metadata: mesh, ..route_proxy(context, route, protocol) };
+            chain(by_name(server), tls.clone(), Content::Tcp(proxy))
+        })
+        .collect()
+}
+
+fn passthrough(context: &Context<'_>, server: &MergedServer) -> Vec<ChainSpec> {
+    let protocol = server.server().protocol;
+    let routes = l4::gateway_server(context, server);
+    let one = |route: &l4::L4Route| {
+        let proxy = route_proxy(context, route, protocol);
+        chain(names(route.sni_hosts.iter().map(|h| h.as_str())), None, Content::Tcp(proxy))
+    };
+    routes.iter().map(one).collect()
+}
+
+/// A chain for every service port and subset that the server's hosts let through, by the names that sidecars write.
+fn auto_passthrough(context: &Context<'_>, server: &MergedServer) -> Vec<ChainSpec> {
+    let served = |s: &pilotfish_model::Service| {
+        server.server().hosts.iter().any(|h| h.namespace.as_ref().is_none_or(|ns| *ns == s.namespace) && h.host.covers(&s.host))
+    };
+    let mut chains = Vec::new();
+    for service in context.scope.services.iter().filter(|s| s.resolution != Resolution::Alias && !s.mesh_external && served(s)) {
+        let rule = context.rule(service);
+        let subsets = rule.iter().flat_map(|r| r.subsets.iter().map(|s| &*s.name));
+        let subsets: Vec<&str> = std::iter::once("").chain(subsets).collect();
+        for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
+            for subset in &subsets {
+                let name: Str = naming::sni(Direction::Outbound, port.port, subset, service.host.as_str()).into();
+                let matching = Matching { server_names: vec![name.clone()], alpn: MESH_ALPN.to_vec(), ..Matching::default() };
+                chains.push(chain(matching, None, Content::Tcp(TcpProxy::to_cluster(name))));
+            }
+        }
+    }
+    chains
+}

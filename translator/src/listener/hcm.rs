@@ -1,0 +1,239 @@
+//! The HTTP connection manager.
+//!
+//! Thousands of them differ in a name and a route only. What is common is encoded once ([`Templates`]); a message is the
+//! concatenation of its fields, so the few own ones are appended.
+
+use std::collections::BTreeMap;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use pilotfish_envoy::any;
+use pilotfish_envoy::pb::envoy::config::core::v3::http1_protocol_options::{HeaderKeyFormat, header_key_format};
+use pilotfish_envoy::pb::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, TypedExtensionConfig};
+use pilotfish_envoy::pb::envoy::config::listener::v3::Filter;
+use pilotfish_envoy::pb::envoy::config::route::v3::RouteConfiguration;
+use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails,
+    UpgradeConfig,
+};
+use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpConnectionManager, Rds, RequestIdExtension};
+use pilotfish_envoy::pb::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
+use pilotfish_envoy::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
+use pilotfish_envoy::pb::google::protobuf::Any;
+use pilotfish_model::mesh_config::PathNormalization;
+use pilotfish_model::name::Str;
+use pilotfish_model::proxy_config::{Disabled, ForwardClientCert};
+use prost::{Message, Name};
+
+use super::pack::{ads, duration, packed_filter};
+use super::settings::{Settings, Side};
+use super::{access_log, http_filters, tracing};
+use crate::extensions as names;
+use crate::route::inbound::InboundRoute;
+
+/// The name in the `server` header.
+const SERVER_NAME: &str = "istio-envoy";
+
+/// What one connection manager depends on beside the class's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Http {
+    /// Name in statistics, with the `;` that ends it.
+    pub stat_prefix: String,
+    /// Routes.
+    pub routes: Routes,
+    /// gRPC-Web is translated.
+    pub grpc_web: bool,
+    /// HTTP/2 is expected.
+    pub http2: bool,
+    /// Requests name the host in the request line: an explicit HTTP proxy.
+    pub absolute_url: bool,
+}
+
+/// Where the routes are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Routes {
+    /// In a resource of their own.
+    Rds(Str),
+    /// Here: to the workload.
+    Inbound(InboundRoute),
+    /// Here: to the host that the request names.
+    DynamicDns {
+        /// Whether attempts are counted in a header.
+        attempt_count: bool,
+    },
+}
+
+impl Http {
+    /// With routes in a resource of their own.
+    pub fn rds(stat_prefix: String, name: Str) -> Self {
+        Http { stat_prefix, routes: Routes::Rds(name), grpc_web: false, http2: false, absolute_url: false }
+    }
+}
+
+/// Encoded common parts by what decides about them.
+pub(super) struct Templates<'a> {
+    settings: &'a Settings,
+    encoded: BTreeMap<(Side, bool), Bytes>,
+}
+
+impl<'a> Templates<'a> {
+    pub(super) fn new(settings: &'a Settings) -> Self {
+        Templates { settings, encoded: BTreeMap::new() }
+    }
+
+    /// The filter. Fields appended here must not be in the template.
+    pub(super) fn connection_manager(&mut self, side: Side, input: &Http) -> Filter {
+        let settings = self.settings;
+        let template = self.encoded.entry((side, input.grpc_web)).or_insert_with(|| common(settings, side, input.grpc_web).encode_to_vec().into());
+        let own = own(settings, side, input);
+        let mut value = BytesMut::with_capacity(template.len() + own.encoded_len());
+        value.put_slice(template);
+        own.encode_raw(&mut value);
+        let type_url = format!("type.googleapis.com/{}", HttpConnectionManager::full_name());
+        packed_filter(names::HTTP_CONNECTION_MANAGER, Any { type_url, value: value.freeze() })
+    }
+}
+
+fn own(settings: &Settings, side: Side, input: &Http) -> HttpConnectionManager {
+    let routes = match &input.routes {
+        Routes::Rds(name) => RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: name.to_string() }),
+        Routes::Inbound(route) => RouteSpecifier::RouteConfig(crate::route::inbound::route_configuration(route)),
+        Routes::DynamicDns { attempt_count } => RouteSpecifier::RouteConfig(dynamic_dns(*attempt_count)),
+    };
+    HttpConnectionManager {
+        stat_prefix: input.stat_prefix.clone(),
+        route_specifier: Some(routes),
+        http_protocol_options: http1(settings, side, input.absolute_url),
+        http2_protocol_options: input.http2.then(Http2ProtocolOptions::default),
+        ..Default::default()
+    }
+}
+
+fn dynamic_dns(attempt_count: bool) -> RouteConfiguration {
+    super::outbound::dynamic_dns_routes(attempt_count)
+}
+
+fn disabled(switch: &Option<Disabled>) -> bool {
+    switch.as_ref().is_some_and(|s| s.disabled == Some(true))
+}
+
+fn common(settings: &Settings, side: Side, grpc_web: bool) -> HttpConnectionManager {
+    let headers = &settings.headers;
+    let gateway = side == Side::Gateway;
+    let hide_server = headers.server.as_ref().is_some_and(|s| s.disabled == Some(true));
+    let (merge_slashes, escaped) = match settings.path_normalization {
+        PathNormalization::MergeSlashes => (true, PathWithEscapedSlashesAction::KeepUnchanged),
+        PathNormalization::DecodeAndMergeSlashes => (true, PathWithEscapedSlashesAction::UnescapeAndForward),
+        _ => (false, PathWithEscapedSlashesAction::KeepUnchanged),
+    };
+    let request_id = UuidRequestIdConfig { use_request_id_for_trace_sampling: Some(true), ..Default::default() };
+    HttpConnectionManager {
+        http_filters: http_filters::http_filters(settings, side, grpc_web),
+        tracing: settings.tracing.as_ref().map(tracing::config),
+        common_http_protocol_options: settings
+            .idle_timeout
+            .map(|t| HttpProtocolOptions { idle_timeout: Some(duration(t)), ..Default::default() }),
+        server_name: if hide_server || !settings.istio { String::new() } else { server_name(settings, side) },
+        server_header_transformation: if hide_server { ServerHeaderTransformation::PassThrough as i32 } else { 0 },
+        stream_idle_timeout: Some(prost_types::Duration::default()),
+        access_log: access_log::requests(&settings.access_logs),
+        use_remote_address: Some(gateway),
+        xff_num_trusted_hops: if gateway { settings.topology.num_trusted_proxies } else { 0 },
+        generate_request_id: disabled(&headers.request_id).then_some(false),
+        forward_client_cert_details: forward_client_cert(settings, side) as i32,
+        set_current_client_cert_details: client_cert_details(settings, side),
+        proxy_100_continue: true,
+        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
+        normalize_path: Some(settings.path_normalization != PathNormalization::None),
+        merge_slashes,
+        path_with_escaped_slashes_action: escaped as i32,
+        request_id_extension: settings
+            .has(names::REQUEST_ID_UUID)
+            .then(|| RequestIdExtension { typed_config: Some(any(&request_id)) }),
+        append_x_forwarded_port: headers.x_forwarded_port.as_ref().is_some_and(|s| s.enabled == Some(true)),
+        ..Default::default()
+    }
+}
+
+/// Answers of the workload's own requests keep the server's name, unless the user gives one.
+fn server_name(settings: &Settings, side: Side) -> String {
+    let own = settings.headers.server.as_ref().map(|s| s.value.as_ref()).filter(|v| !v.is_empty());
+    if side == Side::Outbound { String::new() } else { own.unwrap_or(SERVER_NAME).to_owned() }
+}
+
+fn http1(settings: &Settings, side: Side, absolute_url: bool) -> Option<Http1ProtocolOptions> {
+    let keep_case = settings.headers.preserve_http1_header_case == Some(true) && settings.has(names::PRESERVE_CASE);
+    let options = Http1ProtocolOptions {
+        allow_absolute_url: absolute_url.then_some(true),
+        accept_http_10: settings.http10,
+        header_key_format: keep_case.then(preserve_case),
+        ..Default::default()
+    };
+    (side == Side::Gateway || options != Http1ProtocolOptions::default()).then_some(options)
+}
+
+fn preserve_case() -> HeaderKeyFormat {
+    let formatter = TypedExtensionConfig {
+        name: "preserve_case".to_owned(),
+        typed_config: Some(any(&PreserveCaseFormatterConfig::default())),
+    };
+    HeaderKeyFormat { header_format: Some(header_key_format::HeaderFormat::StatefulFormatter(formatter)) }
+}
+
+fn forward_client_cert(settings: &Settings, side: Side) -> ForwardClientCertDetails {
+    let chosen = match side {
+        Side::Outbound => return ForwardClientCertDetails::Sanitize,
+        Side::Inbound => settings.headers.forwarded_client_cert,
+        Side::Gateway => {
+            let said = |c: &ForwardClientCert| *c != ForwardClientCert::Undefined;
+            settings.headers.forwarded_client_cert.filter(said).or(settings.topology.forward_client_cert_details)
+        }
+    };
+    match chosen {
+        Some(ForwardClientCert::Sanitize) => ForwardClientCertDetails::Sanitize,
+        Some(ForwardClientCert::ForwardOnly) => ForwardClientCertDetails::ForwardOnly,
+        Some(ForwardClientCert::AppendForward) => ForwardClientCertDetails::AppendForward,
+        Some(ForwardClientCert::SanitizeSet) => ForwardClientCertDetails::SanitizeSet,
+        Some(ForwardClientCert::AlwaysForwardOnly) => ForwardClientCertDetails::AlwaysForwardOnly,
+        Some(ForwardClientCert::Undefined) | None if side == Side::Gateway => ForwardClientCertDetails::SanitizeSet,
+        Some(ForwardClientCert::Undefined) | None => ForwardClientCertDetails::AppendForward,
+    }
+}
+
+fn client_cert_details(settings: &Settings, side: Side) -> Option<SetCurrentClientCertDetails> {
+    if side == Side::Outbound {
+        return None;
+    }
+    let own = settings.headers.set_current_client_cert_details.clone().unwrap_or_default();
+    Some(SetCurrentClientCertDetails {
+        subject: Some(own.subject.unwrap_or(true)),
+        cert: own.cert.unwrap_or(side == Side::Gateway),
+        chain: own.chain.unwrap_or(false),
+        dns: own.dns.unwrap_or(true),
+        uri: own.uri.unwrap_or(true),
+        ..Default::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::settings::tests::plain;
+    use pilotfish_envoy::pb::envoy::config::listener::v3::filter::ConfigType;
+
+    #[test]
+    fn a_template_and_its_own_part_are_one_message() {
+        let settings = plain();
+        let input = Http { http2: true, ..Http::rds("outbound_0.0.0.0_80;".into(), "80".into()) };
+        let filter = Templates::new(&settings).connection_manager(Side::Outbound, &input);
+        let Some(ConfigType::TypedConfig(packed)) = filter.config_type else { panic!("no config") };
+        let decoded = HttpConnectionManager::decode(packed.value).unwrap();
+        let own = own(&settings, Side::Outbound, &input);
+        let expected = HttpConnectionManager {
+            stat_prefix: own.stat_prefix,
+            route_specifier: own.route_specifier,
+            http2_protocol_options: own.http2_protocol_options,
+            ..common(&settings, Side::Outbound, false)
+        };
+        assert_eq!(decoded, expected);
+    }
+}

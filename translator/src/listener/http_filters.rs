@@ -1,0 +1,107 @@
+//! HTTP filters, in their order: peer metadata, protocols, faults and CORS for routes to configure, statistics, router.
+
+use pilotfish_envoy::pb::envoy::config::cluster::v3::cluster::DnsLookupFamily;
+use pilotfish_envoy::pb::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
+use pilotfish_envoy::pb::envoy::extensions::filters::http::cors::v3::Cors;
+use pilotfish_envoy::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3 as dynamic_forward_proxy;
+use pilotfish_envoy::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
+use pilotfish_envoy::pb::envoy::extensions::filters::http::grpc_stats::v3 as grpc_stats;
+use pilotfish_envoy::pb::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
+use pilotfish_envoy::pb::envoy::extensions::filters::http::router::v3::Router;
+use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
+use pilotfish_envoy::pb::istio::envoy::config::filter::http::alpn::v2alpha1 as alpn;
+use pilotfish_envoy::pb::udpa::r#type::v1::TypedStruct;
+
+use super::network_filters::stats_config;
+use super::pack::http_filter;
+use super::settings::{DnsFamily, Settings, Side};
+use crate::extensions as names;
+use crate::metadata::{boolean, list, object, object_value};
+
+/// Cache of names that requests brought, shared with the cluster that connects to them.
+const DNS_CACHE: &str = "allow_any_dfp_dns_cache";
+
+/// The filters of a connection manager.
+pub(super) fn http_filters(settings: &Settings, side: Side, grpc_web: bool) -> Vec<HttpFilter> {
+    let mut filters = Vec::with_capacity(9);
+    if settings.istio {
+        filters.push(peer_metadata(settings, side));
+    }
+    if grpc_web && settings.has(names::HTTP_GRPC_WEB) {
+        filters.push(http_filter(names::HTTP_GRPC_WEB, &GrpcWeb {}));
+    }
+    if settings.has(names::HTTP_GRPC_STATS) {
+        let all = grpc_stats::filter_config::PerMethodStatSpecifier::StatsForAllMethods(false);
+        let config =
+            grpc_stats::FilterConfig { emit_filter_state: true, per_method_stat_specifier: Some(all), ..Default::default() };
+        filters.push(http_filter(names::HTTP_GRPC_STATS, &config));
+    }
+    if settings.istio && side != Side::Inbound {
+        filters.push(http_filter(names::ISTIO_ALPN, &alpn_override()));
+    }
+    if settings.has(names::HTTP_FAULT) {
+        filters.push(http_filter(names::HTTP_FAULT, &HttpFault::default()));
+    }
+    if settings.has(names::HTTP_CORS) {
+        filters.push(http_filter(names::HTTP_CORS, &Cors {}));
+    }
+    if settings.stats {
+        filters.push(http_filter(names::ISTIO_STATS, &stats_config(side)));
+    }
+    if let (Side::Outbound, Some(family)) = (side, settings.dynamic_dns)
+        && settings.has(names::HTTP_DYNAMIC_FORWARD_PROXY)
+    {
+        filters.push(http_filter(names::HTTP_DYNAMIC_FORWARD_PROXY, &forward_proxy(family)));
+    }
+    let quiet = settings.headers.envoy_debug_headers.as_ref().is_some_and(|h| h.disabled == Some(true));
+    filters.push(http_filter(names::HTTP_ROUTER, &Router { suppress_envoy_headers: quiet, ..Default::default() }));
+    filters
+}
+
+/// Learns who the peer is, from headers and from the control plane, and tells it who this workload is.
+fn peer_metadata(settings: &Settings, side: Side) -> HttpFilter {
+    let empty = || object_value::<&str>([]);
+    let discovery = list([object_value([("istio_headers", empty())]), object_value([("workload_discovery", empty())])]);
+    let in_mesh = settings.headers.metadata_exchange_headers.as_ref().is_some_and(|m| m.mode.as_deref() == Some("IN_MESH"));
+    let headers = if in_mesh && side != Side::Inbound { object_value([("skip_external_clusters", boolean(true))]) } else { empty() };
+    let propagation = list([object_value([("istio_headers", headers)])]);
+    let (discover, propagate) = match side {
+        Side::Inbound => ("downstream_discovery", "downstream_propagation"),
+        Side::Outbound | Side::Gateway => ("upstream_discovery", "upstream_propagation"),
+    };
+    let config = TypedStruct {
+        type_url: "type.googleapis.com/io.istio.http.peer_metadata.Config".to_owned(),
+        value: Some(object([(discover, discovery), (propagate, propagation)])),
+    };
+    http_filter(names::ISTIO_METADATA_EXCHANGE, &config)
+}
+
+/// Tells mesh servers which HTTP version comes, beside the version itself for servers outside.
+fn alpn_override() -> alpn::FilterConfig {
+    use alpn::filter_config::{AlpnOverride, Protocol};
+    let version = |protocol: Protocol, mesh: &str, plain: &str| AlpnOverride {
+        upstream_protocol: protocol as i32,
+        alpn_override: vec![mesh.to_owned(), "istio".to_owned(), plain.to_owned()],
+    };
+    alpn::FilterConfig {
+        alpn_override: vec![
+            version(Protocol::Http10, "istio-http/1.0", "http/1.0"),
+            version(Protocol::Http11, "istio-http/1.1", "http/1.1"),
+            version(Protocol::Http2, "istio-h2", "h2"),
+        ],
+    }
+}
+
+fn forward_proxy(family: DnsFamily) -> dynamic_forward_proxy::FilterConfig {
+    let family = match family {
+        DnsFamily::V4 => DnsLookupFamily::V4Only,
+        DnsFamily::V6 => DnsLookupFamily::V6Only,
+        DnsFamily::Both => DnsLookupFamily::All,
+    };
+    let cache =
+        DnsCacheConfig { name: DNS_CACHE.to_owned(), dns_lookup_family: family as i32, max_hosts: Some(1024), ..Default::default() };
+    dynamic_forward_proxy::FilterConfig {
+        implementation_specifier: Some(dynamic_forward_proxy::filter_config::ImplementationSpecifier::DnsCacheConfig(cache)),
+        ..Default::default()
+    }
+}

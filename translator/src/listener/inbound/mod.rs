@@ -1,0 +1,68 @@
+//! Listeners for what the workload serves: one that takes all captured connections, with chains by port; where nothing is
+//! captured, one per port of a Sidecar's ingress.
+
+mod chains;
+mod ports;
+
+use pilotfish_model::proxy::Interception;
+
+use super::spec::{ChainSpec, Content, ListenerSpec, Matching, Role};
+use crate::context::Context;
+use crate::listener::network_filters::TcpProxy;
+use crate::naming;
+
+/// Chain for connections to the listener's own port.
+const BLACK_HOLE: &str = "virtualInbound-blackhole";
+
+/// All of a sidecar.
+pub(super) fn listeners(context: &Context<'_>) -> Vec<ListenerSpec> {
+    let (bound, captured): (Vec<_>, Vec<_>) = ports::served(context).into_iter().partition(|p| p.bind_to_port);
+    let mut specs: Vec<ListenerSpec> = bound.iter().map(|port| bound_listener(context, port)).collect();
+    if context.class.interception != Interception::None {
+        specs.push(virtual_inbound(context, &captured));
+    }
+    specs
+}
+
+fn virtual_inbound(context: &Context<'_>, served: &[ports::InboundPort]) -> ListenerSpec {
+    let class = context.class;
+    let port = context.config().proxy_inbound_listen_port;
+    let to_itself = Matching { destination_port: Some(port), ..Matching::default() };
+    let nowhere = TcpProxy { exchange_metadata: true, ..TcpProxy::black_hole() };
+    let mut chains = vec![ChainSpec {
+        name: BLACK_HOLE.into(),
+        matching: to_itself,
+        tls: None,
+        content: Content::Tcp(nowhere),
+        config: None,
+        handshake_limit: false,
+    }];
+    chains.extend(ports::passthrough(context, served).iter().flat_map(|p| chains::chains(context, p)));
+    chains.extend(served.iter().flat_map(|p| chains::chains(context, p)));
+    ListenerSpec {
+        name: naming::VIRTUAL_INBOUND.to_owned(),
+        binds: vec![class.wildcard_ip().into()],
+        port,
+        role: Role::VirtualInbound { transparent: class.interception == Interception::Tproxy },
+        bind_to_port: true,
+        exact_balance: class.settings.inbound_exact_balance,
+        chains,
+        fallback: None,
+    }
+}
+
+fn bound_listener(context: &Context<'_>, port: &ports::InboundPort) -> ListenerSpec {
+    let mut chains = chains::chains(context, port);
+    // The listener has no other port.
+    chains.iter_mut().for_each(|c| c.matching.destination_port = None);
+    ListenerSpec {
+        name: naming::listener(&port.bind, port.target_port.unwrap_or_default()),
+        binds: vec![port.bind.clone()],
+        port: port.target_port.unwrap_or_default(),
+        role: Role::Inbound,
+        bind_to_port: true,
+        exact_balance: context.class.settings.inbound_exact_balance,
+        chains,
+        fallback: None,
+    }
+}

@@ -1,0 +1,159 @@
+//! Ports that the workload serves: of its Services, or of its Sidecar's ingress; and what stands for all others.
+
+use std::collections::BTreeMap;
+
+use pilotfish_model::name::{Host, Str};
+use pilotfish_model::peer_authentication::MtlsMode;
+use pilotfish_model::proxy::Interception;
+use pilotfish_model::service::{Protocol, Registry};
+use pilotfish_model::sidecar::{CaptureMode, IngressListener, Sidecar};
+
+use crate::context::Context;
+use crate::listener::stat_prefix::StatName;
+use crate::naming;
+use crate::policy;
+use crate::route::inbound::InboundRoute;
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct InboundPort {
+    /// Address, part of the chain's name.
+    pub bind: Str,
+    /// Where the workload listens; `None`: all ports that nothing is said about.
+    pub target_port: Option<u16>,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Name of a chain that is not named by address and port, for HTTP and for bytes.
+    pub names: Option<(&'static str, &'static str)>,
+    /// Where requests go.
+    pub route: InboundRoute,
+    /// What statistics of connections are called.
+    pub stat_prefix: Str,
+    /// What is accepted.
+    pub mtls: MtlsMode,
+    /// Opens its port.
+    pub bind_to_port: bool,
+    /// Path of the Sidecar behind it.
+    pub config: Option<Str>,
+}
+
+/// By port; of several Services on one port the oldest decides.
+pub(super) fn served(context: &Context<'_>) -> Vec<InboundPort> {
+    if let Some(sidecar) = context.scope.sidecar.as_ref().filter(|s| !s.ingress.is_empty()) {
+        let mut ports: BTreeMap<(u16, Str), InboundPort> = BTreeMap::new();
+        for listener in &sidecar.ingress {
+            let port = of_ingress(context, sidecar, listener);
+            ports.entry((listener.port.number, port.bind.clone())).or_insert(port);
+        }
+        return ports.into_values().collect();
+    }
+    // Without capture the workload's own ports are its own; there is nothing to listen on.
+    if context.class.interception == Interception::None {
+        return Vec::new();
+    }
+    of_services(context)
+}
+
+fn of_services(context: &Context<'_>) -> Vec<InboundPort> {
+    let class = context.class;
+    let bind: Str = class.wildcard_ip().into();
+    let mut ports: BTreeMap<u16, InboundPort> = BTreeMap::new();
+    for target in &class.targets {
+        let Some(service) = context.mesh.services.get(&target.service) else { continue };
+        let Some(port) = service.port(target.port).filter(|p| p.protocol != Protocol::Udp) else { continue };
+        ports.entry(target.target_port).or_insert_with(|| {
+            let cluster: Str = naming::inbound_cluster(target.target_port).into();
+            let kubernetes = service.registry == Registry::Kubernetes;
+            let name = StatName {
+                pattern: &context.config().inbound_cluster_stat_name,
+                host: &service.host,
+                name: if kubernetes { &service.name } else { service.host.as_str() },
+                namespace: if kubernetes { &service.namespace } else { "" },
+                subset: "",
+                port: port.port,
+                target_port: target.target_port,
+                port_name: &port.name,
+            };
+            InboundPort {
+                bind: bind.clone(),
+                target_port: Some(target.target_port),
+                protocol: port.protocol,
+                names: None,
+                stat_prefix: name.resolve().map_or_else(|| cluster.clone(), Into::into),
+                route: InboundRoute {
+                    cluster,
+                    host: service.host.as_str().into(),
+                    service_port: port.port,
+                    protocol: port.protocol,
+                },
+                mtls: policy::workload_mtls_mode(context.mesh, class, Some(target.target_port)),
+                bind_to_port: false,
+                config: None,
+            }
+        });
+    }
+    ports.into_values().collect()
+}
+
+fn of_ingress(context: &Context<'_>, sidecar: &Sidecar, listener: &IngressListener) -> InboundPort {
+    let class = context.class;
+    let number = listener.port.number;
+    let own = || class.own_ips.first().map_or_else(|| class.wildcard_ip().into(), |ip| ip.to_string().into());
+    let cluster: Str = naming::inbound_cluster(number).into();
+    let host = format!("{}.{}", sidecar.meta.name, sidecar.meta.namespace);
+    let name = StatName {
+        pattern: &context.config().inbound_cluster_stat_name,
+        host: &Host::new(&host),
+        name: &host,
+        namespace: "",
+        subset: "",
+        port: number,
+        target_port: number,
+        port_name: &listener.port.name,
+    };
+    InboundPort {
+        bind: listener.bind.clone().filter(|b| !b.is_empty()).unwrap_or_else(own),
+        target_port: Some(number),
+        protocol: listener.port.protocol,
+        names: None,
+        stat_prefix: name.resolve().map_or_else(|| cluster.clone(), Into::into),
+        route: InboundRoute { cluster, host: host.into(), service_port: number, protocol: listener.port.protocol },
+        mtls: policy::workload_mtls_mode(context.mesh, class, Some(number)),
+        bind_to_port: class.interception == Interception::None || listener.capture == CaptureMode::None,
+        config: Some(
+            naming::config_path("networking.istio.io", "sidecar", &sidecar.meta.namespace, &sidecar.meta.name).into(),
+        ),
+    }
+}
+
+/// What stands for ports without a Service: all of them, and those that the workload's PeerAuthentication singles out.
+pub(super) fn passthrough(context: &Context<'_>, served: &[InboundPort]) -> Vec<InboundPort> {
+    let (mesh, class) = (context.mesh, context.class);
+    let special = policy::workload_mtls_ports(mesh, class).into_iter().filter(|p| served.iter().all(|s| s.target_port != Some(*p)));
+    std::iter::once(None).chain(special.map(Some)).map(|port| of_unknown(context, port)).collect()
+}
+
+fn of_unknown(context: &Context<'_>, port: Option<u16>) -> InboundPort {
+    let cluster: Str = naming::INBOUND_PASSTHROUGH.into();
+    let name = StatName {
+        pattern: &context.config().inbound_cluster_stat_name,
+        host: &Host::new(""),
+        name: "",
+        namespace: "",
+        subset: "",
+        port: 0,
+        target_port: 0,
+        port_name: naming::VIRTUAL_INBOUND,
+    };
+    InboundPort {
+        bind: context.class.wildcard_ip().into(),
+        target_port: port,
+        protocol: Protocol::Auto,
+        names: Some(("virtualInbound-catchall-http", naming::VIRTUAL_INBOUND)),
+        stat_prefix: name.resolve().map_or_else(|| cluster.clone(), Into::into),
+        route: InboundRoute { cluster, host: "".into(), service_port: 0, protocol: Protocol::Auto },
+        mtls: policy::workload_mtls_mode(context.mesh, context.class, port),
+        bind_to_port: false,
+        config: None,
+    }
+}

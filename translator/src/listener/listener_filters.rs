@@ -1,0 +1,96 @@
+//! Listener filters: they look at a connection before a filter chain is chosen. Looking costs time (a protocol in which the
+//! server speaks first waits for the timeout), so they are switched off for ports that do not need them.
+
+use std::collections::BTreeMap;
+
+use pilotfish_envoy::pb::envoy::config::listener::v3::listener_filter_chain_match_predicate::{MatchSet, Rule};
+use pilotfish_envoy::pb::envoy::config::listener::v3::{ListenerFilter, ListenerFilterChainMatchPredicate};
+use pilotfish_envoy::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
+use pilotfish_envoy::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use pilotfish_envoy::pb::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
+use pilotfish_envoy::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
+use pilotfish_envoy::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+use pilotfish_envoy::pb::envoy::r#type::v3::Int32Range;
+
+use super::pack::listener_filter;
+use super::spec::ChainSpec;
+use crate::extensions as names;
+
+/// Mark of connections whose client's address is kept, as the agent's routing rules know it.
+const ORIGINAL_SRC_MARK: u32 = 1337;
+
+/// Where an inspector runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Inspect {
+    /// Nowhere.
+    Never,
+    /// On all ports.
+    Always,
+    /// On all ports but these.
+    AllBut(Vec<u16>),
+    /// On these ports only.
+    Only(Vec<u16>),
+}
+
+/// Ports on which one of the chains asks for it. Chains without a port stand for all other ports.
+pub(super) fn inspect(chains: &[ChainSpec], asks: impl Fn(&ChainSpec) -> bool) -> Inspect {
+    let mut ports: BTreeMap<Option<u16>, bool> = BTreeMap::new();
+    for chain in chains {
+        *ports.entry(chain.matching.destination_port).or_default() |= asks(chain);
+    }
+    let default = ports.remove(&None).unwrap_or_default();
+    let of = |wanted: bool| ports.iter().filter(|(_, on)| **on == wanted).filter_map(|(p, _)| *p).collect::<Vec<u16>>();
+    let (on, off) = (of(true), of(false));
+    match (default, on.is_empty(), off.is_empty()) {
+        (false, true, _) => Inspect::Never,
+        (false, false, _) => Inspect::Only(on),
+        (true, _, true) => Inspect::Always,
+        (true, _, false) => Inspect::AllBut(off),
+    }
+}
+
+fn switched(filter: ListenerFilter, inspect: &Inspect) -> Option<ListenerFilter> {
+    let filter_disabled = match inspect {
+        Inspect::Never => return None,
+        Inspect::Always => None,
+        Inspect::AllBut(ports) => Some(on_ports(ports)),
+        Inspect::Only(ports) => Some(ListenerFilterChainMatchPredicate { rule: Some(Rule::NotMatch(Box::new(on_ports(ports)))) }),
+    };
+    Some(ListenerFilter { filter_disabled, ..filter })
+}
+
+fn on_ports(ports: &[u16]) -> ListenerFilterChainMatchPredicate {
+    let one = |port: u16| {
+        let range = Int32Range { start: i32::from(port), end: i32::from(port) + 1 };
+        ListenerFilterChainMatchPredicate { rule: Some(Rule::DestinationPortRange(range)) }
+    };
+    match ports {
+        [only] => one(*only),
+        many => {
+            let rules = many.iter().map(|p| one(*p)).collect();
+            ListenerFilterChainMatchPredicate { rule: Some(Rule::OrMatch(MatchSet { rules })) }
+        }
+    }
+}
+
+pub(super) fn tls_inspector(inspect: &Inspect) -> Option<ListenerFilter> {
+    // Most handshakes fit; the buffer grows for those that do not.
+    let config = TlsInspector { initial_read_buffer_size: Some(512), ..Default::default() };
+    switched(listener_filter(names::TLS_INSPECTOR, &config), inspect)
+}
+
+pub(super) fn http_inspector(inspect: &Inspect) -> Option<ListenerFilter> {
+    switched(listener_filter(names::HTTP_INSPECTOR, &HttpInspector {}), inspect)
+}
+
+pub(super) fn original_dst() -> ListenerFilter {
+    listener_filter(names::ORIGINAL_DST, &OriginalDst {})
+}
+
+pub(super) fn original_src() -> ListenerFilter {
+    listener_filter(names::ORIGINAL_SRC, &OriginalSrc { mark: ORIGINAL_SRC_MARK, ..Default::default() })
+}
+
+pub(super) fn proxy_protocol() -> ListenerFilter {
+    listener_filter(names::PROXY_PROTOCOL, &ProxyProtocol::default())
+}

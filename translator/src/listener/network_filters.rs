@@ -1,0 +1,137 @@
+//! Network filters of connections that are not read as HTTP, and those that stand before the connection manager.
+
+use std::time::Duration;
+
+use pilotfish_envoy::pb::envoy::config::accesslog::v3::AccessLog;
+use pilotfish_envoy::pb::envoy::config::listener::v3::Filter;
+use pilotfish_envoy::pb::envoy::extensions::filters::network::mongo_proxy::v3::MongoProxy;
+use pilotfish_envoy::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy as TcpProxyConfig, tcp_proxy};
+use pilotfish_envoy::pb::envoy::r#type::v3::{HashPolicy, hash_policy};
+use pilotfish_envoy::pb::stats::PluginConfig;
+use pilotfish_envoy::pb::udpa::r#type::v1::TypedStruct;
+use pilotfish_model::destination_rule::Tunnel;
+use pilotfish_model::name::Str;
+
+use super::pack::{duration, filter};
+use super::settings::{Settings, Side};
+use crate::extensions as names;
+use crate::metadata::{boolean, object, text};
+
+/// What the filters of one TCP chain depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TcpProxy {
+    /// Name in statistics.
+    pub stat_prefix: Str,
+    /// Where to.
+    pub target: TcpTarget,
+    /// Settings of the destination; the default leaves the proxy's.
+    pub policy: TcpPolicy,
+    /// Write access logs, and close idle connections: everything but black holes.
+    pub observed: bool,
+    /// Read as MongoDB for statistics.
+    pub mongo: bool,
+    /// Learn who the peer is: the connection was secured with the mesh's certificates, or may have been.
+    pub exchange_metadata: bool,
+}
+
+/// Where to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TcpTarget {
+    /// A cluster.
+    Cluster(Str),
+    /// Clusters by weight.
+    Weighted(Vec<(Str, u32)>),
+}
+
+/// What a DestinationRule may say about connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TcpPolicy {
+    /// Idle connections are closed after this.
+    pub idle_timeout: Option<Duration>,
+    /// Connections are closed after this.
+    pub max_duration: Option<Duration>,
+    /// The client's address decides the endpoint.
+    pub hash_source_ip: bool,
+    /// Through another proxy.
+    pub tunnel: Option<Tunnel>,
+}
+
+impl TcpProxy {
+    /// To one cluster that gives its name to the statistics.
+    pub fn to_cluster(cluster: impl Into<Str>) -> Self {
+        let cluster = cluster.into();
+        TcpProxy {
+            stat_prefix: cluster.clone(),
+            target: TcpTarget::Cluster(cluster),
+            policy: TcpPolicy::default(),
+            observed: true,
+            mongo: false,
+            exchange_metadata: false,
+        }
+    }
+
+    /// To nowhere.
+    pub fn black_hole() -> Self {
+        TcpProxy { observed: false, ..Self::to_cluster(crate::naming::BLACK_HOLE) }
+    }
+}
+
+/// The whole chain.
+pub(super) fn tcp_filters(settings: &Settings, side: Side, input: &TcpProxy, log: &[AccessLog]) -> Vec<Filter> {
+    let mut filters = Vec::with_capacity(4);
+    if input.exchange_metadata {
+        filters.extend(metadata_exchange(settings));
+    }
+    if settings.stats {
+        filters.push(filter(names::ISTIO_STATS, &stats_config(side)));
+    }
+    if input.mongo && settings.has(names::MONGO_PROXY) {
+        filters.push(filter(names::MONGO_PROXY, &MongoProxy { stat_prefix: input.stat_prefix.to_string(), ..Default::default() }));
+    }
+    filters.push(filter(names::TCP_PROXY, &tcp_proxy(settings, input, log)));
+    filters
+}
+
+/// Learns who the peer is from the first bytes of the connection.
+pub(super) fn metadata_exchange(settings: &Settings) -> Option<Filter> {
+    let config = || TypedStruct {
+        type_url: "type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange".to_owned(),
+        value: Some(object([("enable_discovery", boolean(true)), ("protocol", text("istio-peer-exchange"))])),
+    };
+    settings.istio.then(|| filter(names::ISTIO_METADATA_EXCHANGE, &config()))
+}
+
+/// A Host header of the outside must not end up in metric labels.
+pub(super) fn stats_config(side: Side) -> PluginConfig {
+    PluginConfig { disable_host_header_fallback: side != Side::Outbound, ..Default::default() }
+}
+
+fn tcp_proxy(settings: &Settings, input: &TcpProxy, log: &[AccessLog]) -> TcpProxyConfig {
+    use tcp_proxy::ClusterSpecifier;
+    let policy = &input.policy;
+    let hash = HashPolicy { policy_specifier: Some(hash_policy::PolicySpecifier::SourceIp(hash_policy::SourceIp {})) };
+    let idle_timeout = policy.idle_timeout.or(settings.idle_timeout).filter(|_| input.observed);
+    TcpProxyConfig {
+        stat_prefix: input.stat_prefix.to_string(),
+        cluster_specifier: Some(match &input.target {
+            TcpTarget::Cluster(name) => ClusterSpecifier::Cluster(name.to_string()),
+            TcpTarget::Weighted(clusters) => ClusterSpecifier::WeightedClusters(weighted(clusters)),
+        }),
+        idle_timeout: idle_timeout.map(duration),
+        max_downstream_connection_duration: policy.max_duration.map(duration),
+        hash_policy: policy.hash_source_ip.then_some(hash).into_iter().collect(),
+        tunneling_config: policy.tunnel.as_ref().map(|t| tcp_proxy::TunnelingConfig {
+            hostname: crate::naming::host_port(&t.target_host, t.target_port),
+            use_post: t.post,
+            ..Default::default()
+        }),
+        access_log: if input.observed { log.to_vec() } else { Vec::new() },
+        ..Default::default()
+    }
+}
+
+fn weighted(clusters: &[(Str, u32)]) -> tcp_proxy::WeightedCluster {
+    use tcp_proxy::weighted_cluster::ClusterWeight;
+    let one = |(name, weight): &(Str, u32)| ClusterWeight { name: name.to_string(), weight: *weight, ..Default::default() };
+    tcp_proxy::WeightedCluster { clusters: clusters.iter().map(one).collect() }
+}

@@ -1,0 +1,238 @@
+//! One listener per destination: shared by port where HTTP tells the service, by address where only that does.
+
+use std::sync::Arc;
+
+use pilotfish_model::endpoint::EndpointAddress;
+use pilotfish_model::name::Str;
+use pilotfish_model::proxy::Interception;
+use pilotfish_model::service::{Address, Protocol, Registry, Resolution, Service, ServicePort};
+use pilotfish_model::sidecar::{CaptureMode, EgressListener, ListenerPort};
+
+use super::address::addresses;
+use super::chains::{self, Target};
+use super::entries::{Entries, Entry, Kind};
+use super::{chain, wildcards};
+use crate::context::Context;
+use crate::listener::hcm::Http;
+use crate::listener::network_filters::TcpProxy;
+use crate::listener::spec::{ChainSpec, Content, ListenerSpec, Matching, PASSTHROUGH_CHAIN, PLAIN_HTTP_ALPN, Role};
+use crate::listener::stat_prefix;
+use crate::naming;
+use crate::route::l4::L4Rules;
+use crate::route::names;
+use crate::scope::EgressScope;
+
+pub(super) fn listeners(context: &Context<'_>, catch_all: &TcpProxy) -> Vec<ListenerSpec> {
+    let mut entries = Entries::default();
+    let wildcards = wildcards(context);
+    for scope in &context.scope.egress {
+        let egress = Egress::of(context, scope, &wildcards);
+        match scope.listener.as_ref().and_then(|l| l.port.as_ref().map(|p| (l, p))) {
+            Some((listener, port)) => egress.own_port(&mut entries, listener, port),
+            None => {
+                entries.lock();
+                egress.all_ports(&mut entries);
+            }
+        }
+    }
+    let exact_balance = context.class.settings.outbound_exact_balance;
+    entries.into_iter().map(|(place, entry)| spec(place, entry, catch_all, exact_balance)).collect()
+}
+
+/// One egress listener while its services are gone through.
+struct Egress<'a> {
+    context: &'a Context<'a>,
+    scope: &'a EgressScope,
+    rules: L4Rules,
+    wildcards: &'a [Str],
+    /// Address that the user or the lack of capture asks for.
+    bind: Option<Str>,
+    bind_to_port: bool,
+}
+
+impl<'a> Egress<'a> {
+    fn of(context: &'a Context<'a>, scope: &'a EgressScope, wildcards: &'a [Str]) -> Self {
+        let listener = scope.listener.as_ref();
+        let bind_to_port =
+            context.class.interception == Interception::None || listener.is_some_and(|l| l.capture == CaptureMode::None);
+        let own = listener.and_then(|l| l.bind.clone()).filter(|b| !b.is_empty());
+        let bind = own.or_else(|| bind_to_port.then(|| context.class.localhost_ip().into()));
+        Egress { context, scope, rules: L4Rules::new(&scope.virtual_services), wildcards, bind, bind_to_port }
+    }
+
+    /// A listener with a port of its own takes everything that its hosts import, whatever their ports are.
+    fn own_port(&self, entries: &mut Entries, listener: &EgressListener, port: &ListenerPort) {
+        if !self.can_bind(port.number) {
+            return;
+        }
+        let bind = self.bind.clone().unwrap_or_else(|| self.wildcards[0].clone());
+        let routes = names::of_egress_port(port, listener.bind.as_deref());
+        let port = ServicePort { name: port.name.clone(), port: port.number, protocol: port.protocol, target_port: None };
+        for service in self.scope.services.iter().filter(|s| s.resolution != Resolution::Alias) {
+            let routes = routes.clone().or_else(|| names::of_service_port(service, &port));
+            self.add(entries, service, &port, Some(bind.clone()), routes);
+        }
+    }
+
+    fn all_ports(&self, entries: &mut Entries) {
+        for service in self.scope.services.iter().filter(|s| s.resolution != Resolution::Alias) {
+            for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp && self.can_bind(p.port)) {
+                let routes = names::of_service_port(service, port);
+                match self.pods(service, port) {
+                    Some(pods) => {
+                        for pod in pods {
+                            self.add(entries, service, port, Some(pod), routes.clone());
+                        }
+                    }
+                    None => self.add(entries, service, port, self.bind.clone(), routes),
+                }
+            }
+        }
+    }
+
+    /// Addresses of the endpoints, where clients choose among them: services without an address whose connections cannot
+    /// be told apart otherwise. The workload's own is left out. `None`: the service has one listener.
+    fn pods(&self, service: &Service, port: &ServicePort) -> Option<Vec<Str>> {
+        let chosen = service.resolution == Resolution::Passthrough && (port.protocol.is_tcp() || port.protocol == Protocol::Auto);
+        if self.bind.is_some() || !chosen || !addresses(self.context.class, service).is_empty() {
+            return None;
+        }
+        let endpoints: Vec<&EndpointAddress> =
+            self.context.mesh.endpoints_of(service).iter().filter(|e| e.service_port == port.name).map(|e| &e.address).collect();
+        if endpoints.is_empty() && service.registry == Registry::External && service.selector.is_empty() {
+            return None;
+        }
+        let own = self.context.class.own_ips.first();
+        let others = endpoints.into_iter().filter_map(|address| match address {
+            EndpointAddress::Ip(ip) if Some(ip) != own => Some(ip.to_string().into()),
+            _ => None,
+        });
+        Some(others.collect())
+    }
+
+    fn can_bind(&self, port: u16) -> bool {
+        let settings = &self.context.class.settings;
+        !(self.bind_to_port && (settings.unprivileged_pod && port < 1024 || settings.reserved_ports.contains(&port)))
+    }
+
+    /// Ports of the proxy itself must not be taken by a listener for all addresses.
+    fn is_reserved(&self, bind: Option<&Str>, port: u16, http: bool) -> bool {
+        let wide = match bind {
+            Some(bind) => self.wildcards.contains(bind),
+            None => http,
+        };
+        let config = self.context.config();
+        let own = [config.proxy_listen_port, config.proxy_inbound_listen_port];
+        wide && (own.contains(&port) || self.context.class.settings.reserved_ports.contains(&port))
+    }
+
+    fn add(&self, entries: &mut Entries, service: &Arc<Service>, port: &ServicePort, bind: Option<Str>, routes: Option<Str>) {
+        if port.protocol.is_http() {
+            if !self.is_reserved(bind.as_ref(), port.port, true) {
+                self.add_http(entries, port, bind, routes);
+            }
+            return;
+        }
+        let given = |a: &Address| matches!(a, Address::Ip(_));
+        let targets: Vec<Option<Address>> = match &bind {
+            Some(_) => vec![None],
+            None => match addresses(self.context.class, service).as_slice() {
+                [] => vec![None],
+                all => all.iter().copied().map(Some).collect(),
+            },
+        };
+        for target in targets {
+            let binds: Vec<Str> = match (&bind, target.filter(given)) {
+                (Some(bind), _) => vec![bind.clone()],
+                (None, Some(address)) => vec![address.to_string().into()],
+                (None, None) => self.wildcards.to_vec(),
+            };
+            if !self.is_reserved(binds.first(), port.port, false) {
+                self.add_bytes(entries, service, port, binds, target, routes.clone());
+            }
+        }
+    }
+
+    fn add_http(&self, entries: &mut Entries, port: &ServicePort, bind: Option<Str>, routes: Option<Str>) {
+        let binds = bind.map_or_else(|| self.wildcards.to_vec(), |b| vec![b]);
+        let place = (binds[0].clone(), port.port);
+        if let (Some(routes), false) = (routes, entries.has_http(&place)) {
+            let chain = self.http_chain(&place, port, routes);
+            entries.add(place, binds, self.bind_to_port, Kind::Http, vec![chain]);
+        }
+    }
+
+    fn add_bytes(
+        &self,
+        entries: &mut Entries,
+        service: &Arc<Service>,
+        port: &ServicePort,
+        binds: Vec<Str>,
+        address: Option<Address>,
+        routes: Option<Str>,
+    ) {
+        let place = (binds[0].clone(), port.port);
+        let range = match address {
+            Some(Address::Net(net)) => Some(net),
+            _ => None,
+        };
+        let shared_address = self.wildcards.contains(&place.0) && addresses(self.context.class, service).is_empty();
+        let target = Target { service, port, listen_port: port.port, range, shared_address };
+        let mut chains = chains::tcp(self.context, &self.rules, &target);
+        let kind = match routes.filter(|_| port.protocol == Protocol::Auto) {
+            Some(routes) => {
+                chains.push(self.http_chain(&place, port, routes));
+                Kind::Auto
+            }
+            None => Kind::Tcp,
+        };
+        entries.add(place, binds, self.bind_to_port, kind, chains);
+    }
+
+    /// A captured port may get anything, so only what looks like HTTP is read as HTTP. A port that was opened for HTTP gets
+    /// nothing else.
+    fn http_chain(&self, place: &(Str, u16), port: &ServicePort, routes: Str) -> ChainSpec {
+        let sure = self.bind_to_port && port.protocol.is_http();
+        let matching = if sure {
+            Matching::default()
+        } else {
+            Matching { transport: "raw_buffer", alpn: PLAIN_HTTP_ALPN.to_vec(), ..Matching::default() }
+        };
+        let http = Http {
+            grpc_web: port.protocol == Protocol::GrpcWeb,
+            absolute_url: port.protocol == Protocol::HttpProxy,
+            ..Http::rds(stat_prefix::outbound(&naming::listener(&place.0, place.1)), routes)
+        };
+        chain(matching, Content::Http(http))
+    }
+}
+
+fn spec((bind, port): (Str, u16), entry: Entry, catch_all: &TcpProxy, exact_balance: bool) -> ListenerSpec {
+    let (open, mut chains): (Vec<ChainSpec>, Vec<ChainSpec>) = entry.chains.into_iter().partition(|c| c.matching.is_open());
+    let mut open = open.into_iter();
+    // A lone chain needs no fallback beside it; of several, the one for everything is the fallback.
+    let fallback = match open.next() {
+        Some(chain) if chains.is_empty() => {
+            chains.push(chain);
+            None
+        }
+        Some(chain) => Some(chain),
+        None => Some(passthrough(catch_all)),
+    };
+    ListenerSpec {
+        name: naming::listener(&bind, port),
+        binds: entry.binds,
+        port,
+        role: Role::Outbound,
+        bind_to_port: entry.bind_to_port,
+        exact_balance,
+        chains,
+        fallback,
+    }
+}
+
+/// Connections that a listener got because of its port or address only.
+fn passthrough(catch_all: &TcpProxy) -> ChainSpec {
+    let content = Content::Tcp(catch_all.clone());
+    ChainSpec { name: PASSTHROUGH_CHAIN.into(), handshake_limit: false, ..chain(Matching::default(), content) }
+}

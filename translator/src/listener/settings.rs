@@ -1,0 +1,117 @@
+//! [`Settings`]: what all listeners of a class have in common, resolved once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use pilotfish_model::mesh_config::PathNormalization;
+use pilotfish_model::name::Str;
+use pilotfish_model::proxy_config::{GatewayTopology, ProxyHeaders};
+use pilotfish_model::sidecar::OutboundMode;
+
+use super::access_log::AccessLogs;
+use super::tracing::Tracing;
+use crate::context::Context;
+
+/// Where a filter chain stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    /// Connections to the workload.
+    Inbound,
+    /// Connections of the workload.
+    Outbound,
+    /// Connections through a gateway.
+    Gateway,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// Istio's own filters exist.
+    pub istio: bool,
+    /// Extensions the client says it has; empty if it does not say.
+    pub extensions: BTreeSet<Str>,
+    /// Istio's statistics filter is wanted.
+    pub stats: bool,
+    /// Access logs.
+    pub access_logs: AccessLogs,
+    /// Tracing; `None`: off.
+    pub tracing: Option<Tracing>,
+    /// Headers that the proxy writes.
+    pub headers: ProxyHeaders,
+    /// What stands before a gateway.
+    pub topology: GatewayTopology,
+    /// Idle connections are closed after this.
+    pub idle_timeout: Option<Duration>,
+    /// HTTP/1.0 is accepted.
+    pub http10: bool,
+    /// How paths are normalised.
+    pub path_normalization: PathNormalization,
+    /// Unknown hosts are resolved by the proxy, to IPv6 if it has nothing else.
+    pub dynamic_dns: Option<DnsFamily>,
+    /// How long to wait for a first byte that tells the protocol.
+    pub detection_timeout: Duration,
+}
+
+/// Which addresses the proxy can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum DnsFamily {
+    V4,
+    V6,
+    Both,
+}
+
+impl Settings {
+    /// Resolves them.
+    pub fn of(context: &Context<'_>) -> Self {
+        let (class, config) = (context.class, context.config());
+        let istio = class.is_istio();
+        let mode = super::outbound::traffic_mode(context);
+        Settings {
+            istio,
+            extensions: class.extensions.clone(),
+            stats: istio && config.default_providers.metrics.iter().any(|p| config.is_prometheus(p)),
+            access_logs: AccessLogs::of(class, config),
+            tracing: Tracing::of(class, config),
+            headers: class.proxy_config.proxy_headers.clone().unwrap_or_default(),
+            topology: class.proxy_config.gateway_topology.clone().unwrap_or_default(),
+            idle_timeout: class.settings.idle_timeout,
+            http10: class.settings.http10,
+            path_normalization: config.path_normalization.normalization,
+            dynamic_dns: (class.is_sidecar() && mode == OutboundMode::AllowAnyDynamicDns).then_some(match (class.ipv4, class.ipv6) {
+                (true, true) => DnsFamily::Both,
+                (false, true) => DnsFamily::V6,
+                _ => DnsFamily::V4,
+            }),
+            detection_timeout: config.protocol_detection_timeout.into(),
+        }
+    }
+
+    /// True if the client has an extension, or does not say what it has.
+    pub fn has(&self, extension: &str) -> bool {
+        self.extensions.is_empty() || self.extensions.contains(extension)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Settings of a stock client with nothing special.
+    pub(in crate::listener) fn plain() -> Settings {
+        Settings {
+            istio: false,
+            extensions: BTreeSet::new(),
+            stats: false,
+            access_logs: AccessLogs::default(),
+            tracing: None,
+            headers: ProxyHeaders::default(),
+            topology: GatewayTopology::default(),
+            idle_timeout: None,
+            http10: false,
+            path_normalization: PathNormalization::Default,
+            dynamic_dns: None,
+            detection_timeout: Duration::ZERO,
+        }
+    }
+}

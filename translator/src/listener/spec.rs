@@ -1,0 +1,262 @@
+//! [`ListenerSpec`]: a listener as data, and the pure step from there to Envoy's message.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use pilotfish_envoy::Resource;
+use pilotfish_envoy::pb::envoy::config::core::v3::{CidrRange, TrafficDirection, TransportSocket};
+use pilotfish_envoy::pb::envoy::config::listener::v3::listener::ConnectionBalanceConfig;
+use pilotfish_envoy::pb::envoy::config::listener::v3::listener::connection_balance_config::{BalanceType, ExactBalance};
+use pilotfish_envoy::pb::envoy::config::listener::v3::{
+    AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter,
+};
+use pilotfish_envoy::pb::envoy::config::accesslog::v3::AccessLog;
+use pilotfish_model::name::Str;
+
+use super::hcm::{Http, Templates};
+use super::network_filters::{TcpProxy, metadata_exchange, tcp_filters};
+use super::pack::{address, duration};
+use super::settings::{Settings, Side};
+use super::{access_log, listener_filters};
+use crate::metadata;
+use crate::tls::{self, GatewayTls, InboundTls};
+
+/// ALPN of clear-text HTTP, as the HTTP inspector finds it.
+pub const PLAIN_HTTP_ALPN: &[&str] = &["http/1.1", "h2c"];
+/// How long a TLS handshake may take where clients connect from outside.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerSpec {
+    /// Name.
+    pub name: String,
+    /// Addresses, or the path of a Unix socket; the first is the main one.
+    pub binds: Vec<Str>,
+    /// Port; 0 for Unix sockets.
+    pub port: u16,
+    /// What it is for.
+    pub role: Role,
+    /// Opens its port, as opposed to being handed connections by another listener.
+    pub bind_to_port: bool,
+    /// Spread connections over threads exactly.
+    pub exact_balance: bool,
+    /// Chains in order.
+    pub chains: Vec<ChainSpec>,
+    /// Where connections go that no chain matches.
+    pub fallback: Option<ChainSpec>,
+}
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Takes captured outbound connections and hands them to the listener of their destination.
+    VirtualOutbound {
+        /// Captured with the client's address.
+        transparent: bool,
+    },
+    /// Takes captured inbound connections.
+    VirtualInbound {
+        /// Captured with the client's address.
+        transparent: bool,
+    },
+    /// One port of the workload, not captured.
+    Inbound,
+    /// One destination of outbound connections.
+    Outbound,
+    /// A gateway's port.
+    Gateway {
+        /// Connections begin with a PROXY protocol header.
+        proxy_protocol: bool,
+        /// The first bytes are TLS.
+        tls: bool,
+    },
+}
+
+impl Role {
+    fn side(self) -> Side {
+        match self {
+            Role::VirtualInbound { .. } | Role::Inbound => Side::Inbound,
+            Role::VirtualOutbound { .. } | Role::Outbound => Side::Outbound,
+            Role::Gateway { .. } => Side::Gateway,
+        }
+    }
+}
+
+/// A filter chain.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ChainSpec {
+    /// Name; may be empty.
+    pub name: Str,
+    /// Which connections.
+    pub matching: Matching,
+    /// TLS to terminate.
+    pub tls: Option<Tls>,
+    /// What is done with them.
+    pub content: Content,
+    /// Path of the object behind it, for telemetry.
+    pub config: Option<Str>,
+    /// Handshakes must come to an end.
+    pub handshake_limit: bool,
+}
+
+/// TLS to terminate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Tls {
+    /// With the mesh's certificates.
+    Mesh(InboundTls),
+    /// As a gateway's user says.
+    Gateway(GatewayTls),
+}
+
+/// What a chain does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Content {
+    /// Requests are routed.
+    Http(Http),
+    /// Bytes are forwarded.
+    Tcp(TcpProxy),
+}
+
+/// Which connections a chain is for. Empty parts match all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Matching {
+    /// Port they were meant for.
+    pub destination_port: Option<u16>,
+    /// Addresses they were meant for.
+    pub ranges: Vec<IpNet>,
+    /// Server names of their TLS.
+    pub server_names: Vec<Str>,
+    /// `tls`, `raw_buffer` or empty.
+    pub transport: &'static str,
+    /// What they negotiate.
+    pub alpn: Vec<&'static str>,
+}
+
+impl Matching {
+    /// Matches everything.
+    pub fn is_open(&self) -> bool {
+        self == &Matching::default()
+    }
+
+    fn message(&self) -> FilterChainMatch {
+        FilterChainMatch {
+            destination_port: self.destination_port.map(Into::into),
+            prefix_ranges: self.ranges.iter().map(range).collect(),
+            server_names: self.server_names.iter().map(ToString::to_string).collect(),
+            transport_protocol: self.transport.to_owned(),
+            application_protocols: self.alpn.iter().map(|a| (*a).to_owned()).collect(),
+            ..Default::default()
+        }
+    }
+}
+
+fn range(net: &IpNet) -> CidrRange {
+    CidrRange { address_prefix: net.addr().to_string(), prefix_len: Some(net.prefix_len().into()) }
+}
+
+/// What builds listeners of one class.
+pub(super) struct Builder<'a> {
+    settings: &'a Settings,
+    templates: Templates<'a>,
+    connection_logs: Vec<AccessLog>,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(settings: &'a Settings) -> Self {
+        let connection_logs = access_log::connections(&settings.access_logs);
+        Builder { settings, templates: Templates::new(settings), connection_logs }
+    }
+
+    pub(super) fn resource(&mut self, spec: &ListenerSpec) -> Resource {
+        Resource::new(spec.name.as_str(), &self.listener(spec))
+    }
+
+    pub(super) fn listener(&mut self, spec: &ListenerSpec) -> Listener {
+        let side = spec.role.side();
+        let binds: Vec<_> = spec.binds.iter().map(|b| address(b, spec.port)).collect();
+        let mut binds = binds.into_iter();
+        let transparent = matches!(spec.role, Role::VirtualOutbound { transparent: true } | Role::VirtualInbound { transparent: true });
+        let outbound = spec.role == Role::Outbound;
+        let inspected = outbound || side == Side::Inbound;
+        let (listener_filters, sniffs) = self.listener_filters(spec);
+        let timeout = if sniffs { self.settings.detection_timeout } else { Duration::ZERO };
+        let own_log = matches!(spec.role, Role::VirtualOutbound { .. } | Role::VirtualInbound { .. } | Role::Gateway { .. });
+        let exact = BalanceType::ExactBalance(ExactBalance {});
+        Listener {
+            name: spec.name.clone(),
+            address: binds.next(),
+            additional_addresses: binds.map(|a| AdditionalAddress { address: Some(a), ..Default::default() }).collect(),
+            filter_chains: spec.chains.iter().map(|c| self.chain(side, c)).collect(),
+            default_filter_chain: spec.fallback.as_ref().map(|c| self.chain(side, c)),
+            use_original_dst: matches!(spec.role, Role::VirtualOutbound { .. }).then_some(true),
+            listener_filters,
+            listener_filters_timeout: inspected.then(|| duration(timeout)),
+            continue_on_listener_filters_timeout: inspected,
+            transparent: transparent.then_some(true),
+            traffic_direction: if side == Side::Inbound { TrafficDirection::Inbound } else { TrafficDirection::Outbound } as i32,
+            connection_balance_config: spec.exact_balance.then_some(ConnectionBalanceConfig { balance_type: Some(exact) }),
+            access_log: if own_log { access_log::unmatched(&self.settings.access_logs) } else { Vec::new() },
+            // One connection per wake-up spreads them over threads.
+            max_connections_to_accept_per_socket_event: spec.bind_to_port.then_some(1),
+            bind_to_port: (!spec.bind_to_port).then_some(false),
+            ..Default::default()
+        }
+    }
+
+    /// The filters, and whether one of them waits for a protocol.
+    fn listener_filters(&self, spec: &ListenerSpec) -> (Vec<ListenerFilter>, bool) {
+        let plain_http = |c: &ChainSpec| c.matching.alpn.contains(&"h2c");
+        let all_tls = matches!(spec.role, Role::Gateway { tls: true, .. });
+        let tls = |c: &ChainSpec| all_tls || c.matching.transport == "tls" || !c.matching.server_names.is_empty();
+        let mut http = listener_filters::inspect(&spec.chains, plain_http);
+        if matches!(spec.role, Role::VirtualOutbound { .. }) && http != listener_filters::Inspect::Never {
+            http = listener_filters::Inspect::Always;
+        }
+        let http = listener_filters::http_inspector(&http);
+        let tls = listener_filters::tls_inspector(&listener_filters::inspect(&spec.chains, tls));
+        let sniffs = http.is_some();
+        let mut filters = Vec::new();
+        match spec.role {
+            Role::VirtualInbound { transparent } => {
+                filters.push(listener_filters::original_dst());
+                filters.extend(transparent.then(listener_filters::original_src));
+            }
+            Role::Gateway { proxy_protocol: true, .. } => filters.push(listener_filters::proxy_protocol()),
+            _ => {}
+        }
+        filters.extend(tls.into_iter().chain(http));
+        (filters, sniffs)
+    }
+
+    fn chain(&mut self, side: Side, spec: &ChainSpec) -> FilterChain {
+        let filters: Vec<Filter> = match &spec.content {
+            Content::Tcp(tcp) => tcp_filters(self.settings, side, tcp, &self.connection_logs),
+            Content::Http(http) => {
+                let before = if side == Side::Inbound { metadata_exchange(self.settings) } else { None };
+                before.into_iter().chain([self.templates.connection_manager(side, http)]).collect()
+            }
+        };
+        // An empty match beside the pass-through chain's name is part of what tools know.
+        let matching = (!spec.matching.is_open() || &*spec.name == PASSTHROUGH_CHAIN).then(|| spec.matching.message());
+        FilterChain {
+            filter_chain_match: matching,
+            filters,
+            metadata: spec.config.as_ref().and_then(|path| metadata::istio([("config", metadata::text(path.to_string()))])),
+            transport_socket: spec.tls.as_ref().and_then(socket),
+            transport_socket_connect_timeout: spec.handshake_limit.then(|| duration(HANDSHAKE_TIMEOUT)),
+            name: spec.name.to_string(),
+            ..Default::default()
+        }
+    }
+}
+
+/// Chain of connections that none of a listener's services is meant by.
+pub const PASSTHROUGH_CHAIN: &str = "PassthroughFilterChain";
+
+fn socket(tls: &Tls) -> Option<TransportSocket> {
+    match tls {
+        Tls::Mesh(input) => Some(tls::inbound(input)),
+        Tls::Gateway(input) => tls::gateway(input),
+    }
+}
