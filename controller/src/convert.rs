@@ -102,3 +102,6 @@ pub fn convert(object: &Object, context: &Context) -> Converted {
     let broken = diagnostics.iter().any(|d| d.severity == pilotfish_model::diagnostic::Severity::Error);
     Converted { fact: (!broken).then_some(fact), diagnostics }
 }
+
+#[cfg(test)]
+mod tests;

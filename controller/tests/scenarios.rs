@@ -11,7 +11,7 @@ use pilotfish_model::diagnostic::Severity;
 
 fn scenarios() -> Option<Vec<PathBuf>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/parity/scenarios");
-    let mut found: Vec<_> = std::fs::read_dir(folder).ok()?.map(|e| e.unwrap().path()).collect();
+    let mut found: Vec<_> = std::fs::read_dir(folder).ok()?.filter_map(|e| Some(e.ok()?.path())).collect();
     found.sort();
     Some(found)
 }

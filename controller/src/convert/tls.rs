@@ -20,7 +20,8 @@ pub(super) fn client(scope: &mut Scope<'_>, path: &Path<'_>, t: &api::ClientTlsS
             }
         }
     }
-    if !t.credential_name.is_empty() && !(t.client_certificate.is_empty() && t.private_key.is_empty() && t.ca_certificates.is_empty()) {
+    let has_files = [&t.client_certificate, &t.private_key, &t.ca_certificates].iter().any(|f| !f.is_empty());
+    if has_files && !t.credential_name.is_empty() {
         scope.error(&path.field("credentialName"), "excludes certificate files");
     }
     ClientTls {

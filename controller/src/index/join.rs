@@ -59,7 +59,12 @@ impl Index {
             Fact::Node(_) => {
                 self.dirty.plain.insert(id.clone());
                 let pods: Vec<_> = self.relations.pods_on.get(&id.name).cloned().collect();
-                pods.iter().for_each(|p| self.mark_pod(p));
+                for pod in pods {
+                    self.mark_pod(&pod);
+                    if let Some(Fact::Pod(p)) = self.entries.get(&pod).map(|e| e.fact.clone()) {
+                        self.mark_selecting(&pod.namespace, &p.labels, false);
+                    }
+                }
             }
             Fact::Service(s) => {
                 self.dirty.services.insert(key(&s.service));
@@ -112,21 +117,14 @@ impl Index {
                 self.dirty.services.insert(key);
             }
         }
-        // ServiceEntries that select it.
-        if let Some(Fact::Pod(p)) = self.entries.get(id).map(|e| e.fact.clone()) {
-            self.mark_selecting(&id.namespace, &p.labels, false);
-        }
     }
 
     /// Services of a namespace whose selector selects a workload. Slices say it for Kubernetes Services and Pods.
-    fn mark_selecting(&mut self, namespace: &str, labels: &Labels, kubernetes: bool) {
-        let kinds: &[Kind] = if kubernetes { &[Kind::Service, Kind::ServiceEntry] } else { &[Kind::ServiceEntry] };
+    fn mark_selecting(&mut self, namespace: &Str, labels: &Labels, kubernetes: bool) {
         let mut found = Vec::new();
-        for id in kinds.iter().flat_map(|k| self.ids(*k, Some(namespace))) {
+        for id in self.relations.maybe_selecting(namespace, labels) {
             match self.entries.get(id).map(|e| &e.fact) {
-                Some(Fact::Service(s)) if !s.service.selector.is_empty() && selects(&s.service.selector, labels) => {
-                    found.push(key(&s.service))
-                }
+                Some(Fact::Service(s)) if kubernetes && selects(&s.service.selector, labels) => found.push(key(&s.service)),
                 Some(Fact::ServiceEntry(e)) if e.selector.as_ref().is_some_and(|s| selects(s, labels)) => {
                     found.extend(e.services.iter().map(key));
                 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use pilotfish_model::endpoint::EndpointAddress;
 use pilotfish_model::mesh::ServiceKey;
-use pilotfish_model::name::Str;
+use pilotfish_model::name::{Labels, Str};
 use pilotfish_model::time::Timestamp;
 use pilotfish_model::{ObjectId, Service};
 
@@ -72,16 +72,24 @@ pub(super) struct Relations {
     pub(super) entries_at: Multi<IpAddr, ObjectId>,
     /// Pods and WorkloadEntries at an address.
     pub(super) workloads_at: Multi<IpAddr, ObjectId>,
+    /// Services and ServiceEntries with a selector, by namespace and the first pair that it asks for.
+    selectors: Multi<(Str, Str, Str), ObjectId>,
 }
 
 impl Relations {
     /// Adds or takes away what a fact says.
     pub(super) fn set(&mut self, id: &ObjectId, fact: &Fact, present: bool) {
         match fact {
-            Fact::Service(s) => self.claims.set(key(&s.service), claim(&s.service, 0), present),
+            Fact::Service(s) => {
+                self.claims.set(key(&s.service), claim(&s.service, 0), present);
+                self.set_selector(id, &s.service.selector, present);
+            }
             Fact::ServiceEntry(e) => {
                 for (i, service) in e.services.iter().enumerate() {
                     self.claims.set(key(service), claim(service, i), present);
+                }
+                if let Some(selector) = &e.selector {
+                    self.set_selector(id, selector, present);
                 }
                 for endpoint in &e.endpoints {
                     if let Some(EndpointAddress::Ip(ip)) = endpoint.address {
@@ -110,6 +118,17 @@ impl Relations {
             }
             _ => {}
         }
+    }
+
+    fn set_selector(&mut self, id: &ObjectId, selector: &Labels, present: bool) {
+        if let Some((k, v)) = selector.first_key_value() {
+            self.selectors.set((id.namespace.clone(), k.clone(), v.clone()), id.clone(), present);
+        }
+    }
+
+    /// Services and ServiceEntries of a namespace that may select a workload with these labels: the first pair holds.
+    pub(super) fn maybe_selecting<'a>(&'a self, namespace: &'a Str, labels: &'a Labels) -> impl Iterator<Item = &'a ObjectId> + use<'a> {
+        labels.iter().flat_map(move |(k, v)| self.selectors.get(&(namespace.clone(), k.clone(), v.clone())))
     }
 }
 

@@ -1,1 +1,304 @@
+//! Joins by example, with work counts; and that what does not matter publishes nothing.
 
+use std::collections::BTreeSet;
+
+use pilotfish_model::endpoint::Health;
+use pilotfish_model::mesh::ServiceKey;
+use pilotfish_model::{Host, Mesh};
+use pretty_assertions::assert_eq;
+use proptest::prelude::*;
+
+use super::testing::{index_of, yaml_objects};
+use super::*;
+
+fn mk_service(name: &str, extra: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: ns}}\nspec: {{clusterIP: 10.1.0.1, selector: {{app: {name}}}, \
+         ports: [{{name: http, port: 80, targetPort: web}}]{extra}}}\n---\n"
+    )
+}
+
+fn mk_pod(name: &str, app: &str, ip: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: ns, labels: {{app: {app}, security.istio.io/tlsMode: istio}}}}\n\
+         spec: {{nodeName: n1, serviceAccountName: acc, containers: [{{ports: [{{name: web, containerPort: 8080}}]}}]}}\n\
+         status: {{phase: Running, podIP: {ip}}}\n---\n"
+    )
+}
+
+/// Endpoints are `pod=ip` or `pod=ip!conditions`.
+fn mk_slice(service: &str, endpoints: &[&str]) -> String {
+    let one = |e: &&str| {
+        let (pod, ip) = e.split_once('=').unwrap();
+        let (ip, conditions) = ip.split_once('!').unwrap_or((ip, "ready: true"));
+        let target = if pod.is_empty() { String::new() } else { format!(", targetRef: {{kind: Pod, name: {pod}}}") };
+        format!("{{addresses: [{ip}], conditions: {{{conditions}}}{target}}}")
+    };
+    format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {service}-x, namespace: ns, labels: \
+         {{kubernetes.io/service-name: {service}}}}}\naddressType: IPv4\nports: [{{name: http, port: 8080}}]\nendpoints: [{}]\n---\n",
+        endpoints.iter().map(one).collect::<Vec<_>>().join(", ")
+    )
+}
+
+fn mk_istio(kind: &str, name: &str, spec: &str) -> String {
+    format!("apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: ns}}\nspec: {spec}\n---\n")
+}
+
+fn apply(index: &mut Index, text: &str) -> Option<(Arc<Mesh>, ChangeSet)> {
+    yaml_objects(text).into_iter().for_each(|o| index.apply(o));
+    index.publish()
+}
+
+fn key(host: &str) -> ServiceKey {
+    ServiceKey { namespace: "ns".into(), host: Host::new(host) }
+}
+
+/// Endpoints of a host as `address:port health`.
+fn endpoints(mesh: &Mesh, host: &str) -> Vec<String> {
+    mesh.endpoints
+        .get(&key(host))
+        .map(|e| e.iter().map(|e| format!("{}:{} {:?}", e.address, e.port, e.health)).collect())
+        .unwrap_or_default()
+}
+
+/// What a workload serves, as `host:port->target`.
+fn targets(mesh: &Mesh, ip: &str) -> Vec<String> {
+    let workloads = mesh.workloads.get(&ip.parse::<std::net::IpAddr>().unwrap());
+    let all = workloads.into_iter().flat_map(|w| w.iter()).flat_map(|w| w.targets.iter());
+    all.map(|t| format!("{}:{}->{}", t.service.host, t.port, t.target_port)).collect()
+}
+
+const WEB: &str = "web.ns.svc.cluster.local";
+
+#[test]
+fn a_service_its_slice_and_its_pods_become_one() {
+    let node = "apiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {topology.kubernetes.io/region: r, topology.kubernetes.io/zone: z}}\n---\n";
+    let mut index = index_of(yaml_objects(
+        &[mk_service("web", ""), mk_slice("web", &["p1=10.0.0.1"]), mk_pod("p1", "web", "10.0.0.1"), node.into()].concat(),
+    ));
+    let (mesh, changes) = index.publish().unwrap();
+    assert_eq!(endpoints(&mesh, WEB), ["10.0.0.1:8080 Healthy"]);
+    assert_eq!(targets(&mesh, "10.0.0.1"), ["web.ns.svc.cluster.local:80->8080"]);
+    let workload = &mesh.endpoints[&key(WEB)][0].workload;
+    assert_eq!(
+        (&*workload.service_account, workload.mtls, workload.locality.label()),
+        ("spiffe://cluster.local/ns/ns/sa/acc", true, "r/z".into())
+    );
+    assert!(Arc::ptr_eq(workload, &mesh.workloads[&"10.0.0.1".parse::<std::net::IpAddr>().unwrap()][0].workload));
+    let id = |kind, ns: &str, name: &str| ObjectId::new(kind, ns, name);
+    assert_eq!(
+        changes,
+        ChangeSet {
+            objects: [id(Kind::Service, "ns", "web"), id(Kind::Pod, "ns", "p1"), id(Kind::Node, "", "n1")].into(),
+            endpoints: [(Str::from(WEB), Str::from("ns"))].into(),
+            everything: false,
+        }
+    );
+}
+
+#[test]
+fn a_slice_recomputes_its_service_and_nothing_else() {
+    let all: String =
+        (0..50).map(|i| mk_service(&format!("s{i}"), "") + &mk_pod(&format!("p{i}"), &format!("s{i}"), &format!("10.0.0.{i}"))).collect();
+    let mut index = index_of(yaml_objects(&all));
+    index.publish().unwrap();
+    let before = index.stats();
+    let (mesh, changes) = apply(&mut index, &mk_slice("s7", &["p7=10.0.0.7"])).unwrap();
+    assert_eq!(endpoints(&mesh, "s7.ns.svc.cluster.local"), ["10.0.0.7:8080 Healthy"]);
+    assert_eq!(changes.endpoints.len() + changes.objects.len(), 1);
+    let after = index.stats();
+    assert_eq!((after.services_joined - before.services_joined, after.workloads_joined - before.workloads_joined), (1, 1));
+    // A change of health does not even look at the workload.
+    apply(&mut index, &mk_slice("s7", &["p7=10.0.0.7!ready: false"])).unwrap();
+    assert_eq!(index.stats().workloads_joined, after.workloads_joined);
+}
+
+#[test]
+fn an_endpoint_waits_for_its_pod() {
+    let mut index = index_of(yaml_objects(&[mk_service("web", ""), mk_slice("web", &["p1=10.0.0.1", "=10.0.0.2"])].concat()));
+    let (mesh, _) = index.publish().unwrap();
+    assert_eq!(endpoints(&mesh, WEB), ["10.0.0.2:8080 Healthy"]);
+    let (mesh, _) = apply(&mut index, &mk_pod("p1", "web", "10.0.0.1")).unwrap();
+    assert_eq!(endpoints(&mesh, WEB), ["10.0.0.1:8080 Healthy", "10.0.0.2:8080 Healthy"]);
+    index.delete(&ObjectId::new(Kind::Pod, "ns", "p1"));
+    let (mesh, _) = index.publish().unwrap();
+    assert_eq!((endpoints(&mesh, WEB).len(), mesh.workloads.len()), (1, 0));
+}
+
+#[test]
+fn health_follows_conditions() {
+    let slice = mk_slice(
+        "web",
+        &[
+            "=10.0.0.1!",
+            "=10.0.0.2!ready: false",
+            "=10.0.0.3!ready: false, serving: true, terminating: true",
+            "=10.0.0.4!ready: false, serving: false, terminating: true",
+        ],
+    );
+    let mut index = index_of(yaml_objects(&[mk_service("web", ""), slice].concat()));
+    assert_eq!(endpoints(&index.publish().unwrap().0, WEB), ["10.0.0.1:8080 Healthy", "10.0.0.2:8080 Unhealthy"]);
+    let sticky = mk_service("web", "").replace("namespace: ns", "namespace: ns, labels: {istio.io/persistent-session: c}");
+    let (mesh, _) = apply(&mut index, &sticky).unwrap();
+    assert_eq!(
+        mesh.endpoints[&key(WEB)].iter().map(|e| e.health).collect::<Vec<_>>(),
+        [Health::Healthy, Health::Unhealthy, Health::Draining]
+    );
+}
+
+#[test]
+fn a_service_entry_selects_workload_entries_and_pods() {
+    let entry = mk_istio(
+        "ServiceEntry",
+        "se",
+        "{hosts: [se.example], resolution: STATIC, location: MESH_INTERNAL, ports: [{number: 80, name: http, targetPort: 81}], workloadSelector: \
+         {labels: {app: legacy}}}",
+    );
+    let vm =
+        mk_istio("WorkloadEntry", "vm", "{address: 192.0.2.1, labels: {app: legacy}, ports: {http: 8181}, weight: 5, serviceAccount: vm}");
+    let mut index = index_of(yaml_objects(&[entry, vm, mk_pod("p1", "legacy", "10.0.0.1"), mk_pod("p2", "other", "10.0.0.2")].concat()));
+    let (mesh, _) = index.publish().unwrap();
+    assert_eq!(endpoints(&mesh, "se.example"), ["10.0.0.1:81 Healthy", "192.0.2.1:8181 Unknown"]);
+    assert_eq!(targets(&mesh, "192.0.2.1"), ["se.example:80->8181"]);
+    assert_eq!(targets(&mesh, "10.0.0.1"), ["se.example:80->81"]);
+    assert_eq!(targets(&mesh, "10.0.0.2"), Vec::<String>::new());
+    index.delete(&ObjectId::new(Kind::WorkloadEntry, "ns", "vm"));
+    assert_eq!(endpoints(&index.publish().unwrap().0, "se.example"), ["10.0.0.1:81 Healthy"]);
+}
+
+#[test]
+fn a_kubernetes_service_beats_a_service_entry_and_age_decides_between_entries() {
+    let entry = |name: &str, year: u16| {
+        mk_istio("ServiceEntry", name, &format!("{{hosts: [{WEB}, x.example], resolution: DNS, ports: [{{number: 1, name: tcp}}]}}"))
+            .replace("namespace: ns", &format!("namespace: ns, creationTimestamp: '{year}-01-01T00:00:00Z'"))
+    };
+    let mut index = index_of(yaml_objects(&[entry("young", 2020), entry("old", 2010), mk_service("web", "")].concat()));
+    let source = |mesh: &Mesh, host| mesh.services[&key(host)].source.name.to_string();
+    let (mesh, _) = index.publish().unwrap();
+    assert_eq!((source(&mesh, WEB), source(&mesh, "x.example")), ("web".into(), "old".into()));
+    index.delete(&ObjectId::new(Kind::Service, "ns", "web"));
+    index.delete(&ObjectId::new(Kind::ServiceEntry, "ns", "old"));
+    let (mesh, changes) = index.publish().unwrap();
+    assert_eq!((source(&mesh, WEB), source(&mesh, "x.example")), ("young".into(), "young".into()));
+    let names: BTreeSet<_> = changes.objects.iter().map(|o| &*o.name).collect();
+    assert_eq!(names, ["old", "web", "young"].into());
+}
+
+#[test]
+fn a_broken_object_keeps_its_last_good_form() {
+    let mut index = index_of(yaml_objects(&mk_istio("DestinationRule", "dr", "{host: a}")));
+    let (before, _) = index.publish().unwrap();
+    assert!(apply(&mut index, &mk_istio("DestinationRule", "dr", "{host: ''}")).is_none());
+    let snapshot = index.snapshot();
+    assert_eq!(snapshot.mesh.destination_rules, before.destination_rules);
+    assert_eq!(
+        snapshot.diagnostics.iter().map(|d| d.to_string()).collect::<Vec<_>>(),
+        ["DestinationRule ns/dr: spec.host: must not be empty"]
+    );
+    assert_eq!(snapshot.objects.values().next().unwrap()["spec"]["host"], "a");
+    apply(&mut index, &mk_istio("DestinationRule", "dr", "{host: b}")).unwrap();
+    assert_eq!(index.snapshot().diagnostics.len(), 0);
+}
+
+#[test]
+fn secrets_are_kept_only_while_someone_refers_to_them() {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: cert, namespace: ns}\nstringData: {tls.crt: c, tls.key: k}\n---\n";
+    let gateway = mk_istio(
+        "Gateway",
+        "gw",
+        "{servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.b], tls: {mode: SIMPLE, credentialName: cert}}]}",
+    );
+    let mut index = index_of(yaml_objects(secret));
+    assert!(index.publish().is_none());
+    let (mesh, _) = apply(&mut index, &gateway).unwrap();
+    assert_eq!(mesh.secrets.values().map(|s| s.certificate.to_vec()).collect::<Vec<_>>(), [b"c".to_vec()]);
+    index.delete(&ObjectId::new(Kind::Gateway, "ns", "gw"));
+    assert!(index.publish().unwrap().0.secrets.is_empty());
+}
+
+#[test]
+fn discovery_selectors_leave_namespaces_out() {
+    let namespace = |labels: &str| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: ns, labels: {{{labels}}}}}\n---\n");
+    let config = crate::load_mesh_config("discoverySelectors: [{matchLabels: {mesh: in}}]").unwrap();
+    let mut index = Index::new(Settings { mesh_config: Arc::new(config), ..Settings::default() });
+    let all = [mk_service("web", ""), mk_pod("p1", "web", "10.0.0.1"), mk_istio("DestinationRule", "dr", "{host: web}")].concat();
+    assert!(apply(&mut index, &all).is_none());
+    let size = |m: &Mesh| (m.services.len(), m.workloads.len(), m.destination_rules.len());
+    assert_eq!(size(&apply(&mut index, &namespace("mesh: in")).unwrap().0), (1, 1, 1));
+    assert_eq!(size(&apply(&mut index, &namespace("mesh: out")).unwrap().0), (0, 0, 0));
+    index.set_mesh_config(Arc::default());
+    let (mesh, changes) = index.publish().unwrap();
+    assert_eq!((size(&mesh), changes.everything), ((1, 1, 1), true));
+}
+
+#[test]
+fn a_new_trust_domain_renames_everyone() {
+    let mut index = index_of(yaml_objects(&mk_pod("p1", "web", "10.0.0.1")));
+    index.publish().unwrap();
+    index.set_mesh_config(Arc::new(crate::load_mesh_config("trustDomain: td").unwrap()));
+    let (mesh, _) = index.publish().unwrap();
+    assert_eq!(&*mesh.workloads.values().next().unwrap()[0].workload.service_account, "spiffe://td/ns/ns/sa/acc");
+    index.set_mesh_config(Arc::new(crate::load_mesh_config("trustDomain: td").unwrap()));
+    assert!(index.publish().is_none());
+}
+
+#[test]
+fn a_relist_replaces_a_kind() {
+    let mut index = index_of(yaml_objects(&[mk_service("a", ""), mk_service("b", ""), mk_pod("p", "a", "10.0.0.1")].concat()));
+    index.publish().unwrap();
+    index.reset(Kind::Service, yaml_objects(&[mk_service("b", ""), mk_service("c", "")].concat()));
+    let (mesh, _) = index.publish().unwrap();
+    assert_eq!(mesh.services.keys().map(|k| k.host.to_string()).collect::<Vec<_>>(), ["b.ns.svc.cluster.local", "c.ns.svc.cluster.local"]);
+    assert_eq!((index.stats().suppressed, mesh.workloads.len()), (1, 1));
+}
+
+/// A mesh with some of everything, as single documents.
+fn documents() -> Vec<String> {
+    vec![
+        mk_service("web", ""),
+        mk_service("db", ""),
+        mk_pod("p1", "web", "10.0.0.1"),
+        mk_pod("p2", "db", "10.0.0.2"),
+        mk_slice("web", &["p1=10.0.0.1", "=10.0.0.9"]),
+        mk_slice("db", &["p2=10.0.0.2!ready: false"]),
+        mk_istio("ServiceEntry", "se", "{hosts: [a.b], resolution: DNS, ports: [{number: 1, name: tcp}]}"),
+        mk_istio("WorkloadEntry", "we", "{address: 192.0.2.1, labels: {app: web}}"),
+        mk_istio("VirtualService", "vs", "{hosts: [web], http: [{route: [{destination: {host: web}}]}]}"),
+        mk_istio("Telemetry", "t", "{}").replace("networking", "telemetry"),
+        "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n---\n".into(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Any order of arrival gives the same mesh, and edits of what does not matter publish nothing.
+    #[test]
+    fn order_and_metadata_do_not_matter(order in Just((0..11usize).collect::<Vec<_>>()).prop_shuffle(), publish in any::<u16>(), edits in prop::collection::vec((0..11usize, "[a-z]{1,8}"), 0..12)) {
+        let documents = documents();
+        let mut expected = index_of(yaml_objects(&documents.concat()));
+        let expected = expected.publish().unwrap().0;
+        let mut index = Index::new(Settings::default());
+        for (n, i) in order.iter().enumerate() {
+            yaml_objects(&documents[*i]).into_iter().for_each(|o| index.apply(o));
+            if publish & (1 << n) != 0 {
+                index.publish();
+            }
+        }
+        index.publish();
+        let mesh = index.snapshot().mesh;
+        prop_assert_eq!(&mesh.services, &expected.services);
+        prop_assert_eq!(&mesh.endpoints, &expected.endpoints);
+        prop_assert_eq!(&mesh.workloads, &expected.workloads);
+        prop_assert_eq!(&mesh.virtual_services, &expected.virtual_services);
+        let suppressed = index.stats().suppressed;
+        for (i, text) in &edits {
+            let edited = documents[*i].replacen("metadata: {", &format!("metadata: {{resourceVersion: '{text}', managedFields: [{{manager: {text}}}], annotations: {{note: {text}}}, "), 1);
+            prop_assert!(edited != documents[*i]);
+            yaml_objects(&edited).into_iter().for_each(|o| index.apply(o));
+            prop_assert!(index.publish().is_none());
+        }
+        prop_assert_eq!(index.stats().suppressed - suppressed, edits.len() as u64);
+    }
+}

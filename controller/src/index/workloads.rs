@@ -137,8 +137,13 @@ impl Index {
     fn targets(&self, id: &ObjectId, ips: &[IpAddr], labels: &Labels) -> Vec<ServiceTarget> {
         let namespace = &id.namespace;
         let mut found: Vec<(&Service, u16, u16)> = Vec::new();
-        let selecting = |s: &Service| !s.selector.is_empty() && selects(&s.selector, labels);
-        for service in self.mesh.services_in(namespace).filter(|s| s.registry == Registry::Kubernetes && selecting(s)) {
+        let selecting: Vec<&Service> = self
+            .relations
+            .maybe_selecting(namespace, labels)
+            .flat_map(|object| self.services_of(object))
+            .filter(|s| selects(&s.selector, labels))
+            .collect();
+        for service in selecting.iter().filter(|s| s.registry == Registry::Kubernetes) {
             self.kubernetes_targets(id, service, &mut found);
         }
         if found.is_empty() {
@@ -152,13 +157,13 @@ impl Index {
                 }
             }
         }
-        for service in self.mesh.services_in(namespace).filter(|s| s.registry == Registry::External && selecting(s)) {
+        for service in selecting.iter().filter(|s| s.registry == Registry::External) {
             let map = match self.fact(id) {
                 Some(Fact::WorkloadEntry(w)) => Some(&w.ports),
                 _ => None,
             };
             let target = |p: &pilotfish_model::ServicePort| map.and_then(|m| m.get(&p.name)).copied().or(p.target_port).unwrap_or(p.port);
-            found.extend(service.ports.iter().map(|p| (&**service, p.port, target(p))));
+            found.extend(service.ports.iter().map(|p| (*service, p.port, target(p))));
         }
         self.inline_targets(namespace, ips, &mut found);
         found.sort_by(|(a, ap, at), (b, bp, bt)| {
@@ -166,6 +171,16 @@ impl Index {
         });
         found.dedup_by(|(a, ap, at), (b, bp, bt)| (&a.host, ap, at) == (&b.host, bp, bt));
         found.into_iter().map(|(s, port, target_port)| ServiceTarget { service: key(s), port, target_port }).collect()
+    }
+
+    /// The services in the mesh that stand for an object.
+    fn services_of(&self, object: &ObjectId) -> impl Iterator<Item = &Service> {
+        let list = match self.fact(object) {
+            Some(Fact::Service(s)) => std::slice::from_ref(&s.service),
+            Some(Fact::ServiceEntry(e)) => e.services.as_slice(),
+            _ => &[],
+        };
+        list.iter().filter_map(|s| self.mesh.services.get(&key(s))).map(|s| &**s).filter(|s| s.source == *object)
     }
 
     fn kubernetes_targets<'a>(&'a self, id: &ObjectId, service: &'a Service, found: &mut Vec<(&'a Service, u16, u16)>) {
@@ -188,10 +203,10 @@ impl Index {
         for entry in ips.iter().flat_map(|ip| self.relations.entries_at.get(ip)).filter(|e| e.namespace == *namespace) {
             let Some(Fact::ServiceEntry(e)) = self.fact(entry) else { continue };
             let here = |w: &&WorkloadFact| matches!(w.address, Some(EndpointAddress::Ip(ip)) if ips.contains(&ip));
-            for service in e.services.iter().filter_map(|s| self.mesh.services.get(&key(s))).filter(|s| s.source == *entry) {
+            for service in self.services_of(entry) {
                 for w in e.endpoints.iter().filter(here) {
                     let target = |p: &pilotfish_model::ServicePort| w.ports.get(&p.name).copied().or(p.target_port).unwrap_or(p.port);
-                    found.extend(service.ports.iter().map(|p| (&**service, p.port, target(p))));
+                    found.extend(service.ports.iter().map(|p| (service, p.port, target(p))));
                 }
             }
         }

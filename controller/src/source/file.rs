@@ -104,6 +104,8 @@ struct FileState {
 /// See the module's documentation.
 pub struct FileSource {
     roots: Vec<PathBuf>,
+    /// Which of the roots are folders.
+    folders: Vec<bool>,
     files: BTreeMap<(usize, PathBuf), FileState>,
     current: BTreeMap<ObjectId, Found>,
     problems: Vec<Problem>,
@@ -117,7 +119,8 @@ impl FileSource {
                 fs::metadata(path).and_then(|m| if m.is_dir() { fs::read_dir(path).map(drop) } else { fs::File::open(path).map(drop) });
             readable.map_err(|source| SourceError::Unreadable { path: path.clone(), source })?;
         }
-        Ok(FileSource { roots, files: BTreeMap::new(), current: BTreeMap::new(), problems: Vec::new() })
+        let folders = roots.iter().map(|r| r.is_dir()).collect();
+        Ok(FileSource { roots, folders, files: BTreeMap::new(), current: BTreeMap::new(), problems: Vec::new() })
     }
 
     /// The files and folders.
@@ -138,8 +141,8 @@ impl FileSource {
     /// Reads what changed. Problems are those of the whole state afterwards.
     pub fn scan(&mut self, scan: Scan) -> Vec<SourceEvent> {
         let mut listing = Listing::default();
-        for (i, root) in self.roots.iter().enumerate() {
-            listing.add_root(i, root);
+        for (i, (root, folder)) in self.roots.iter().zip(&self.folders).enumerate() {
+            listing.add_root(i, root, *folder);
         }
         let mut changed = false;
         // A folder that cannot be listed at this moment keeps its files; one that is gone does not.
@@ -196,11 +199,17 @@ struct Listing {
 }
 
 impl Listing {
-    fn add_root(&mut self, root: usize, path: &Path) {
+    fn add_root(&mut self, root: usize, path: &Path, was_folder: bool) {
         match fs::metadata(path) {
             Ok(m) if m.is_dir() => self.add_folder(root, path, 0),
             Ok(_) => self.add_file(root, path),
-            Err(e) => self.failed(path, &e),
+            Err(e) => {
+                // A whole folder that goes was unmounted rather than deleted: what it said stays.
+                if was_folder {
+                    self.unlisted.push(path.to_owned());
+                }
+                self.failed(path, &e);
+            }
         }
     }
 

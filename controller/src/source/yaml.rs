@@ -60,12 +60,33 @@ pub fn parse(text: &str) -> Result<Value, SyntaxError> {
     if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
         return Ok(Value::Null);
     }
+    if let Some(line) = too_deep(text) {
+        return Err(SyntaxError { line, message: "brackets are nested too deeply".into() });
+    }
     let strict: Result<Strict, _> = yaml_serde::from_str(text);
     strict.map(|s| s.0).map_err(|e| SyntaxError {
         // Errors at the very end name the line after the last; point at the last one that exists.
         line: e.location().map_or(1, |l| l.line()).clamp(1, text.lines().count() + 1),
         message: without_location(&e.to_string()),
     })
+}
+
+/// The parser refuses deep nesting only after work that is quadratic in the depth of brackets, so they are counted first.
+/// Brackets inside texts count too; the bound leaves room for them.
+fn too_deep(text: &str) -> Option<usize> {
+    const MAX_OPEN: usize = 5_000;
+    let mut open = 0usize;
+    for (i, line) in text.lines().enumerate() {
+        for b in line.bytes() {
+            match b {
+                b'[' | b'{' if open == MAX_OPEN => return Some(i + 1),
+                b'[' | b'{' => open += 1,
+                b']' | b'}' => open = open.saturating_sub(1),
+                _ => {}
+            }
+        }
+    }
+    None
 }
 
 /// The line on which the field of that path (as `serde_path_to_error` writes it) begins, or its nearest existing parent.
@@ -80,7 +101,7 @@ pub fn line_of(text: &str, path: &str) -> Option<usize> {
 
 const PROBE: &str = "pilotfish-probe";
 
-/// The parser appends " at line 3 column 4" and puts the path before; both are said elsewhere.
+/// The parser appends " at line 3 column 4", which is said elsewhere. What stands before, the path, is kept.
 fn without_location(message: &str) -> String {
     let end = message.rfind(" at line ").unwrap_or(message.len());
     message[..end].to_owned()

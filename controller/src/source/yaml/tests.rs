@@ -57,3 +57,9 @@ fn a_path_has_a_line() {
         assert_eq!(line_of(text, path), Some(line), "{path}");
     }
 }
+
+#[test]
+fn long_texts_are_fine() {
+    let text = format!("a: '{}'", "x".repeat(10 << 20));
+    assert_eq!(parse(&text).unwrap()["a"].as_str().unwrap().len(), 10 << 20);
+}

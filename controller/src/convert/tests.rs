@@ -1,0 +1,193 @@
+//! Bad inputs: each is refused with the field named. Good inputs: whole values.
+
+use std::time::Duration;
+
+use pilotfish_model::diagnostic::Severity;
+use pilotfish_model::name::Visibility;
+use pilotfish_model::service::{Address, Resolution};
+use pilotfish_model::virtual_service::{GatewayRef, PerMillion};
+use pilotfish_model::{Host, Protocol};
+use pretty_assertions::assert_eq;
+
+use super::*;
+use crate::index::testing::yaml_objects;
+
+fn context() -> Context {
+    Context { domain: "cluster.local".into(), trust_domain: "td".into() }
+}
+
+/// Converts `spec` as an object of a kind, in namespace `ns` with name `x`.
+fn converted(kind: &str, spec: &str) -> Converted {
+    let group = match kind {
+        "PeerAuthentication" => "security.istio.io",
+        _ => "networking.istio.io",
+    };
+    let text = format!("apiVersion: {group}/v1\nkind: {kind}\nmetadata: {{name: x, namespace: ns}}\nspec: {spec}\n");
+    convert(&yaml_objects(&text)[0], &context())
+}
+
+/// Fields with errors.
+fn errors(kind: &str, spec: &str) -> Vec<String> {
+    let c = converted(kind, spec);
+    let errors: Vec<_> = c.diagnostics.into_iter().filter(|d| d.severity == Severity::Error).map(|d| d.field).collect();
+    assert_eq!(c.fact.is_some(), errors.is_empty(), "a fact goes with no errors: {spec}");
+    errors
+}
+
+#[test]
+fn mistakes_name_their_field() {
+    let route = "route: [{destination: {host: a}}]";
+    let vs = |http: &str| format!("{{hosts: [a], http: [{http}]}}");
+    let cases: Vec<(&str, String, &[&str])> = vec![
+        ("VirtualService", vs(&format!("{{{route}}}")), &[]),
+        ("VirtualService", "{hosts: [a]}".into(), &["spec.http"]),
+        ("VirtualService", vs("{}"), &["spec.http[0]"]),
+        ("VirtualService", vs(&format!("{{{route}, redirect: {{uri: /}}}}")), &["spec.http[0]"]),
+        ("VirtualService", vs(&format!("{{{route}, timeout: soon}}")), &["spec.http[0].timeout"]),
+        (
+            "VirtualService",
+            vs(&format!("{{{route}}}, {{match: [{{}}, {{headers: {{x: {{regex: '('}}}}}}], {route}}}")),
+            &["spec.http[1].match[1].headers[\"x\"].regex"],
+        ),
+        ("VirtualService", vs(&format!("{{match: [{{uri: {{exact: /, prefix: /}}}}], {route}}}")), &["spec.http[0].match[0].uri"]),
+        ("VirtualService", vs("{route: [{weight: 1}]}"), &["spec.http[0].route[0].destination"]),
+        ("VirtualService", vs("{route: [{destination: {host: a}, weight: 0}, {destination: {host: b}}]}"), &["spec.http[0].route"]),
+        (
+            "VirtualService",
+            vs(&format!("{{{route}, fault: {{abort: {{httpStatus: 9, percentage: {{value: 101}}}}}}}}")),
+            &["spec.http[0].fault.abort.percentage.value", "spec.http[0].fault.abort.httpStatus"],
+        ),
+        ("VirtualService", vs("{directResponse: {status: 99}}"), &["spec.http[0].directResponse.status"]),
+        ("VirtualService", vs("{redirect: {redirectCode: 200}}"), &["spec.http[0].redirect.redirectCode"]),
+        ("VirtualService", format!("{{hosts: ['*'], http: [{{{route}}}]}}"), &["spec.hosts"]),
+        ("VirtualService", format!("{{hosts: ['a.*.b'], http: [{{{route}}}]}}"), &["spec.hosts[0]"]),
+        ("VirtualService", format!("{{hosts: [a], exportTo: ['a b'], http: [{{{route}}}]}}"), &["spec.exportTo[0]"]),
+        ("VirtualService", "{hosts: [a], tls: [{route: []}]}".into(), &["spec.tls[0].match", "spec.tls[0].route"]),
+        (
+            "VirtualService",
+            format!("{{hosts: [a], tcp: [{{match: [{{destinationSubnets: [x]}}], {route}}}]}}"),
+            &["spec.tcp[0].match[0].destinationSubnets[0]"],
+        ),
+        ("DestinationRule", "{}".into(), &["spec.host"]),
+        ("DestinationRule", "{host: a, subsets: [{name: v}, {name: v}]}".into(), &["spec.subsets[1].name"]),
+        (
+            "DestinationRule",
+            "{host: a, trafficPolicy: {connectionPool: {tcp: {maxConnections: -1, connectTimeout: 1x}}}}".into(),
+            &["spec.trafficPolicy.connectionPool.tcp.maxConnections", "spec.trafficPolicy.connectionPool.tcp.connectTimeout"],
+        ),
+        (
+            "DestinationRule",
+            "{host: a, trafficPolicy: {portLevelSettings: [{tls: {mode: MUTUAL}}]}}".into(),
+            &[
+                "spec.trafficPolicy.portLevelSettings[0].port.number",
+                "spec.trafficPolicy.portLevelSettings[0].tls.clientCertificate",
+                "spec.trafficPolicy.portLevelSettings[0].tls.privateKey",
+            ],
+        ),
+        (
+            "DestinationRule",
+            "{host: a, trafficPolicy: {loadBalancer: {simple: RANDOM, consistentHash: {useSourceIp: true}}}}".into(),
+            &["spec.trafficPolicy.loadBalancer"],
+        ),
+        (
+            "DestinationRule",
+            "{host: a, trafficPolicy: {loadBalancer: {localityLbSetting: {distribute: [{from: r, to: {a: 50}}]}}}}".into(),
+            &["spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to"],
+        ),
+        (
+            "DestinationRule",
+            "{host: a, trafficPolicy: {outlierDetection: {maxEjectionPercent: 101}}}".into(),
+            &["spec.trafficPolicy.outlierDetection.maxEjectionPercent"],
+        ),
+        ("Gateway", "{}".into(), &["spec.servers"]),
+        (
+            "Gateway",
+            "{servers: [{port: {number: 0, protocol: X}}]}".into(),
+            &["spec.servers[0].port.number", "spec.servers[0].port.protocol", "spec.servers[0].hosts"],
+        ),
+        (
+            "Gateway",
+            "{servers: [{port: {number: 1, protocol: HTTPS}, hosts: ['a/b/c']}]}".into(),
+            &["spec.servers[0].tls", "spec.servers[0].hosts[0]"],
+        ),
+        (
+            "Gateway",
+            "{servers: [{port: {number: 1, protocol: HTTPS}, hosts: [a], tls: {mode: SIMPLE, minProtocolVersion: TLSV1_3, \
+             maxProtocolVersion: TLSV1_2}}]}"
+                .into(),
+            &["spec.servers[0].tls.serverCertificate", "spec.servers[0].tls.privateKey", "spec.servers[0].tls.minProtocolVersion"],
+        ),
+        ("ServiceEntry", "{hosts: ['*'], addresses: [x]}".into(), &["spec.hosts[0]", "spec.addresses[0]"]),
+        (
+            "ServiceEntry",
+            "{hosts: [a.b], resolution: STATIC, ports: [{number: 1, name: p}, {number: 1, name: p}], endpoints: [{address: b.c}]}".into(),
+            &["spec.ports[1].number", "spec.ports[1].name", "spec.endpoints[0].address"],
+        ),
+        ("ServiceEntry", "{hosts: [a.b], endpoints: [{address: 1.1.1.1}]}".into(), &["spec.endpoints"]),
+        ("WorkloadEntry", "{}".into(), &["spec.address"]),
+        ("WorkloadEntry", "{address: 'unix://x'}".into(), &["spec.address"]),
+        ("Sidecar", "{egress: [{hosts: [a]}, {hosts: []}]}".into(), &["spec.egress[0].hosts[0]", "spec.egress[1].hosts"]),
+        ("Sidecar", "{ingress: [{defaultEndpoint: 'x:1'}]}".into(), &["spec.ingress[0].port", "spec.ingress[0].defaultEndpoint"]),
+        ("PeerAuthentication", "{portLevelMtls: {80: {mode: STRICT}}}".into(), &["spec.portLevelMtls"]),
+    ];
+    for (kind, spec, fields) in cases {
+        assert_eq!(errors(kind, &spec), fields, "{kind} {spec}");
+    }
+}
+
+#[test]
+fn a_virtual_service_is_resolved() {
+    let spec = "{hosts: [web, '*.org'], gateways: [mesh, gw, other/gw], exportTo: ['.'], http: [{timeout: 1.5s, route: [{destination: \
+                {host: web, port: {number: '80'}}, weight: 90}], mirror: {host: copy.other}, mirrorPercentage: {value: 0.5}}]}";
+    let Some(Fact::VirtualService(vs)) = converted("VirtualService", spec).fact else { panic!() };
+    let gateway = |ns: &str| GatewayRef::Gateway { namespace: ns.into(), name: "gw".into() };
+    assert_eq!(vs.hosts, ["web.ns.svc.cluster.local", "*.org"].map(Host::new));
+    assert_eq!(vs.gateways, [GatewayRef::Mesh, gateway("ns"), gateway("other")]);
+    assert_eq!(vs.visibility, Some(Visibility::Private));
+    let route = &vs.http[0];
+    assert_eq!((route.timeout, route.route[0].weight, route.route[0].destination.port), (Some(Duration::from_millis(1500)), 90, Some(80)));
+    assert_eq!(route.mirrors[0].destination.host, Host::new("copy.other"));
+    assert_eq!(route.mirrors[0].percentage, Some(PerMillion(5_000)));
+}
+
+#[test]
+fn a_service_entry_is_a_service_per_host() {
+    let spec = "{hosts: [A.example, b.example], addresses: [1.1.1.1, 2.0.0.0/8], resolution: DNS, ports: [{number: 443, name: tls, \
+                protocol: TLS, targetPort: 8443}]}";
+    let Some(Fact::ServiceEntry(e)) = converted("ServiceEntry", spec).fact else { panic!() };
+    let s = &e.services[1];
+    assert_eq!((s.host.as_str(), &*s.name, s.resolution, s.mesh_external), ("b.example", "b.example", Resolution::Dns, true));
+    assert_eq!(s.addresses, [Address::Ip([1, 1, 1, 1].into()), Address::Net("2.0.0.0/8".parse().unwrap())]);
+    assert_eq!((s.ports[0].protocol, s.ports[0].target_port), (Protocol::Tls, Some(8443)));
+    assert_eq!(e.services[0].host.as_str(), "a.example");
+}
+
+#[test]
+fn a_service_reads_its_annotations() {
+    let text = r"
+apiVersion: v1
+kind: Service
+metadata:
+  name: web
+  namespace: ns
+  labels: {istio.io/persistent-session: cookie}
+  annotations:
+    networking.istio.io/exportTo: '., other'
+    alpha.istio.io/kubernetes-serviceaccounts: web
+    alpha.istio.io/canonical-serviceaccounts: 'td/ns/x/sa/y'
+spec:
+  clusterIP: 10.0.0.1
+  clusterIPs: [10.0.0.1, 'fd00::1']
+  internalTrafficPolicy: Local
+  trafficDistribution: PreferClose
+  ports: [{name: a, port: 53}, {name: http-b, port: 80, targetPort: web}]
+";
+    let Some(Fact::Service(f)) = convert(&yaml_objects(text)[0], &context()).fact else { panic!() };
+    let s = &f.service;
+    assert_eq!(s.ports.iter().map(|p| p.protocol).collect::<Vec<_>>(), [Protocol::Tcp, Protocol::Http]);
+    assert_eq!(f.targets, [TargetPort::Number(53), TargetPort::Name("web".into())]);
+    assert_eq!(f.visibility, Some(Visibility::Namespaces(["ns".into(), "other".into()].into())));
+    assert_eq!(f.traffic_distribution, Some(pilotfish_model::service::TrafficDistribution::PreferSameZone));
+    assert_eq!(s.service_accounts.iter().map(|a| &**a).collect::<Vec<_>>(), ["spiffe://td/ns/ns/sa/web", "spiffe://td/ns/x/sa/y"]);
+    assert_eq!((s.addresses.len(), s.node_local, s.persistent_session), (2, true, true));
+}
