@@ -158,18 +158,19 @@ impl Client {
         let awaits = rule.updates_after.contains(&TypeUrl::Endpoint) && !self.awaited.is_empty();
         let updates_open = subscription.is_fresh() || (!awaits && self.have_arrived(rule.updates_after, type_url));
         let removals_open = self.have_arrived(rule.removals_after, type_url);
+        // Patience with those who still use it begins once they were told.
+        let untold = rule.removals_after.iter().filter_map(|t| self.subscriptions.get(t)).any(|s| s.updates_wait.is_some());
 
         let patience = self.patience;
         let Some(subscription) = self.subscriptions.get_mut(&type_url) else { return Step::Nothing };
         if !updates_open && now < *subscription.updates_wait.get_or_insert(now) + patience {
             return Step::Nothing;
         }
-        let hold = !removals_open && subscription.removals_wait.is_none_or(|since| now < since + patience);
+        let hold = !removals_open && (untold || subscription.removals_wait.is_none_or(|since| now < since + patience));
         let diff = subscription.diff(&latest, hold);
-        if diff.holds_back {
-            subscription.removals_wait.get_or_insert(now);
-        } else {
-            subscription.removals_wait = None;
+        match diff.holds_back && !untold {
+            true => _ = subscription.removals_wait.get_or_insert(now),
+            false => subscription.removals_wait = None,
         }
         if awaits && !updates_open {
             // Out of patience: these clusters hold up nothing any more.

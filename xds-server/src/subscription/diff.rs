@@ -132,6 +132,8 @@ impl Subscription {
         self.outstanding = Some(Outstanding { nonce: nonce.clone(), generation, names });
         (self.sent, self.sent_at) = (Some(nonce), Some(now));
         (self.owed, self.answered) = (false, true);
+        // Also if only the interest is new: what was just asked for has not arrived.
+        self.reached = self.reached.min(generation.saturating_sub(1));
         (self.base, self.differs) = (diff.base, diff.differs);
         self.forced.clear();
         self.asked.clear();

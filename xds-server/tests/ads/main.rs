@@ -1,5 +1,8 @@
 //! The server over a real connection, with a stock tonic client.
 
+// The lints for production code do not see that this is a test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod client;
 mod fake;
 mod make_before_break;
