@@ -1,1 +1,5 @@
-fn main() {}
+//! The `pilotfish` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    pilotfish::run()
+}

@@ -1,0 +1,234 @@
+//! The command line. Spellings of istiod's flags are accepted as aliases, so that its Deployment starts Pilotfish as well.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A service-mesh control plane: a drop-in for istiod that also serves any plain Envoy.
+#[derive(Parser)]
+#[command(name = "pilotfish", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Serve a mesh to proxies.
+    #[command(alias = "discovery")]
+    Serve(Box<ServeArgs>),
+    /// Write a bootstrap with which a stock Envoy connects.
+    Bootstrap(BootstrapArgs),
+    /// Write what proxies would get, without serving: for reviews and tests.
+    Translate(TranslateArgs),
+    /// Print the version.
+    Version,
+}
+
+/// Where the mesh is read from and what it is called.
+#[derive(Args, Clone, Debug)]
+pub struct MeshArgs {
+    /// File or directory with objects of the mesh (YAML or JSON, watched). Repeatable.
+    #[arg(long = "config-dir", alias = "configDir", value_name = "PATH")]
+    pub config_dir: Vec<PathBuf>,
+    /// File with the MeshConfig.
+    #[arg(long = "mesh-config", alias = "meshConfig", value_name = "FILE")]
+    pub mesh_config: Option<PathBuf>,
+    /// DNS suffix of the cluster.
+    #[arg(long, default_value = "cluster.local")]
+    pub domain: String,
+    /// Name of the cluster that the objects belong to.
+    #[arg(long = "cluster-id", alias = "clusterID", env = "CLUSTER_ID", default_value = "Kubernetes")]
+    pub cluster_id: String,
+}
+
+/// Arguments of `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// The mesh.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+    /// Address of /ready and /debug. Empty: off.
+    #[arg(long = "http-addr", alias = "httpAddr", default_value = ":8080", value_name = "ADDR")]
+    pub http_addr: Listen,
+    /// Address of ADS in clear text. Empty: off.
+    #[arg(long = "grpc-addr", alias = "grpcAddr", default_value = ":15010", value_name = "ADDR")]
+    pub grpc_addr: Listen,
+    /// Address of ADS over TLS. Not served yet: it comes with the certificate authority.
+    #[arg(long = "secure-grpc-addr", alias = "secureGRPCAddr", value_name = "ADDR")]
+    pub secure_grpc_addr: Option<Listen>,
+    /// Address of /metrics and /version. Empty: both move to the HTTP address.
+    #[arg(long = "monitoring-addr", alias = "monitoringAddr", default_value = ":15014", value_name = "ADDR")]
+    pub monitoring_addr: Listen,
+    /// Address of the webhooks. Not served yet: it comes with injection and validation.
+    #[arg(long = "https-addr", alias = "httpsAddr", value_name = "ADDR")]
+    pub https_addr: Option<Listen>,
+    /// How long streams may take to end after SIGTERM.
+    #[arg(long = "shutdown-duration", alias = "shutdownDuration", default_value = "10s", value_parser = duration)]
+    pub shutdown_duration: Duration,
+    /// Quiet time that ends a batch of changes.
+    #[arg(long, env = "PILOT_DEBOUNCE_AFTER", default_value = "100ms", value_parser = duration)]
+    pub debounce_after: Duration,
+    /// Longest time that a change waits in a batch.
+    #[arg(long, env = "PILOT_DEBOUNCE_MAX", default_value = "10s", value_parser = duration)]
+    pub debounce_max: Duration,
+    /// What to log, such as `info` or `pilotfish_xds_server=debug`.
+    #[arg(long = "log", env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+    /// Log as JSON.
+    #[arg(long = "log-as-json", alias = "log_as_json")]
+    pub log_as_json: bool,
+    /// Flags of istiod that have no meaning here; accepted so that its command line works.
+    #[command(flatten)]
+    pub ignored: IgnoredArgs,
+}
+
+/// See [`ServeArgs::ignored`].
+#[derive(Args, Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct IgnoredArgs {
+    #[arg(long = "namespace", short = 'n', hide = true)]
+    pub namespace: Option<String>,
+    #[arg(long = "registries", hide = true)]
+    pub registries: Vec<String>,
+    #[arg(long = "keepaliveInterval", hide = true)]
+    pub keepalive_interval: Option<String>,
+    #[arg(long = "keepaliveTimeout", hide = true)]
+    pub keepalive_timeout: Option<String>,
+    #[arg(long = "keepaliveMaxServerConnectionAge", hide = true)]
+    pub keepalive_max_server_connection_age: Option<String>,
+    #[arg(long = "log_output_level", hide = true)]
+    pub log_output_level: Option<String>,
+    #[arg(long = "log_target", hide = true)]
+    pub log_target: Vec<String>,
+    #[arg(long = "log_stacktrace_level", hide = true)]
+    pub log_stacktrace_level: Option<String>,
+    #[arg(long = "log_caller", hide = true)]
+    pub log_caller: Option<String>,
+    #[arg(long = "networksConfig", hide = true)]
+    pub networks_config: Option<PathBuf>,
+    #[arg(long = "ctrlz_port", hide = true)]
+    pub ctrlz_port: Option<u16>,
+    #[arg(long = "ctrlz_address", hide = true)]
+    pub ctrlz_address: Option<String>,
+    #[arg(long = "profile", hide = true, num_args = 0..=1, default_missing_value = "true")]
+    pub profile: Option<String>,
+}
+
+/// Arguments of `bootstrap`.
+#[derive(Args, Clone, Debug)]
+pub struct BootstrapArgs {
+    /// `host:port` of the control plane's plaintext ADS port.
+    #[arg(long, default_value = "127.0.0.1:15010")]
+    pub xds_addr: String,
+    /// Node id. Any text names a gateway; `sidecar~IP~POD.NAMESPACE~NAMESPACE.svc.DOMAIN` a workload's proxy.
+    #[arg(long, default_value = "gateway")]
+    pub id: String,
+    /// Node cluster; without labels, the value of the label `istio` that Gateways select.
+    #[arg(long, default_value = "ingressgateway")]
+    pub cluster: String,
+    /// Namespace that the proxy belongs to.
+    #[arg(long)]
+    pub namespace: Option<String>,
+    /// Labels of the workload, as `key=value`. Repeatable.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    pub labels: Vec<(String, String)>,
+    /// Further node metadata, as `KEY=VALUE`. Repeatable.
+    #[arg(long = "metadata", value_name = "KEY=VALUE", value_parser = pair)]
+    pub metadata: Vec<(String, String)>,
+    /// Locality of the proxy, `region/zone/sub-zone`.
+    #[arg(long)]
+    pub locality: Option<String>,
+    /// Address of Envoy's admin interface.
+    #[arg(long, default_value = "127.0.0.1:15000")]
+    pub admin_addr: SocketAddr,
+    /// Use the state-of-the-world protocol instead of delta.
+    #[arg(long)]
+    pub sotw: bool,
+    /// File to write; standard output if not given.
+    #[arg(long, short)]
+    pub output: Option<PathBuf>,
+}
+
+/// Arguments of `translate`.
+#[derive(Args, Clone, Debug)]
+pub struct TranslateArgs {
+    /// The mesh.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+    /// YAML list of proxies, each `name` and `node` (id, cluster, locality, metadata) as in a bootstrap.
+    #[arg(long, value_name = "FILE")]
+    pub proxies: PathBuf,
+    /// Folder for one JSON file per proxy: resources by type and name.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// An address to listen on: `host:port`, `:port` for all addresses, or nothing for off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen(pub Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let full = match text {
+            "" => return Ok(Listen(None)),
+            t if t.starts_with(':') => format!("0.0.0.0{t}"),
+            t => t.replace("localhost:", "127.0.0.1:"),
+        };
+        full.parse().map(|a| Listen(Some(a))).map_err(|_| format!("{text:?} is not host:port or :port"))
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    pilotfish_model::time::parse_duration(text).map_err(|e| e.to_string())
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    text.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())).ok_or_else(|| format!("{text:?} is not key=value"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(args: &[&str]) -> ServeArgs {
+        match Cli::try_parse_from([&["pilotfish"], args].concat()).map(|c| c.command) {
+            Ok(Command::Serve(args)) => *args,
+            Ok(_) => panic!("not serve"),
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    #[test]
+    fn istiods_spelling_means_the_same() {
+        let ours = serve(&["serve", "--http-addr", ":1", "--grpc-addr", "127.0.0.1:2", "--monitoring-addr", "", "--config-dir", "a", "--cluster-id", "c"]);
+        let istiods = serve(&[
+            "discovery",
+            "--httpAddr=:1",
+            "--grpcAddr=127.0.0.1:2",
+            "--monitoringAddr=",
+            "--configDir=a",
+            "--clusterID=c",
+            "--keepaliveMaxServerConnectionAge",
+            "30m",
+            "--log_output_level=default:info",
+        ]);
+        let shape = |a: &ServeArgs| (a.http_addr, a.grpc_addr, a.monitoring_addr, a.mesh.config_dir.clone(), a.mesh.cluster_id.clone());
+        assert_eq!(shape(&ours), shape(&istiods));
+        assert_eq!(ours.monitoring_addr, Listen(None));
+        assert_eq!(ours.http_addr.0, "0.0.0.0:1".parse().ok());
+    }
+
+    #[test]
+    fn bad_addresses_and_durations_are_refused() {
+        assert!(Cli::try_parse_from(["pilotfish", "serve", "--http-addr", "nowhere"]).is_err());
+        assert!(Cli::try_parse_from(["pilotfish", "serve", "--debounce-after", "soon"]).is_err());
+    }
+}

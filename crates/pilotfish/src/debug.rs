@@ -1,0 +1,118 @@
+//! Answers of the debug interface, by path. Knows nothing of how they travel.
+
+use std::collections::BTreeMap;
+
+use pilotfish_controller::{State, debug as listings};
+use pilotfish_xds_server::debug::{Debug as AdsDebug, DebugError};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::pipeline::MeshTranslator;
+
+/// An answer.
+#[derive(Debug, PartialEq)]
+pub enum Answer {
+    /// A document.
+    Json(Value),
+    /// Plain text.
+    Text(String),
+    /// The question lacks something.
+    Invalid(String),
+    /// No such thing.
+    NotFound(String),
+}
+
+/// Where answers come from.
+pub struct Debug {
+    ads: AdsDebug<MeshTranslator>,
+    state: watch::Receiver<State>,
+    cluster_id: String,
+}
+
+/// Paths with a line of help, in the order of the alphabet.
+const PATHS: &[(&str, &str)] = &[
+    ("adsz", "Connected proxies and what they watch"),
+    ("configz", "Configuration objects as accepted"),
+    ("connections", "Connected proxies"),
+    ("config_dump", "Everything that a proxy is sent; needs proxyID"),
+    ("diagnosticz", "What is wrong with files and objects"),
+    ("ecdsz", "Extension configurations of a proxy; needs proxyID"),
+    ("edsz", "Endpoints of a proxy; needs proxyID"),
+    ("endpointShardz", "Endpoints of services by registry"),
+    ("endpointz", "Older name of endpointShardz"),
+    ("list", "Names of these pages"),
+    ("ndsz", "DNS name table of a proxy; needs proxyID"),
+    ("push_status", "Problems found in the last push"),
+    ("registryz", "Services"),
+    ("resourcesz", "Kinds of configuration that are read"),
+    ("syncz", "How far each proxy is"),
+];
+
+impl Debug {
+    /// Answers from these sources.
+    pub fn new(ads: AdsDebug<MeshTranslator>, state: watch::Receiver<State>, cluster_id: String) -> Self {
+        Debug { ads, state, cluster_id }
+    }
+
+    /// HTML index of all pages.
+    pub fn index(&self) -> String {
+        let rows = PATHS.iter().map(|(path, help)| format!("<tr><td><a href=\"/debug/{path}\">{path}</a></td><td>{help}</td></tr>\n"));
+        format!("<!doctype html><title>Pilotfish</title><h1>Debug pages</h1><table>\n{}</table>\n", rows.collect::<String>())
+    }
+
+    /// The answer for a path behind `/debug/`.
+    pub fn answer(&self, path: &str, query: &BTreeMap<String, String>) -> Answer {
+        let state = self.state.borrow().clone();
+        let mesh = &state.snapshot.mesh;
+        match path {
+            "list" => Answer::Json(PATHS.iter().map(|(path, _)| json!(path)).collect()),
+            "registryz" => Answer::Json(listings::registryz(mesh, &self.cluster_id)),
+            "endpointShardz" | "endpointz" => Answer::Json(listings::endpoint_shardz(mesh, &self.cluster_id)),
+            "configz" => Answer::Json(listings::configz(&state.snapshot)),
+            "resourcesz" => Answer::Json(listings::resourcesz()),
+            "push_status" => Answer::Json(push_status(&state)),
+            "diagnosticz" => Answer::Json(diagnostics(&state)),
+            _ => self.ads_answer(path, query),
+        }
+    }
+
+    /// Pages about connected proxies.
+    fn ads_answer(&self, path: &str, query: &BTreeMap<String, String>) -> Answer {
+        let get = |key: &str| query.get(key).map(String::as_str).filter(|v| !v.is_empty());
+        let proxy = get("proxyID");
+        let outcome = match path {
+            "syncz" => Ok(self.ads.syncz(get("namespace"))),
+            "connections" => Ok(self.ads.connections()),
+            "adsz" => self.ads.adsz(proxy),
+            "config_dump" => match get("types") {
+                Some(types) => self.ads.resources(proxy, types),
+                None => self.ads.config_dump(proxy, query.contains_key("include_eds")),
+            },
+            "edsz" => self.ads.edsz(proxy),
+            "ndsz" => self.ads.ndsz(proxy),
+            "ecdsz" => self.ads.ecdsz(proxy),
+            _ => return Answer::NotFound("404 page not found\n".into()),
+        };
+        match outcome {
+            Ok(value) => Answer::Json(value),
+            Err(e @ DebugError::NoProxy) => Answer::Invalid(format!("{e}\n")),
+            Err(e) => Answer::NotFound(format!("{e}\n")),
+        }
+    }
+}
+
+/// Findings by kind of object and object, in the shape of the reference: metric -> key -> {proxy, message}.
+fn push_status(state: &State) -> Value {
+    let mut metrics: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+    for d in state.snapshot.diagnostics.iter() {
+        let key = format!("{} {}", d.object, d.field).trim_end().to_owned();
+        metrics.entry("pilot_total_rejected_configs".into()).or_default().insert(key, json!({"message": d.message}));
+    }
+    json!(metrics)
+}
+
+fn diagnostics(state: &State) -> Value {
+    let files = state.problems.iter().map(|p| json!({"message": p.to_string()}));
+    let objects = state.snapshot.diagnostics.iter().map(|d| json!(d));
+    json!({"files": files.collect::<Value>(), "objects": objects.collect::<Value>()})
+}

@@ -1,0 +1,112 @@
+//! `/ready`, `/debug/*`, `/metrics` and `/version`.
+//!
+//! Debug answers come from [`crate::debug`], which knows nothing of HTTP: the same answers travel over ADS later. Until
+//! callers can be authenticated, `/debug` answers loopback only.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::debug::{Answer, Debug};
+
+/// Set once everything has been read and served ports accept.
+#[derive(Clone, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// From now on `/ready` answers 200.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// From now on `/ready` answers 503: no new proxies, please.
+    pub fn clear(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Pages {
+    /// See [`Readiness`].
+    pub ready: Readiness,
+    /// Debug answers.
+    pub debug: Arc<Debug>,
+    /// The metrics page.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+/// Pages of the HTTP port; `with_metrics` where no monitoring port is served.
+pub fn http_pages(pages: Pages, with_metrics: bool) -> Router {
+    let router = Router::new().route("/ready", get(ready)).merge(debug_routes());
+    let router = if with_metrics { router.merge(monitoring_routes()) } else { router };
+    router.with_state(pages)
+}
+
+/// Pages of the monitoring port.
+pub fn monitoring_pages(pages: Pages) -> Router {
+    monitoring_routes().merge(debug_routes()).with_state(pages)
+}
+
+fn monitoring_routes() -> Router<Pages> {
+    Router::new().route("/metrics", get(metrics)).route("/version", get(|| async { format!("{}\n", crate::VERSION) }))
+}
+
+fn debug_routes() -> Router<Pages> {
+    Router::new().route("/debug", get(index)).route("/debug/{*path}", get(debug))
+}
+
+/// Serves pages until the drain.
+pub async fn serve(listener: TcpListener, router: Router, drain: CancellationToken) -> anyhow::Result<()> {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(drain.cancelled_owned()).await?;
+    Ok(())
+}
+
+async fn ready(State(pages): State<Pages>) -> StatusCode {
+    if pages.ready.0.load(Ordering::Acquire) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+async fn metrics(State(pages): State<Pages>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (pages.metrics)()).into_response()
+}
+
+async fn index(State(pages): State<Pages>, ConnectInfo(peer): ConnectInfo<SocketAddr>) -> Response {
+    if !peer.ip().to_canonical().is_loopback() {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], pages.debug.index()).into_response()
+}
+
+async fn debug(
+    State(pages): State<Pages>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(path): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    if !peer.ip().to_canonical().is_loopback() {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    // Dumps of a large mesh take time to render: not on the threads that serve streams.
+    let (handle, pretty) = (pages.debug.clone(), query.contains_key("pretty"));
+    let answer = tokio::task::spawn_blocking(move || handle.answer(&path, &query)).await;
+    match answer {
+        Ok(Answer::Json(value)) => {
+            let text = if pretty { format!("{value:#}") } else { value.to_string() };
+            ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+        }
+        Ok(Answer::Text(text)) => text.into_response(),
+        Ok(Answer::Invalid(text)) => (StatusCode::BAD_REQUEST, text).into_response(),
+        Ok(Answer::NotFound(text)) => (StatusCode::NOT_FOUND, text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,48 @@
+//! The mesh configuration file, re-read when it changes. A broken one keeps the last good settings.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pilotfish_model::MeshConfig;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+/// How often the file is looked at. Settings of a whole mesh change rarely; a look is one small read.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Sends new settings until the drain.
+pub async fn watch(path: PathBuf, settings: mpsc::Sender<Arc<MeshConfig>>, drain: CancellationToken) -> anyhow::Result<()> {
+    let mut seen = std::fs::read(&path).ok();
+    let mut ticks = tokio::time::interval(POLL);
+    loop {
+        tokio::select! {
+            () = drain.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        let now = tokio::fs::read(&path).await.ok();
+        if now == seen {
+            continue;
+        }
+        // An editor may be half way through: what stays the same for one more look is meant.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if tokio::fs::read(&path).await.ok() != now {
+            continue;
+        }
+        seen = now;
+        match load(&path) {
+            Ok(config) => {
+                info!(path = %path.display(), "new mesh configuration");
+                if settings.send(Arc::new(config)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Err(e) => error!("{e:#}; the last good settings stay"),
+        }
+    }
+}
+
+fn load(path: &Path) -> anyhow::Result<MeshConfig> {
+    crate::offline::mesh_config(Some(path))
+}

@@ -1,0 +1,145 @@
+//! Metrics of the whole process, as one Prometheus page.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pilotfish_controller::State;
+use pilotfish_model::{ChangeSet, Kind, Mesh};
+use pilotfish_xds_server::metrics::{Metrics, prometheus_text};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::sync::watch;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TypeLabel {
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VersionLabel {
+    version: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabel {
+    component: &'static str,
+    tag: &'static str,
+}
+
+/// All metrics.
+#[derive(Clone)]
+pub struct Registry {
+    registry: Arc<prometheus_client::registry::Registry>,
+    push: PushMetrics,
+    suppressed: Gauge,
+    diagnostics: Gauge,
+    uptime: Gauge,
+    started: Instant,
+    state: watch::Receiver<State>,
+}
+
+/// What happens between an event and the start of its push.
+#[derive(Clone)]
+pub struct PushMetrics {
+    inbound: Family<TypeLabel, Counter>,
+    triggers: Family<TypeLabel, Counter>,
+    debounce: Histogram,
+    services: Gauge,
+    virtual_services: Gauge,
+}
+
+impl Registry {
+    /// Registers everything once.
+    pub fn new(server: &Metrics, state: watch::Receiver<State>) -> Self {
+        let push = PushMetrics {
+            inbound: Family::default(),
+            triggers: Family::default(),
+            debounce: Histogram::new([0.01, 0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0]),
+            services: Gauge::default(),
+            virtual_services: Gauge::default(),
+        };
+        let (suppressed, diagnostics, uptime) = (Gauge::default(), Gauge::default(), Gauge::default());
+        let mut r = prometheus_client::registry::Registry::default();
+        server.register(&mut r);
+        r.register("pilot_inbound_updates", "Updates that came in, by type", push.inbound.clone());
+        r.register("pilot_push_triggers", "Pushes, by what caused them", push.triggers.clone());
+        r.register("pilot_debounce_time", "Seconds from the first change of a batch to its push", push.debounce.clone());
+        r.register("pilot_services", "Services", push.services.clone());
+        r.register("pilot_virt_services", "VirtualServices", push.virtual_services.clone());
+        r.register("pilotfish_suppressed_events", "Events that changed nothing that matters", suppressed.clone());
+        r.register("pilotfish_diagnostics", "Findings about users' objects", diagnostics.clone());
+        r.register("istiod_uptime_seconds", "Seconds since the start", uptime.clone());
+        let info = Family::<VersionLabel, Gauge>::default();
+        info.get_or_create(&VersionLabel { version: crate::VERSION }).set(1);
+        r.register("pilot_info", "Version of this build", info);
+        let build = Family::<BuildLabel, Gauge>::default();
+        build.get_or_create(&BuildLabel { component: "pilot", tag: crate::VERSION }).set(1);
+        r.register("istio_build", "Version of this build", build);
+        Registry { registry: Arc::new(r), push, suppressed, diagnostics, uptime, started: Instant::now(), state }
+    }
+
+    /// What the pipeline counts.
+    pub fn push(&self) -> PushMetrics {
+        self.push.clone()
+    }
+
+    /// The page. Sizes and ages are taken now.
+    pub fn text(&self) -> String {
+        let (suppressed, diagnostics) = {
+            let state = self.state.borrow();
+            (state.snapshot.stats.suppressed, state.snapshot.diagnostics.len() + state.problems.len())
+        };
+        self.suppressed.set(i64::try_from(suppressed).unwrap_or(i64::MAX));
+        self.diagnostics.set(i64::try_from(diagnostics).unwrap_or(i64::MAX));
+        self.uptime.set(i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX));
+        // Formatting into a String fails only if a metric's own encoder does; an empty page shows it.
+        prometheus_text(&self.registry).unwrap_or_default()
+    }
+}
+
+impl PushMetrics {
+    /// An update came in from the controller.
+    pub fn update(&self, changes: &ChangeSet) {
+        let count = |name| self.inbound.get_or_create(&TypeLabel { r#type: name }).inc();
+        if !changes.endpoints.is_empty() {
+            count("eds");
+        }
+        if changes.objects.iter().any(|o| o.kind == Kind::Service) {
+            count("svc");
+        }
+        if changes.everything || changes.objects.iter().any(|o| !is_registry(o.kind)) {
+            count("config");
+        }
+    }
+
+    /// A push begins whose oldest change waited that long.
+    pub fn push(&self, changes: &ChangeSet, waited: Duration) {
+        self.debounce.observe(waited.as_secs_f64());
+        let count = |name| self.triggers.get_or_create(&TypeLabel { r#type: name }).inc();
+        if changes.everything {
+            count("global");
+        }
+        if !changes.endpoints.is_empty() {
+            count("endpoint");
+        }
+        if changes.objects.iter().any(|o| o.kind == Kind::Service) {
+            count("service");
+        }
+        if changes.objects.iter().any(|o| !is_registry(o.kind)) {
+            count("config");
+        }
+    }
+
+    /// A mesh is served from now on.
+    pub fn mesh(&self, mesh: &Mesh) {
+        self.services.set(i64::try_from(mesh.services.len()).unwrap_or(i64::MAX));
+        self.virtual_services.set(i64::try_from(mesh.virtual_services.len()).unwrap_or(i64::MAX));
+    }
+}
+
+fn is_registry(kind: Kind) -> bool {
+    matches!(kind, Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::Node | Kind::Namespace)
+}

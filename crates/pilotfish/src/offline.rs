@@ -1,0 +1,114 @@
+//! `pilotfish translate`: what proxies would get, without serving.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use pilotfish_controller::run::{Controller, Options};
+use pilotfish_controller::{Settings, load_mesh_config};
+use pilotfish_envoy::{Snapshot, TypeUrl, json};
+use pilotfish_model::proxy::{Metadata, Node};
+use pilotfish_model::{Locality, MeshConfig, Proxy};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::cli::{MeshArgs, TranslateArgs};
+
+/// Reads the mesh configuration; the defaults where no file is named.
+pub fn mesh_config(path: Option<&Path>) -> anyhow::Result<MeshConfig> {
+    let Some(path) = path else { return Ok(MeshConfig::default()) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    load_mesh_config(&text).with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// Controller options for the mesh that the command line names.
+pub fn controller_options(args: &MeshArgs) -> anyhow::Result<Options> {
+    let settings = Settings {
+        domain: args.domain.as_str().into(),
+        cluster_id: args.cluster_id.as_str().into(),
+        mesh_config: Arc::new(mesh_config(args.mesh_config.as_deref())?),
+    };
+    Ok(Options::new(args.config_dir.clone(), settings))
+}
+
+#[derive(Deserialize)]
+struct ProxyEntry {
+    name: String,
+    node: NodeEntry,
+}
+
+#[derive(Deserialize)]
+struct NodeEntry {
+    id: String,
+    #[serde(default)]
+    cluster: String,
+    #[serde(default)]
+    locality: BTreeMap<String, String>,
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(default)]
+    extensions: Vec<Extension>,
+}
+
+#[derive(Deserialize)]
+struct Extension {
+    name: String,
+}
+
+impl From<NodeEntry> for Node {
+    fn from(entry: NodeEntry) -> Node {
+        let part = |name: &str| entry.locality.get(name).map(|v| v.as_str().into()).unwrap_or_default();
+        Node {
+            locality: Locality { region: part("region"), zone: part("zone"), sub_zone: part("sub_zone") },
+            id: entry.id,
+            cluster: entry.cluster,
+            metadata: entry.metadata,
+            extensions: entry.extensions.iter().map(|e| e.name.as_str().into()).collect(),
+            ..Node::default()
+        }
+    }
+}
+
+/// Writes one file per proxy.
+pub fn main(args: &TranslateArgs) -> anyhow::Result<()> {
+    let (_controller, handle) = Controller::start(controller_options(&args.mesh)?)?;
+    let mesh = handle.initial;
+    let text = std::fs::read_to_string(&args.proxies).with_context(|| format!("cannot read {}", args.proxies.display()))?;
+    let proxies: Vec<ProxyEntry> = yaml_serde::from_str(&text).with_context(|| format!("cannot use {}", args.proxies.display()))?;
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    for entry in proxies {
+        let proxy = Proxy::parse(entry.node.into(), &mesh.config.root_namespace, &mesh.domain)
+            .with_context(|| format!("proxy {}", entry.name))?;
+        let class = pilotfish_translator::classify(&mesh, &proxy);
+        let dump = dump(&pilotfish_translator::translate(&mesh, &class));
+        let path = args.out.join(format!("{}.json", entry.name));
+        std::fs::write(&path, format!("{dump:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let state = handle.state.borrow();
+    state.problems.iter().for_each(|p| eprintln!("{p}"));
+    state.snapshot.diagnostics.iter().for_each(|d| eprintln!("{d}"));
+    Ok(())
+}
+
+/// Resources as proto JSON, by type and name.
+fn dump(snapshot: &Snapshot) -> Value {
+    let mut types = Map::new();
+    for type_url in [TypeUrl::Cluster, TypeUrl::Endpoint, TypeUrl::Listener, TypeUrl::Route, TypeUrl::ExtensionConfig, TypeUrl::NameTable] {
+        let set = snapshot.get(type_url);
+        if set.is_empty() && matches!(type_url, TypeUrl::NameTable) {
+            continue;
+        }
+        let resources = set.iter().map(|r| {
+            let name = if r.name().is_empty() { "nametable" } else { r.name() };
+            let mut value = json::to_json(&r.to_any());
+            // The type is said by the key it stands under.
+            if let Some(fields) = value.as_object_mut() {
+                fields.remove("@type");
+            }
+            (name.to_owned(), value)
+        });
+        types.insert(type_url.short().to_uppercase(), resources.collect());
+    }
+    Value::Object(types)
+}

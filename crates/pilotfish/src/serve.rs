@@ -1,0 +1,119 @@
+//! `pilotfish serve`: starts everything under one supervisor and ends it in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use pilotfish_controller::run::{Controller, Handle};
+use pilotfish_xds_server::{Config, Server};
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Listen, ServeArgs};
+use crate::debug::Debug;
+use crate::http::{self, Pages, Readiness};
+use crate::metrics::Registry;
+use crate::pipeline::{self, MeshTranslator};
+use crate::supervise::Supervisor;
+use crate::{mesh_config, offline};
+
+/// Runs until SIGTERM or SIGINT, or until something fails.
+pub fn main(args: ServeArgs) -> anyhow::Result<()> {
+    start_logging(&args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let outcome = runtime.block_on(serve(args));
+    // Whatever still runs on blocking threads is not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn start_logging(args: &ServeArgs) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log {:?} is not a filter", args.log))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let installed = if args.log_as_json { builder.json().try_init() } else { builder.try_init() };
+    installed.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))
+}
+
+async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    for (flag, given) in [("--secure-grpc-addr", &args.secure_grpc_addr), ("--https-addr", &args.https_addr)] {
+        if given.is_some_and(|l| l.0.is_some()) {
+            warn!(flag, "is accepted but not served yet: there is no certificate authority and no webhook");
+        }
+    }
+    // Ports first: a second process on this machine should fail before it reads anything.
+    let http_listener = listen("--http-addr", args.http_addr).await?;
+    let grpc_listener = listen("--grpc-addr", args.grpc_addr).await?;
+    let monitoring_listener = listen("--monitoring-addr", args.monitoring_addr).await?;
+
+    let options = offline::controller_options(&args.mesh)?;
+    let (controller, handle) = tokio::task::spawn_blocking(move || Controller::start(options)).await??;
+    let Handle { initial, updates, state, mesh_config: settings } = handle;
+
+    let server = Server::new(MeshTranslator, Config { drain_timeout: args.shutdown_duration, ..Config::default() });
+    let registry = Registry::new(server.metrics(), state.clone());
+    let ready = Readiness::default();
+    let debug = Debug::new(server.debug(), state, args.mesh.cluster_id.clone());
+    let metrics = registry.clone();
+    let pages = Pages { ready: ready.clone(), debug: Arc::new(debug), metrics: Arc::new(move || metrics.text()) };
+
+    let mut supervisor = Supervisor::default();
+    let drain = supervisor.drain_token();
+    let watching = drain.clone();
+    supervisor.spawn("controller", async move {
+        tokio::select! {
+            outcome = controller.run() => outcome.context("the controller failed"),
+            () = watching.cancelled() => Ok(()),
+        }
+    });
+    if let Some(path) = args.mesh.mesh_config.clone() {
+        supervisor.spawn("mesh configuration", mesh_config::watch(path, settings, drain.clone()));
+    }
+    let times = pilotfish_push::Config { quiet: args.debounce_after, ceiling: args.debounce_max };
+    let (window, batches) = pilotfish_push::channel(times);
+    supervisor.spawn("intake", pipeline::intake(updates, window, registry.push(), drain.clone()));
+    let pushes = pipeline::push(server.clone(), initial, batches, registry.push(), move || ready.set(), drain.clone());
+    supervisor.spawn("push", pushes);
+    if let Some(listener) = grpc_listener {
+        let (server, drain) = (server.clone(), drain.clone());
+        supervisor.spawn("ads", async move { server.serve(listener, drain).await.context("ADS failed") });
+    }
+    let with_metrics = monitoring_listener.is_none();
+    if let Some(listener) = http_listener {
+        supervisor.spawn("http", http::serve(listener, http::http_pages(pages.clone(), with_metrics), drain.clone()));
+    }
+    if let Some(listener) = monitoring_listener {
+        supervisor.spawn("monitoring", http::serve(listener, http::monitoring_pages(pages.clone()), drain.clone()));
+    }
+    let (not_ready, stopping) = (pages.ready.clone(), drain.clone());
+    supervisor.spawn("signals", async move {
+        let name = signal().await?;
+        info!(signal = name, "draining");
+        not_ready.clear();
+        stopping.cancel();
+        Ok(())
+    });
+    supervisor.run(args.shutdown_duration + std::time::Duration::from_secs(1)).await
+}
+
+async fn listen(flag: &str, addr: Listen) -> anyhow::Result<Option<TcpListener>> {
+    let Some(addr) = addr.0 else { return Ok(None) };
+    let listener = bind(addr).await.with_context(|| format!("cannot listen on {flag} {addr}"))?;
+    info!(flag, %addr, "listening");
+    Ok(Some(listener))
+}
+
+async fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(addr).await
+}
+
+/// Waits for the first of the signals that end the process.
+async fn signal() -> anyhow::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    tokio::select! {
+        _ = term.recv() => Ok("SIGTERM"),
+        _ = int.recv() => Ok("SIGINT"),
+    }
+}
