@@ -175,8 +175,13 @@ pub fn namespace_mtls_mode(mesh: &Mesh, namespace: &str) -> MtlsMode {
 
 /// What a workload accepts on a port, or on ports that nothing is said about (`None`).
 pub fn workload_mtls_mode(mesh: &Mesh, class: &ClassFacts, port: Option<u16>) -> MtlsMode {
-    let wide = namespace_mtls_mode(mesh, &class.namespace);
-    let Some(policy) = workload_policy(mesh, class) else { return wide };
+    mtls_mode(mesh, &class.namespace, &class.labels, port)
+}
+
+/// The same for a workload that is known by its labels.
+pub fn mtls_mode(mesh: &Mesh, namespace: &str, labels: &Labels, port: Option<u16>) -> MtlsMode {
+    let wide = namespace_mtls_mode(mesh, namespace);
+    let Some(policy) = workload_policy(mesh, namespace, labels) else { return wide };
     let own = policy.mode.unwrap_or(wide);
     match port.and_then(|p| policy.ports.get(&p)) {
         Some(mode) => mode.unwrap_or(own),
@@ -186,12 +191,12 @@ pub fn workload_mtls_mode(mesh: &Mesh, class: &ClassFacts, port: Option<u16>) ->
 
 /// Ports that the workload's PeerAuthentication speaks of.
 pub fn workload_mtls_ports(mesh: &Mesh, class: &ClassFacts) -> Vec<u16> {
-    workload_policy(mesh, class).map(|p| p.ports.keys().copied().collect()).unwrap_or_default()
+    workload_policy(mesh, &class.namespace, &class.labels).map(|p| p.ports.keys().copied().collect()).unwrap_or_default()
 }
 
-fn workload_policy<'a>(mesh: &'a Mesh, class: &'a ClassFacts) -> Option<&'a Arc<PeerAuthentication>> {
-    let selecting = Mesh::in_namespace(&mesh.peer_authentications, &class.namespace)
-        .filter(|p| !p.selector.is_empty() && selects(&p.selector, &class.labels));
+fn workload_policy<'a>(mesh: &'a Mesh, namespace: &'a str, labels: &Labels) -> Option<&'a Arc<PeerAuthentication>> {
+    let selecting =
+        Mesh::in_namespace(&mesh.peer_authentications, namespace).filter(|p| !p.selector.is_empty() && selects(&p.selector, labels));
     selecting.min_by(|a, b| a.meta.age_order().cmp(&b.meta.age_order()))
 }
 

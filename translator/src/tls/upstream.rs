@@ -90,6 +90,13 @@ impl UpstreamTls {
     }
 }
 
+impl UpstreamTls {
+    /// With the mesh's certificates, by the mesh's ALPN.
+    pub fn is_mesh(&self) -> bool {
+        matches!(self.kind, Kind::Mesh { .. })
+    }
+}
+
 /// A cluster's TLS.
 pub fn upstream(input: &UpstreamTls) -> TransportSocket {
     let mut common = CommonTlsContext {

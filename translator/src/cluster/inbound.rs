@@ -1,0 +1,146 @@
+//! Clusters from a sidecar to the workload beside it, one per port that it serves.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use pilotfish_model::Service;
+use pilotfish_model::destination_rule::ConnectionPool;
+use pilotfish_model::mesh_config::InboundMode;
+use pilotfish_model::name::Str;
+use pilotfish_model::proxy::Interception;
+use pilotfish_model::service::{Protocol, ServicePort};
+use pilotfish_model::sidecar::{IngressListener, Sidecar};
+
+use super::input::{Balanced, ClusterInput, ClusterLabels, Discovery, StaticEndpoint};
+use super::outbound::{preserve_case, rule_path, service_label, stat_name};
+use super::protocol::{HttpVersion, UpstreamHttp};
+use super::special::{base, inbound_source};
+use crate::context::Context;
+use crate::naming;
+
+/// A port of the workload and the service that it first serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboundTarget {
+    /// The service.
+    pub service: std::sync::Arc<Service>,
+    /// The service's port.
+    pub port: ServicePort,
+    /// Where the workload listens.
+    pub target_port: u16,
+    /// Further services with the same port number on the same target, the first one included.
+    pub services: Vec<std::sync::Arc<Service>>,
+}
+
+/// The workload's ports in the order of numbers. Of services that share one, the oldest decides.
+pub fn inbound_targets(context: &Context<'_>) -> Vec<InboundTarget> {
+    let mut targets: Vec<InboundTarget> = Vec::new();
+    for target in &context.class.targets {
+        let Some(service) = context.mesh.services.get(&target.service) else { continue };
+        let Some(port) = service.port(target.port).filter(|p| p.protocol != Protocol::Udp) else { continue };
+        match targets.iter_mut().find(|t| t.target_port == target.target_port) {
+            None => targets.push(InboundTarget {
+                service: service.clone(),
+                port: port.clone(),
+                target_port: target.target_port,
+                services: vec![service.clone()],
+            }),
+            Some(first) if first.port.port == port.port => first.services.push(service.clone()),
+            Some(_) => {}
+        }
+    }
+    targets.sort_by_key(|t| t.target_port);
+    targets
+}
+
+pub(super) fn inbound(context: &Context<'_>, add: &mut impl FnMut(ClusterInput)) {
+    if !context.class.is_sidecar() {
+        return;
+    }
+    match &context.scope.sidecar {
+        Some(sidecar) if !sidecar.ingress.is_empty() => of_sidecar(context, sidecar, add),
+        // Without capture nothing arrives but what a Sidecar opens a port for.
+        _ if context.class.interception == Interception::None => {}
+        _ => of_services(context, add),
+    }
+}
+
+fn of_services(context: &Context<'_>, add: &mut impl FnMut(ClusterInput)) {
+    let local = context.config().inbound_traffic_policy.mode == InboundMode::Localhost;
+    for target in inbound_targets(context) {
+        let to = if local { Some(StaticEndpoint::Ip(context.class.localhost_ip().into(), target.target_port)) } else { None };
+        add(input(context, target.target_port, target.port.protocol, Some(&target), to, None));
+    }
+}
+
+fn of_sidecar(context: &Context<'_>, sidecar: &Sidecar, add: &mut impl FnMut(ClusterInput)) {
+    let targets = inbound_targets(context);
+    let mut seen = BTreeSet::new();
+    for ingress in &sidecar.ingress {
+        if !seen.insert(ingress.port.number) {
+            continue;
+        }
+        let target = targets.iter().find(|t| t.target_port == ingress.port.number);
+        let to = endpoint(context, ingress);
+        let pool = ingress.connection_pool.as_ref().or(sidecar.inbound_connection_pool.as_ref());
+        add(input(context, ingress.port.number, ingress.port.protocol, target, to, pool));
+    }
+}
+
+/// Where an ingress listener sends to; `None`: where the client wanted to go.
+fn endpoint(context: &Context<'_>, ingress: &IngressListener) -> Option<StaticEndpoint> {
+    let text = &*ingress.default_endpoint;
+    if let Some(path) = text.strip_prefix("unix://") {
+        return Some(StaticEndpoint::Pipe(path.into()));
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let own = |wanted: fn(&IpAddr) -> bool| {
+        let ips = &context.class.own_ips;
+        ips.iter().find(|ip| wanted(ip)).or(ips.first()).map(|ip| ip.to_string())
+    };
+    let ip = match host {
+        "0.0.0.0" => own(IpAddr::is_ipv4)?,
+        "::" => own(IpAddr::is_ipv6)?,
+        "127.0.0.1" | "::1" => context.class.localhost_ip().to_owned(),
+        other => other.to_owned(),
+    };
+    Some(StaticEndpoint::Ip(ip.into(), port.parse().ok()?))
+}
+
+fn input(
+    context: &Context<'_>,
+    port: u16,
+    protocol: Protocol,
+    target: Option<&InboundTarget>,
+    to: Option<StaticEndpoint>,
+    pool: Option<&ConnectionPool>,
+) -> ClusterInput {
+    let name: Str = naming::inbound_cluster(port).into();
+    let rule = target.and_then(|t| context.scope.inbound_rule(context.mesh, context.class, &t.service));
+    // Rules for the service hold for its servers as well, as far as connections go; port settings do too.
+    let own = |t: &InboundTarget| rule.as_ref().and_then(|r| r.policy_for(None, t.port.port).connection_pool);
+    let wide = context.scope.sidecar.as_ref().and_then(|s| s.inbound_connection_pool.clone());
+    let pool = pool.cloned().or(wide).or_else(|| target.and_then(own));
+    let local = matches!(&to, Some(StaticEndpoint::Ip(ip, _)) if &**ip == "127.0.0.1" || &**ip == "::1");
+    let version = HttpVersion::of(protocol, None, pilotfish_model::destination_rule::H2Upgrade::DoNotUpgrade, true);
+    let pattern = &context.config().inbound_cluster_stat_name;
+    let stat = target.filter(|_| !pattern.is_empty()).map(|t| stat_name(pattern, &t.service, &t.port, "", Some(port)));
+    ClusterInput {
+        stat_name: stat.unwrap_or_else(|| name.clone()),
+        no_cleanup: to.is_none(),
+        bind: if local { Vec::new() } else { inbound_source(context) },
+        http: UpstreamHttp {
+            version,
+            preserve_case: preserve_case(context) && !protocol.is_tcp() && version != HttpVersion::Http2,
+            ..UpstreamHttp::default()
+        },
+        pool,
+        labels: ClusterLabels {
+            config: rule.as_deref().map(rule_path),
+            services: target.map(|t| t.services.iter().map(|s| service_label(s)).collect()).unwrap_or_default(),
+            ..ClusterLabels::default()
+        },
+        balanced: Some(Balanced { inbound: true, ..Balanced::default() }),
+        ..base(context, &name, to.map_or(Discovery::OriginalDst, |e| Discovery::Static(Some(e))))
+    }
+}

@@ -1,0 +1,307 @@
+//! [`ClusterInput`]: everything that one cluster depends on, and the cluster made of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pilotfish_envoy::any;
+use pilotfish_envoy::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
+};
+use pilotfish_envoy::pb::envoy::config::cluster::v3::{Cluster, Filter};
+use pilotfish_envoy::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use pilotfish_envoy::pb::envoy::config::core::v3::{
+    AggregatedConfigSource, ApiVersion, BindConfig, ConfigSource, ExtraSourceAddress, SocketAddress, TypedExtensionConfig,
+    socket_address::PortSpecifier,
+};
+use pilotfish_envoy::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use pilotfish_envoy::pb::envoy::extensions::clusters::dynamic_forward_proxy::v3 as dynamic;
+use pilotfish_envoy::pb::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
+use pilotfish_envoy::pb::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
+use pilotfish_envoy::pb::udpa::r#type::v1::TypedStruct;
+use pilotfish_model::destination_rule::{ConnectionPool, LoadBalancer, OutlierDetection, RetryBudget, TcpKeepalive};
+use pilotfish_model::name::Str;
+
+use super::protocol::UpstreamHttp;
+use super::security::Security;
+use super::{duration, lb, pool, protocol, security};
+use crate::endpoint::{AssignmentInput, assignment};
+use crate::{extensions, metadata};
+
+/// Clusters of [`Discovery::OriginalDst`] forget idle addresses after this time: practically never.
+const NO_CLEANUP: prost_types::Duration = prost_types::Duration { seconds: 9_223_372_035, nanos: 0 };
+/// Spreads re-resolutions of one name over time.
+const DNS_JITTER: Duration = Duration::from_millis(100);
+/// c-ares opens a new socket after so many queries, so that answers keep coming after a resolver moved.
+const DNS_QUERIES_PER_SOCKET: u32 = 100;
+const DNS_RESOLVER: &str = "envoy.network.dns_resolver.cares";
+const DYNAMIC_CLUSTER: &str = "envoy.clusters.dynamic_forward_proxy";
+/// Cache of names that [`Discovery::DynamicDns`] and its HTTP filter share.
+pub const DYNAMIC_DNS_CACHE: &str = "allow_any_dfp_dns_cache";
+
+/// Everything that a cluster depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClusterInput {
+    /// Its name.
+    pub name: Str,
+    /// Its name in statistics, without terminator.
+    pub stat_name: Str,
+    /// Where its endpoints come from.
+    pub discovery: Discovery,
+    /// Mesh-wide limits and settings beneath the policy.
+    pub connect_timeout: Duration,
+    /// Mesh-wide TCP keepalive.
+    pub keepalive: Option<TcpKeepalive>,
+    /// Connection pool of the policy.
+    pub pool: Option<ConnectionPool>,
+    /// Only limits, no policies: the cluster takes nothing or everything.
+    pub balanced: Option<Balanced>,
+    /// No circuit breakers and no connection settings but the time-out.
+    pub inert: bool,
+    /// HTTP towards the server.
+    pub http: UpstreamHttp,
+    /// TLS.
+    pub security: Security,
+    /// What telemetry shows.
+    pub labels: ClusterLabels,
+    /// Source addresses of connections, the main one first.
+    pub bind: Vec<Str>,
+    /// Keep addresses of [`Discovery::OriginalDst`] for ever.
+    pub no_cleanup: bool,
+    /// Learn what the peer is (Istio flavour).
+    pub peer_exchange: bool,
+}
+
+/// Where endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Discovery {
+    /// From this server.
+    Eds,
+    /// From DNS; `one`: one answer at a time.
+    Dns {
+        /// Names.
+        endpoints: Box<AssignmentInput>,
+        /// Address families.
+        family: DnsFamily,
+        /// Where answers give no time to live.
+        refresh: Duration,
+        /// Use one answer at a time.
+        one: bool,
+    },
+    /// What the client asked for.
+    OriginalDst,
+    /// One fixed endpoint, or none.
+    Static(Option<StaticEndpoint>),
+    /// What the request names.
+    DynamicDns(DnsFamily),
+}
+
+/// A fixed endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StaticEndpoint {
+    /// By address and port.
+    Ip(Str, u16),
+    /// By path.
+    Pipe(Str),
+}
+
+/// Which addresses a name is resolved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum DnsFamily {
+    V4,
+    V6,
+}
+
+/// Policies of clusters that choose among endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Balanced {
+    /// Load balancing.
+    pub balancer: Option<LoadBalancer>,
+    /// Localities have weights that the balancer must honour.
+    pub locality_weighted: bool,
+    /// Outlier detection.
+    pub outlier: Option<OutlierDetection>,
+    /// Retry budget.
+    pub retry_budget: Option<RetryBudget>,
+    /// Endpoints that drain still take the sessions they have.
+    pub persistent_session: bool,
+    /// An inbound cluster: nothing to choose from, and no panic to switch off.
+    pub inbound: bool,
+}
+
+/// What telemetry shows of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct ClusterLabels {
+    /// API path of the rule.
+    pub config: Option<Str>,
+    /// Subset.
+    pub subset: Option<Str>,
+    /// Services: host, name, namespace.
+    pub services: Vec<(Str, Str, Str)>,
+    /// Outside of the mesh.
+    pub external: bool,
+    /// Keep the ALPN as the user's TLS says.
+    pub user_tls: bool,
+}
+
+/// Makes the cluster.
+pub fn build(input: &ClusterInput) -> Cluster {
+    let mut cluster = Cluster {
+        name: input.name.to_string(),
+        alt_stat_name: format!("{};", input.stat_name),
+        connect_timeout: Some(duration(pool::connect_timeout(input))),
+        metadata: labels(&input.labels),
+        upstream_bind_config: bind(&input.bind),
+        cleanup_interval: input.no_cleanup.then_some(NO_CLEANUP),
+        ..Default::default()
+    };
+    discover(input, &mut cluster);
+    if input.inert {
+        return cluster;
+    }
+    cluster.circuit_breakers = Some(pool::circuit_breakers(input));
+    cluster.upstream_connection_options = pool::connection_options(input);
+    cluster.typed_extension_protocol_options = protocol::options(&input.http, input.pool.as_ref());
+    if let Some(balanced) = &input.balanced {
+        lb::apply(balanced, &mut cluster);
+    }
+    security::apply(&input.security, &mut cluster);
+    if input.peer_exchange {
+        cluster.filters.push(peer_exchange());
+    }
+    cluster
+}
+
+fn discover(input: &ClusterInput, cluster: &mut Cluster) {
+    let kind = match &input.discovery {
+        Discovery::Eds => {
+            cluster.eds_cluster_config =
+                Some(EdsClusterConfig { service_name: input.name.to_string(), eds_config: Some(from_this_server()) });
+            DiscoveryType::Eds
+        }
+        Discovery::Dns { endpoints, family, refresh, one } => {
+            cluster.load_assignment = Some(assignment(endpoints));
+            resolve(cluster, *family, *refresh);
+            if *one { DiscoveryType::LogicalDns } else { DiscoveryType::StrictDns }
+        }
+        Discovery::OriginalDst => {
+            cluster.lb_policy = LbPolicy::ClusterProvided.into();
+            DiscoveryType::OriginalDst
+        }
+        Discovery::Static(endpoint) => {
+            cluster.load_assignment = endpoint.as_ref().map(|e| fixed(&input.name, e));
+            DiscoveryType::Static
+        }
+        Discovery::DynamicDns(family) => {
+            cluster.lb_policy = LbPolicy::ClusterProvided.into();
+            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(by_request(*family)));
+            return;
+        }
+    };
+    cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind.into()));
+}
+
+fn from_this_server() -> ConfigSource {
+    ConfigSource {
+        resource_api_version: ApiVersion::V3.into(),
+        // Wait for endpoints without limit: a cluster without them would answer errors.
+        initial_fetch_timeout: Some(prost_types::Duration::default()),
+        config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource::default())),
+        ..Default::default()
+    }
+}
+
+impl DnsFamily {
+    fn proto(self) -> i32 {
+        match self {
+            DnsFamily::V4 => DnsLookupFamily::V4Only.into(),
+            DnsFamily::V6 => DnsLookupFamily::V6Only.into(),
+        }
+    }
+}
+
+// The successor of these fields (a cluster extension for DNS) is newer than the oldest proxies that must read them.
+#[allow(deprecated)]
+fn resolve(cluster: &mut Cluster, family: DnsFamily, refresh: Duration) {
+    cluster.dns_lookup_family = family.proto();
+    cluster.dns_refresh_rate = Some(duration(refresh));
+    cluster.dns_jitter = Some(duration(DNS_JITTER));
+    cluster.respect_dns_ttl = true;
+    cluster.typed_dns_resolver_config = Some(TypedExtensionConfig {
+        name: DNS_RESOLVER.to_owned(),
+        typed_config: Some(any(&CaresDnsResolverConfig { udp_max_queries: Some(DNS_QUERIES_PER_SOCKET), ..Default::default() })),
+    });
+}
+
+fn by_request(family: DnsFamily) -> CustomClusterType {
+    let cache = DnsCacheConfig {
+        name: DYNAMIC_DNS_CACHE.to_owned(),
+        dns_lookup_family: family.proto(),
+        max_hosts: Some(1024),
+        ..Default::default()
+    };
+    let config = dynamic::ClusterConfig {
+        allow_insecure_cluster_options: true,
+        cluster_implementation_specifier: Some(dynamic::cluster_config::ClusterImplementationSpecifier::DnsCacheConfig(cache)),
+        ..Default::default()
+    };
+    CustomClusterType { name: DYNAMIC_CLUSTER.to_owned(), typed_config: Some(any(&config)) }
+}
+
+fn fixed(name: &str, endpoint: &StaticEndpoint) -> ClusterLoadAssignment {
+    use crate::endpoint::address;
+    let address = match endpoint {
+        StaticEndpoint::Ip(ip, port) => address::socket(ip, *port),
+        StaticEndpoint::Pipe(path) => address::pipe(path),
+    };
+    address::single(name, address)
+}
+
+fn bind(sources: &[Str]) -> Option<BindConfig> {
+    let address =
+        |ip: &Str| Some(SocketAddress { address: ip.to_string(), port_specifier: Some(PortSpecifier::PortValue(0)), ..Default::default() });
+    let (first, rest) = sources.split_first()?;
+    Some(BindConfig {
+        source_address: address(first),
+        extra_source_addresses: rest.iter().map(|ip| ExtraSourceAddress { address: address(ip), ..Default::default() }).collect(),
+        ..Default::default()
+    })
+}
+
+fn labels(labels: &ClusterLabels) -> Option<pilotfish_envoy::pb::envoy::config::core::v3::Metadata> {
+    use metadata::{boolean, list, object_value, text};
+    let mut fields = BTreeMap::new();
+    let mut put = |key: &str, value| fields.insert(key.to_owned(), value);
+    if let Some(config) = &labels.config {
+        put("config", text(&**config));
+    }
+    if let Some(subset) = &labels.subset {
+        put("subset", text(&**subset));
+    }
+    if !labels.services.is_empty() {
+        let service = |(host, name, namespace): &(Str, Str, Str)| {
+            object_value([("host", text(&**host)), ("name", text(&**name)), ("namespace", text(&**namespace))])
+        };
+        put("services", list(labels.services.iter().map(service)));
+    }
+    if labels.external {
+        put("external", boolean(true));
+    }
+    if labels.user_tls {
+        put("alpn_override", text("false"));
+    }
+    if fields.is_empty() { None } else { metadata::istio(fields) }
+}
+
+/// The network filter by which Istio's proxies tell each other what they are.
+fn peer_exchange() -> Filter {
+    let value = metadata::object([("enable_discovery", metadata::boolean(true)), ("protocol", metadata::text("istio-peer-exchange"))]);
+    Filter {
+        name: extensions::ISTIO_METADATA_EXCHANGE.to_owned(),
+        typed_config: Some(any(&TypedStruct {
+            type_url: "type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange".to_owned(),
+            value: Some(value),
+        })),
+        ..Default::default()
+    }
+}

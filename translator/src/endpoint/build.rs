@@ -1,0 +1,89 @@
+//! An assignment out of its input.
+
+use std::collections::BTreeMap;
+
+use pilotfish_envoy::pb::envoy::config::core::v3::{HealthStatus, Locality as LocalityMessage, Metadata};
+use pilotfish_envoy::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
+use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Locality, Workload};
+
+use super::address;
+use super::input::AssignmentInput;
+use crate::metadata;
+
+const SOCKET_MATCH: &str = "envoy.transport_socket_match";
+
+/// Endpoints of one locality and priority.
+pub(super) struct Group<'a> {
+    pub locality: &'a Locality,
+    pub priority: u32,
+    pub weight: u32,
+    pub endpoints: Vec<(usize, &'a Endpoint)>,
+}
+
+/// Makes the assignment: groups by locality, ordered, with priorities and weights as the spread says.
+pub fn assignment(input: &AssignmentInput) -> ClusterLoadAssignment {
+    let mut by_locality: BTreeMap<&Locality, Vec<(usize, &Endpoint)>> = BTreeMap::new();
+    for (index, endpoint) in input.chosen() {
+        let group = by_locality.entry(&endpoint.workload.locality).or_default();
+        group.extend(std::iter::repeat_n((index, endpoint), input.repeat));
+    }
+    let groups =
+        by_locality.into_iter().map(|(locality, endpoints)| Group { locality, priority: 0, weight: weight(&endpoints), endpoints });
+    let groups = input.spread.apply(groups.collect());
+    ClusterLoadAssignment {
+        cluster_name: input.cluster.to_string(),
+        endpoints: groups.iter().map(|g| group(input, g)).collect(),
+        ..Default::default()
+    }
+}
+
+pub(super) fn weight(endpoints: &[(usize, &Endpoint)]) -> u32 {
+    endpoints.iter().fold(0u32, |sum, (_, e)| sum.saturating_add(e.weight.max(1)))
+}
+
+fn group(input: &AssignmentInput, group: &Group<'_>) -> LocalityLbEndpoints {
+    let Locality { region, zone, sub_zone } = group.locality;
+    LocalityLbEndpoints {
+        locality: Some(LocalityMessage { region: region.to_string(), zone: zone.to_string(), sub_zone: sub_zone.to_string() }),
+        lb_endpoints: group.endpoints.iter().map(|(i, e)| endpoint(input, *i, e)).collect(),
+        load_balancing_weight: Some(group.weight),
+        priority: group.priority,
+        ..Default::default()
+    }
+}
+
+fn endpoint(input: &AssignmentInput, index: usize, endpoint: &Endpoint) -> LbEndpoint {
+    let health = match endpoint.health {
+        Health::Healthy => HealthStatus::Healthy,
+        Health::Unhealthy => HealthStatus::Unhealthy,
+        Health::Draining => HealthStatus::Draining,
+        Health::Unknown => HealthStatus::Unknown,
+    };
+    let address = match &endpoint.address {
+        EndpointAddress::Ip(ip) => address::socket(&ip.to_string(), endpoint.port),
+        EndpointAddress::Dns(name) => address::socket(name, endpoint.port),
+        EndpointAddress::Unix(path) => address::pipe(path),
+    };
+    let mtls = endpoint.workload.mtls && !input.no_mtls && input.plaintext.binary_search(&index).is_err();
+    LbEndpoint {
+        health_status: health.into(),
+        metadata: labels(&endpoint.workload, mtls),
+        load_balancing_weight: Some(endpoint.weight.max(1)),
+        host_identifier: Some(address::endpoint(address)),
+    }
+}
+
+fn labels(workload: &Workload, mtls: bool) -> Option<Metadata> {
+    let workload = (metadata::ISTIO, metadata::object([("workload", metadata::text(describe(workload)))]));
+    let mtls = mtls.then(|| (SOCKET_MATCH, metadata::object([("tlsMode", metadata::text("istio"))])));
+    metadata::metadata(std::iter::once(workload).chain(mtls))
+}
+
+/// `workload;namespace;service;revision;cluster`: what telemetry calls the server.
+fn describe(workload: &Workload) -> String {
+    let label = |keys: &[&str]| keys.iter().find_map(|k| workload.labels.get(*k)).cloned().unwrap_or_default();
+    let service = label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
+    let service = if service.is_empty() { workload.workload_name.clone() } else { service };
+    let revision = label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+    format!("{};{};{service};{revision};{}", workload.workload_name, workload.namespace, workload.cluster_id)
+}
