@@ -1,7 +1,7 @@
 //! The project's commands: `cargo xtask COMMAND`. CI calls the same ones.
 //!
 //! Each command is a module with a `run` function; [`shell`] starts programs, [`paths`] knows where things are. Enter at
-//! [`test`], the command that runs every other check.
+//! [`mod@test`], the command that runs every other check.
 
 mod arrows;
 mod bench;

@@ -70,7 +70,7 @@ fn create(venv: &Path) -> Result<()> {
     }
     println!("python3 cannot create a virtual environment with pip; trying the pip of this Python");
     let pip = make(&["--without-pip"]).and_then(|()| {
-        shell::run(shell::command("python3").args(["-m", "pip", "--python"]).arg(python(venv)).args(["install", "--quiet", "pip"]))
+        shell::run(shell::command("python3").args(["-m", "pip", "--python"]).arg(python(venv)).args(["install", "--quiet", "pip==25.3"]))
     });
     if pip.is_err() {
         // A later run must not take the half-made environment for a whole one.
