@@ -52,13 +52,16 @@ pub fn route(set: &RuleSet, applied: &AppliedRule) -> Route {
             operations = operations.then(headers::operations(&only.headers));
         }
         let authority = rule.rewrite.as_ref().map(|r| r.authority.to_string()).filter(|a| !a.is_empty());
-        Some(route::Action::Route(forward(set, applied, authority.or(operations.authority.take()))))
+        let reachable = matches!(rule.route.as_slice(), [_]) || rule.route.iter().any(|d| d.weight > 0);
+        reachable.then(|| route::Action::Route(forward(set, applied, authority.or(operations.authority.take()))))
     };
     let meta = &set.virtual_service.meta;
     let name = match condition.map(|c| &*c.name).filter(|n| !n.is_empty()) {
         Some(condition) => format!("{}.{condition}", rule.name),
         None => rule.name.to_string(),
     };
+    // Envoy refuses a whole configuration for one route that leads nowhere.
+    let action = action.unwrap_or(route::Action::DirectResponse(DirectResponseAction { status: 500, ..Default::default() }));
     Route {
         name,
         decorator: Some(Decorator { operation: operation(set, rule, applied, &r#match), ..Default::default() }),
@@ -70,7 +73,7 @@ pub fn route(set: &RuleSet, applied: &AppliedRule) -> Route {
         request_headers_to_remove: operations.request_remove,
         response_headers_to_add: operations.response_add,
         response_headers_to_remove: operations.response_remove,
-        action,
+        action: Some(action),
         ..Default::default()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use pilotfish_envoy::Resource;
-use pilotfish_model::gateway::GatewayServer;
+use pilotfish_model::gateway::{GatewayHost, GatewayServer};
 use pilotfish_model::name::Host;
 use pilotfish_model::virtual_service::{GatewayRef, VirtualService};
 
@@ -56,6 +56,7 @@ struct Entry {
 
 fn virtual_hosts(rules: &Rules<'_>, servers: &[&MergedServer]) -> Vec<VirtualHost> {
     let mut by_host: BTreeMap<Host, Entry> = BTreeMap::new();
+    let mut sets: HashMap<(GatewayRef, *const VirtualService), Option<Arc<RuleSet>>> = HashMap::new();
     for merged in servers {
         let (server, gateway) = (merged.server(), merged.gateway_ref());
         let redirect = server.tls.as_ref().is_some_and(|t| t.https_redirect);
@@ -65,7 +66,9 @@ fn virtual_hosts(rules: &Rules<'_>, servers: &[&MergedServer]) -> Vec<VirtualHos
             if hosts.is_empty() {
                 continue;
             }
-            let Some(set) = rules.applied(v, &gateway, server) else { continue };
+            // Servers of one Gateway share what the first of them made, so that their hosts can share a virtual host.
+            let made = sets.entry((gateway.clone(), Arc::as_ptr(v))).or_insert_with(|| rules.applied(v, &gateway, server));
+            let Some(set) = made else { continue };
             for host in hosts {
                 let entry = by_host.entry(host).or_insert_with(new);
                 entry.routes.push(RouteSource::Rules(set.clone()));
@@ -74,7 +77,8 @@ fn virtual_hosts(rules: &Rules<'_>, servers: &[&MergedServer]) -> Vec<VirtualHos
         }
         if redirect {
             for host in &server.hosts {
-                by_host.entry(host.host.clone()).or_insert_with(new).require_tls = true;
+                let host = redirected(rules.context, host);
+                by_host.entry(host).or_insert_with(new).require_tls = true;
             }
         }
     }
@@ -82,6 +86,15 @@ fn virtual_hosts(rules: &Rules<'_>, servers: &[&MergedServer]) -> Vec<VirtualHos
         return servers.first().map(|s| blackhole(s.server().port)).into_iter().collect();
     }
     collapse(by_host, super::attempt_count(rules.context))
+}
+
+/// The host that a server redirects even if nothing is routed for it. The reference keeps the namespace of a host that has
+/// one, so that no request ever matches it; those who compare its output expect it there.
+fn redirected(context: &Context<'_>, host: &GatewayHost) -> Host {
+    match &host.namespace {
+        Some(namespace) if context.class.is_istio() => Host::new(&format!("{namespace}/{}", host.host)),
+        _ => host.host.clone(),
+    }
 }
 
 /// Hosts that both the server and the rules speak for: of a wildcard and what it covers the narrower one.
@@ -112,7 +125,7 @@ fn collapse(by_host: BTreeMap<Host, Entry>, attempt_count: bool) -> Vec<VirtualH
     let mut known: HashMap<(Vec<RuleKey>, bool), usize> = HashMap::new();
     for (host, entry) in entries {
         let key = (entry.routes.iter().map(rule_key).collect::<Vec<_>>(), entry.require_tls);
-        match known.get(&key).filter(|_| !entry.routes.is_empty()) {
+        match known.get(&key) {
             Some(at) => hosts[*at].domains.push(host.to_string()),
             None => {
                 known.insert(key, hosts.len());

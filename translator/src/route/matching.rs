@@ -7,7 +7,10 @@ use pilotfish_envoy::pb::envoy::config::route::v3::{HeaderMatcher, QueryParamete
 use pilotfish_envoy::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use pilotfish_envoy::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
 use pilotfish_model::matching::{Pattern, StringMatch};
+use pilotfish_model::name::Str;
 use pilotfish_model::virtual_service::HttpMatch;
+
+use super::claims;
 
 /// A text comparison.
 pub fn string_matcher(text: &StringMatch) -> StringMatcher {
@@ -35,8 +38,11 @@ pub fn route_match(condition: Option<&HttpMatch>) -> RouteMatch {
         Some(StringMatch::Prefix(prefix)) => PathSpecifier::Prefix(prefix.to_string()),
         Some(StringMatch::Regex(pattern)) => PathSpecifier::SafeRegex(regex(pattern)),
     };
-    let headers = m.headers.iter().map(|(name, value)| header(name, value.as_ref()));
-    let without = m.without_headers.iter().map(|(name, value)| HeaderMatcher {
+    let claims = m.headers.iter().filter_map(|(name, value)| claims::matcher(name, value.as_ref(), false));
+    let no_claims = m.without_headers.iter().filter_map(|(name, value)| claims::matcher(name, value.as_ref(), true));
+    let plain = |(name, _): &&(Str, Option<StringMatch>)| claims::path(name).is_none();
+    let headers = m.headers.iter().filter(plain).map(|(name, value)| header(name, value.as_ref()));
+    let without = m.without_headers.iter().filter(plain).map(|(name, value)| HeaderMatcher {
         invert_match: true,
         // "Has another value" includes "has none".
         treat_missing_header_as_empty: value.is_some(),
@@ -48,6 +54,7 @@ pub fn route_match(condition: Option<&HttpMatch>) -> RouteMatch {
         path_specifier: Some(path),
         case_sensitive: Some(!m.ignore_uri_case),
         headers: headers.chain(without).chain(pseudo).collect(),
+        dynamic_metadata: claims.chain(no_claims).collect(),
         query_parameters: m.query_params.iter().map(|(name, value)| query(name, value.as_ref())).collect(),
         ..Default::default()
     }

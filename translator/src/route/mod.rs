@@ -11,6 +11,7 @@
 //! [`l4`] (where connections go that are not HTTP).
 
 pub mod action;
+pub mod claims;
 pub mod delegate;
 pub mod domains;
 pub mod filters;
