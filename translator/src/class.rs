@@ -155,11 +155,8 @@ impl ClassFacts {
         let pod_name = m.name.as_deref().or_else(|| proxy.name.split('.').next());
         let instance = mesh.workload_of(&proxy.ips, &proxy.namespace, pod_name);
         let workload = instance.map(|i| &i.workload);
-        // Labels of the node win over nothing only: where the registry knows the workload, its labels are the truth.
-        let mut labels = proxy.labels.clone();
-        if let Some(w) = workload {
-            labels.extend(w.labels.iter().map(|(k, v)| (k.clone(), v.clone())));
-        }
+        // Where the registry knows the workload its labels are the truth; what the node says stands in for unknown ones.
+        let labels = workload.map_or_else(|| proxy.labels.clone(), |w| w.labels.clone());
         let locality = workload.map(|w| w.locality.clone()).filter(|l| !l.is_empty()).unwrap_or_else(|| locality_of(&labels, proxy));
         let targets = instance.map(|i| i.targets.clone()).unwrap_or_default();
         let settings = ProxySettings::of(proxy);
