@@ -72,9 +72,40 @@ fn overlay(merged: &mut TrafficPolicy, level: &TrafficPolicy, port: u16) {
     }
 }
 
-/// Merged rules by namespace, the most specific host first.
+/// Merged rules by namespace and host.
 pub struct RuleIndex {
-    by_namespace: HashMap<Str, Vec<Arc<MergedRule>>>,
+    by_namespace: HashMap<Str, NamespaceRules>,
+}
+
+/// Rules of one namespace. Several for one host differ in whom they are for.
+#[derive(Default)]
+struct NamespaceRules {
+    by_host: HashMap<Host, Vec<Arc<MergedRule>>>,
+    /// Wildcard hosts, the most specific first.
+    wildcards: Vec<Host>,
+}
+
+impl NamespaceRules {
+    fn add(&mut self, rule: &DestinationRule, visibility: Visibility) {
+        let twins = self.by_host.entry(rule.host.clone()).or_insert_with(|| {
+            if rule.host.is_wildcard() {
+                let at = self.wildcards.partition_point(|h| h.cmp_specific(&rule.host).is_lt());
+                self.wildcards.insert(at, rule.host.clone());
+            }
+            Vec::new()
+        });
+        match twins.iter_mut().find(|m| m.visibility == visibility && m.selector == rule.workload_selector) {
+            Some(first) => Arc::make_mut(first).absorb(rule),
+            None => twins.push(Arc::new(MergedRule::of(rule, visibility))),
+        }
+    }
+
+    /// Usable rules for the most specific host that covers `host` and has one.
+    fn most_specific(&self, host: &Host, usable: &impl Fn(&MergedRule) -> bool) -> Option<&Vec<Arc<MergedRule>>> {
+        let has_usable = |rules: &&Vec<Arc<MergedRule>>| rules.iter().any(|r| usable(r));
+        let exact = self.by_host.get(host).filter(has_usable);
+        exact.or_else(|| self.wildcards.iter().filter(|w| w.covers(host)).find_map(|w| self.by_host.get(w).filter(has_usable)))
+    }
 }
 
 impl RuleIndex {
@@ -82,7 +113,7 @@ impl RuleIndex {
     pub fn new(mesh: &Mesh) -> Self {
         let mut rules: Vec<&Arc<DestinationRule>> = mesh.destination_rules.values().collect();
         rules.sort_by(|a, b| a.meta.age_order().cmp(&b.meta.age_order()));
-        let mut by_namespace: HashMap<Str, Vec<MergedRule>> = HashMap::new();
+        let mut by_namespace: HashMap<Str, NamespaceRules> = HashMap::new();
         for rule in rules {
             let own = &rule.meta.namespace;
             let visibility = match &rule.visibility {
@@ -91,21 +122,13 @@ impl RuleIndex {
                 Some(v) => v.clone(),
                 None => Visibility::parse(&mesh.config.default_destination_rule_export_to, own).unwrap_or_default(),
             };
-            let merged = by_namespace.entry(own.clone()).or_default();
-            let twin = |m: &&mut MergedRule| m.host == rule.host && m.visibility == visibility && m.selector == rule.workload_selector;
-            match merged.iter_mut().find(twin) {
-                Some(first) => first.absorb(rule),
-                None => merged.push(MergedRule::of(rule, visibility)),
-            }
+            by_namespace.entry(own.clone()).or_default().add(rule, visibility);
         }
-        let sorted = |mut rules: Vec<MergedRule>| {
-            rules.sort_by(|a, b| a.host.cmp_specific(&b.host));
-            rules.into_iter().map(Arc::new).collect()
-        };
-        RuleIndex { by_namespace: by_namespace.into_iter().map(|(ns, rules)| (ns, sorted(rules))).collect() }
+        RuleIndex { by_namespace }
     }
 
-    /// The rule that a client of `class` uses for `service`: of its own namespace, of the service's, of the root's.
+    /// The rule that a client of `class` uses for `service`: of its own namespace, of the service's, of the root's. The
+    /// first namespace that has rules for the host decides, even if they are all for other clients.
     pub fn lookup(&self, mesh: &Mesh, class: &ClassFacts, service: &Service, direction: Direction) -> Option<Arc<MergedRule>> {
         let root = &mesh.config.root_namespace;
         let client = &class.namespace;
@@ -115,8 +138,10 @@ impl RuleIndex {
         self.find(client, class, service, direction, own)
             .or_else(|| self.find(&service.namespace, class, service, direction, exported))
             .or_else(|| self.find(root, class, service, direction, exported))
+            .flatten()
     }
 
+    /// `None`: the namespace has nothing for the host. `Some(None)`: nothing for this client.
     fn find(
         &self,
         namespace: &Str,
@@ -124,13 +149,12 @@ impl RuleIndex {
         service: &Service,
         direction: Direction,
         usable: impl Fn(&MergedRule) -> bool,
-    ) -> Option<Arc<MergedRule>> {
-        let candidates = || self.by_namespace.get(namespace).into_iter().flatten().filter(|r| usable(r));
-        let host = &candidates().find(|r| r.host.covers(&service.host))?.host;
-        let same_host = || candidates().filter(|r| &r.host == host);
+    ) -> Option<Option<Arc<MergedRule>>> {
+        let rules = self.by_namespace.get(namespace)?.most_specific(&service.host, &usable)?;
+        let same_host = || rules.iter().filter(|r| usable(r));
         let selecting =
             |r: &&Arc<MergedRule>| direction == Direction::Outbound && !r.selector.is_empty() && selects(&r.selector, &class.labels);
-        same_host().find(selecting).or_else(|| same_host().find(|r| r.selector.is_empty())).cloned()
+        Some(same_host().find(selecting).or_else(|| same_host().find(|r| r.selector.is_empty())).cloned())
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use pilotfish_model::Service;
-use pilotfish_model::destination_rule::ConnectionPool;
+use pilotfish_model::destination_rule::{ConnectionPool, H2Upgrade, TrafficPolicy};
 use pilotfish_model::mesh_config::InboundMode;
 use pilotfish_model::name::Str;
 use pilotfish_model::proxy::Interception;
@@ -122,7 +122,7 @@ fn input(
     let wide = context.scope.sidecar.as_ref().and_then(|s| s.inbound_connection_pool.clone());
     let pool = pool.cloned().or(wide).or_else(|| target.and_then(own));
     let local = matches!(&to, Some(StaticEndpoint::Ip(ip, _)) if &**ip == "127.0.0.1" || &**ip == "::1");
-    let version = HttpVersion::of(protocol, None, pilotfish_model::destination_rule::H2Upgrade::DoNotUpgrade, true);
+    let version = HttpVersion::of(protocol, None, H2Upgrade::DoNotUpgrade, true);
     let pattern = &context.config().inbound_cluster_stat_name;
     let stat = target.filter(|_| !pattern.is_empty()).map(|t| stat_name(pattern, &t.service, &t.port, "", Some(port)));
     ClusterInput {
@@ -136,7 +136,7 @@ fn input(
         },
         pool,
         labels: ClusterLabels {
-            config: rule.as_deref().map(rule_path),
+            config: rule.as_deref().filter(|r| r.policy != TrafficPolicy::default()).map(rule_path),
             services: target.map(|t| t.services.iter().map(|s| service_label(s)).collect()).unwrap_or_default(),
             ..ClusterLabels::default()
         },

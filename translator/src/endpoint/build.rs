@@ -85,5 +85,6 @@ fn describe(workload: &Workload) -> String {
     let service = label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
     let service = if service.is_empty() { workload.workload_name.clone() } else { service };
     let revision = label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+    let revision = if &*revision == "latest" { "" } else { &*revision };
     format!("{};{};{service};{revision};{}", workload.workload_name, workload.namespace, workload.cluster_id)
 }
