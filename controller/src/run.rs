@@ -201,7 +201,8 @@ impl Core {
     /// Logs what was not wrong before.
     fn say_problems(&mut self) {
         let now = self.source.problems();
-        for p in now.iter().filter(|p| !self.said.problems.contains(p)) {
+        let before: std::collections::BTreeSet<&Problem> = self.said.problems.iter().collect();
+        for p in now.iter().filter(|p| !before.contains(p)) {
             match p.severity {
                 Severity::Error => tracing::error!("{p}"),
                 Severity::Warning => tracing::warn!("{p}"),

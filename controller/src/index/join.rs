@@ -1,6 +1,6 @@
 //! What depends on what, and the recomputation of what is marked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pilotfish_model::mesh::{ObjectKey, ServiceKey};
@@ -20,9 +20,13 @@ pub(super) struct Dirty {
     services: BTreeSet<ServiceKey>,
     /// Pods and WorkloadEntries.
     workloads: BTreeSet<ObjectId>,
+    /// Selectors that came or went, by namespace and the first pair that they ask for.
+    selectors: Selectors,
     /// Which Secrets are referred to.
     secrets: bool,
 }
+
+type Selectors = BTreeMap<Str, BTreeMap<(Str, Str), BTreeSet<Labels>>>;
 
 impl Index {
     /// Takes note that the fact of `id` is not `old` any more.
@@ -134,21 +138,32 @@ impl Index {
         self.dirty.services.extend(found);
     }
 
-    /// Workloads of a namespace that a selector selects.
-    fn mark_selected(&mut self, namespace: &str, selector: &Labels) {
-        if selector.is_empty() {
-            return;
+    /// Workloads of a namespace that a selector selects. They are found all at once when it comes to joining: a mesh that
+    /// is being read has as many selectors as workloads.
+    fn mark_selected(&mut self, namespace: &Str, selector: &Labels) {
+        if let Some((k, v)) = selector.first_key_value() {
+            let of_namespace = self.dirty.selectors.entry(namespace.clone()).or_default();
+            of_namespace.entry((k.clone(), v.clone())).or_default().insert(selector.clone());
         }
-        let workloads = [Kind::Pod, Kind::WorkloadEntry].into_iter().flat_map(|k| self.ids(k, Some(namespace)));
-        let found: Vec<_> = workloads
-            .filter(|id| match self.entries.get(id).map(|e| &e.fact) {
-                Some(Fact::Pod(p)) => selects(selector, &p.labels),
-                Some(Fact::WorkloadEntry(w)) => selects(selector, &w.labels),
-                _ => false,
-            })
-            .cloned()
-            .collect();
-        self.dirty.workloads.extend(found);
+    }
+
+    /// The workloads that marked selectors select.
+    fn selected(&self, selectors: &Selectors) -> Vec<ObjectId> {
+        let mut found = Vec::new();
+        for (namespace, selectors) in selectors {
+            for id in [Kind::Pod, Kind::WorkloadEntry].into_iter().flat_map(|k| self.ids(k, Some(namespace))) {
+                let labels = match self.entries.get(id).map(|e| &e.fact) {
+                    Some(Fact::Pod(p)) => &p.labels,
+                    Some(Fact::WorkloadEntry(w)) => &w.labels,
+                    _ => continue,
+                };
+                let mut candidates = labels.iter().filter_map(|(k, v)| selectors.get(&(k.clone(), v.clone()))).flatten();
+                if candidates.any(|s| selects(s, labels)) {
+                    found.push(id.clone());
+                }
+            }
+        }
+        found
     }
 
     /// A namespace's labels decide whether its objects count at all, its annotation how its services prefer endpoints, and
@@ -191,7 +206,8 @@ impl Index {
 
     /// Recomputes all that is marked. Services come before workloads, which look at them.
     pub(super) fn join(&mut self) {
-        let dirty = std::mem::take(&mut self.dirty);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.workloads.extend(self.selected(&dirty.selectors));
         for id in &dirty.plain {
             self.put_plain(id);
         }

@@ -97,6 +97,8 @@ struct FileState {
     hash: ContentHash,
     objects: BTreeMap<ObjectId, Found>,
     problems: Vec<Problem>,
+    /// Was found empty once while it had objects.
+    emptied: bool,
     /// How many documents there were of kinds that are none of the mesh's business.
     ignored: usize,
 }
@@ -177,7 +179,7 @@ impl FileSource {
         let mut events: Vec<SourceEvent> =
             self.current.keys().filter(|id| !merged.contains_key(*id)).map(|id| SourceEvent::Delete(id.clone())).collect();
         for (id, found) in &merged {
-            if self.current.get(id).is_none_or(|old| old.object != found.object) {
+            if self.current.get(id).is_none_or(|old| !Arc::ptr_eq(&old.object, &found.object) && old.object != found.object) {
                 events.push(SourceEvent::Apply(found.object.clone(), found.place.clone()));
             }
         }
@@ -273,6 +275,12 @@ fn refresh(state: &mut FileState, path: &Path, scan: Scan) -> bool {
         Ok(Some(bytes)) => {
             let hash = ContentHash::of_bytes(&bytes);
             if hash == state.hash && state.stamp.is_some() && !state.problems.iter().any(|p| p.document == 0) {
+                return false;
+            }
+            // Writers truncate first and write then. Only a file that is still empty at the next look is meant to be.
+            if bytes.is_empty() && !state.objects.is_empty() && !state.emptied {
+                state.emptied = true;
+                state.stamp = None;
                 return false;
             }
             state.hash = hash;

@@ -98,6 +98,20 @@ fn a_broken_file_keeps_its_last_good_objects() {
 }
 
 #[test]
+fn a_truncated_file_is_given_time_to_be_written() {
+    let mut f = Folder::new();
+    f.write("a.yaml", &service("one", 1));
+    f.scan();
+    f.write("a.yaml", "");
+    assert_eq!(f.scan(), Vec::<String>::new());
+    f.write("a.yaml", &service("one", 2));
+    assert_eq!(f.scan(), ["+one"]);
+    f.write("a.yaml", "");
+    assert_eq!(f.scan(), Vec::<String>::new());
+    assert_eq!(names(&f.source.scan(Scan::Quick)), ["-one"], "it was meant");
+}
+
+#[test]
 fn mistakes_are_named_by_document_line_and_field() {
     for (extra, at) in [
         ("  httpp: []\n", "2:12 spec.httpp: unknown field `httpp`, expected one of `hosts`, `gateways`, `http`, `tls`, `tcp`, `exportTo`"),
