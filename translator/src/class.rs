@@ -193,7 +193,8 @@ impl ClassFacts {
         let headless = targets.iter().any(|t| mesh.services.get(&t.service).is_some_and(|s| s.addresses.is_empty()));
         // A Sidecar's ingress listens on the workload's address where it does not say which.
         let ingress = || mesh.sidecars.values().any(|s| !s.ingress.is_empty());
-        proxy.interception == Interception::None || headless || ingress()
+        // A gRPC server asks for listeners by its own address.
+        proxy.flavour == Flavour::Grpc || proxy.interception == Interception::None || headless || ingress()
     }
 
     /// True for Istio's own Envoy.

@@ -79,7 +79,7 @@ fn protocol(version: TlsVersion) -> i32 {
     protocol.into()
 }
 
-fn exact(names: &[Str]) -> Vec<StringMatcher> {
+pub(crate) fn exact(names: &[Str]) -> Vec<StringMatcher> {
     names.iter().map(|n| matcher(MatchPattern::Exact(n.to_string()))).collect()
 }
 

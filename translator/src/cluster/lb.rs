@@ -39,7 +39,8 @@ pub(super) fn apply(balanced: &Balanced, cluster: &mut Cluster) {
     cluster.lb_config = config;
 }
 
-fn table(hash: &ConsistentHash) -> (LbPolicy, Option<LbConfig>) {
+/// The table that consistent hashing uses.
+pub(crate) fn table(hash: &ConsistentHash) -> (LbPolicy, Option<LbConfig>) {
     match hash.table {
         HashTable::Ring(size) => {
             let minimum_ring_size = Some(size.unwrap_or(DEFAULT_RING));

@@ -24,8 +24,7 @@ pub(super) struct Group<'a> {
 pub fn assignment(input: &AssignmentInput) -> ClusterLoadAssignment {
     let mut by_locality: BTreeMap<&Locality, Vec<(usize, &Endpoint)>> = BTreeMap::new();
     for (index, endpoint) in input.chosen() {
-        let group = by_locality.entry(&endpoint.workload.locality).or_default();
-        group.extend(std::iter::repeat_n((index, endpoint), input.repeat));
+        by_locality.entry(&endpoint.workload.locality).or_default().push((index, endpoint));
     }
     let groups =
         by_locality.into_iter().map(|(locality, endpoints)| Group { locality, priority: 0, weight: weight(&endpoints), endpoints });

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use pilotfish_model::destination_rule::{LbAlgorithm, Subset, TrafficPolicy};
-use pilotfish_model::endpoint::Endpoint;
+use pilotfish_model::endpoint::{Endpoint, Health};
 use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::name::{Labels, Str, selects};
 use pilotfish_model::peer_authentication::MtlsMode;
-use pilotfish_model::service::{Registry, Resolution, Service, ServicePort};
+use pilotfish_model::proxy::Flavour;
+use pilotfish_model::service::{Resolution, Service, ServicePort};
 use pilotfish_model::tls::ClientTlsMode;
 
 use super::spread::{Locality, Spread};
@@ -26,16 +27,14 @@ pub struct AssignmentInput {
     pub subset: Labels,
     /// Only endpoints on this node.
     pub node: Option<Str>,
-    /// How often each endpoint counts.
-    pub repeat: usize,
+    /// Endpoints that are not ready do not count, where the client must know how many are well.
+    pub healthy: bool,
     /// Do not say which endpoints speak mesh mTLS: the client does not want to know.
     pub no_mtls: bool,
     /// Endpoints (by index) that say that they speak mesh mTLS, and must not be believed.
     pub plaintext: Vec<usize>,
     /// Preference among localities.
     pub spread: Spread,
-    /// The client is a Unix socket's neighbour: a sidecar.
-    pub sockets: bool,
 }
 
 impl AssignmentInput {
@@ -44,6 +43,7 @@ impl AssignmentInput {
         self.endpoints.iter().enumerate().filter(|(_, e)| {
             e.service_port == self.port
                 && (self.subset.is_empty() || selects(&self.subset, &e.workload.labels))
+                && !(self.healthy && e.health == Health::Unhealthy)
                 && self.node.as_ref().is_none_or(|n| *n == e.workload.node)
         })
     }
@@ -58,7 +58,7 @@ impl AssignmentInput {
 pub(super) fn has_assignments(context: &Context<'_>, service: &Service) -> bool {
     match service.resolution {
         Resolution::Static => true,
-        Resolution::Passthrough => context.class.is_router(),
+        Resolution::Passthrough => context.class.is_router() || context.class.flavour == Flavour::Grpc,
         _ => false,
     }
 }
@@ -95,12 +95,11 @@ pub fn input(
         port: port.name.clone(),
         subset: subset.map(|s| s.labels.clone()).unwrap_or_default(),
         node: service.node_local.then(|| context.class.node.clone()),
-        // An entry with several addresses counts its endpoints once for each of them.
-        repeat: if service.registry == Registry::External { service.addresses.len().max(1) } else { 1 },
+        // Endpoints known to be down would count as ejected, and switch the protection off that the user asks for.
+        healthy: policy.outlier_detection.as_ref().is_some_and(|o| o.min_health_percent > 0),
         no_mtls: tls.is_some_and(|m| m != ClientTlsMode::IstioMutual),
         plaintext,
         spread: locality.spread(context, policy),
-        sockets: context.class.is_sidecar(),
         endpoints,
     }
 }

@@ -1,0 +1,147 @@
+//! Listeners: of clients, one for each name that a program may dial; of servers, one for each address to listen on.
+
+use std::net::IpAddr;
+
+use pilotfish_envoy::pb::envoy::config::core::v3::TransportSocket;
+use pilotfish_envoy::pb::envoy::config::listener::v3::{ApiListener, Filter, FilterChain, Listener, filter};
+use pilotfish_envoy::pb::envoy::config::route::v3::{
+    NonForwardingAction, Route, RouteConfiguration, RouteMatch, VirtualHost, route, route_match::PathSpecifier,
+};
+use pilotfish_envoy::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
+use pilotfish_envoy::pb::envoy::extensions::filters::http::router::v3::Router;
+use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, HttpFilter, Rds, http_filter,
+};
+use pilotfish_envoy::{Resource, any};
+use pilotfish_model::name::Str;
+use pilotfish_model::peer_authentication::MtlsMode;
+use pilotfish_model::service::{Protocol, Registry, Resolution, Service};
+
+use super::cluster::{downstream, from_this_server};
+use crate::cluster::inbound_targets;
+use crate::context::Context;
+use crate::endpoint::address;
+use crate::extensions;
+use crate::naming::{self, Direction};
+use crate::policy;
+
+/// Servers ask for this and the address that they listen on.
+const INBOUND: &str = "xds.istio.io/grpc/lds/inbound/";
+/// Label of workloads that accept mesh mTLS.
+const TLS_MODE: &str = "security.istio.io/tlsMode";
+
+pub(super) fn outbound(context: &Context<'_>) -> Vec<Resource> {
+    let mut resources = Vec::new();
+    for service in context.scope.services.iter().filter(|s| s.resolution != Resolution::Alias) {
+        let ip = service.vips().next().map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
+        for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
+            let routes = naming::cluster(Direction::Outbound, port.port, "", service.host.as_str());
+            for name in names(service, &context.class.namespace) {
+                let name = naming::host_port(&name, port.port);
+                let message = client(&name, &ip, port.port, &routes);
+                resources.push(Resource::new(name, &message));
+            }
+        }
+    }
+    resources
+}
+
+/// The names that a program in `namespace` may dial.
+fn names(service: &Service, namespace: &str) -> Vec<String> {
+    let mut names = vec![service.host.to_string()];
+    if service.registry == Registry::Kubernetes {
+        let qualified = format!("{}.{}", service.name, service.namespace);
+        names.push(format!("{qualified}.svc"));
+        names.push(qualified);
+        names.extend((*service.namespace == *namespace).then(|| service.name.to_string()));
+    }
+    names
+}
+
+fn client(name: &str, ip: &str, port: u16, routes: &str) -> Listener {
+    let manager = HttpConnectionManager {
+        route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: Some(from_this_server()), route_config_name: routes.to_owned() })),
+        http_filters: vec![
+            http_filter(extensions::HTTP_FAULT, any(&HttpFault::default())),
+            http_filter(extensions::HTTP_ROUTER, any(&Router::default())),
+        ],
+        ..Default::default()
+    };
+    Listener {
+        name: name.to_owned(),
+        address: Some(address::socket(ip, port)),
+        api_listener: Some(ApiListener { api_listener: Some(any(&manager)) }),
+        ..Default::default()
+    }
+}
+
+fn http_filter(name: &str, config: pilotfish_envoy::pb::google::protobuf::Any) -> HttpFilter {
+    HttpFilter { name: name.to_owned(), config_type: Some(http_filter::ConfigType::TypedConfig(config)), ..Default::default() }
+}
+
+/// What a server's listener depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ServerListener {
+    name: Str,
+    ip: IpAddr,
+    port: u16,
+    mtls: bool,
+}
+
+pub(super) fn inbound(context: &Context<'_>) -> Vec<Resource> {
+    let class = context.class;
+    let any: [IpAddr; 2] = [std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()];
+    let mut resources = Vec::new();
+    for target in inbound_targets(context) {
+        let port = target.target_port;
+        // A gRPC server cannot tell TLS from clear text on one port.
+        let mtls = match policy::workload_mtls_mode(context.mesh, class, Some(port)) {
+            MtlsMode::Strict => true,
+            MtlsMode::Permissive => class.labels.get(TLS_MODE).is_some_and(|m| &**m == "istio"),
+            MtlsMode::Disable => false,
+        };
+        for ip in any.iter().chain(&class.own_ips) {
+            let name = format!("{INBOUND}{}", std::net::SocketAddr::new(*ip, port));
+            let input = ServerListener { name: name.into(), ip: *ip, port, mtls };
+            resources.push(Resource::new(input.name.clone(), &server(&input)));
+        }
+    }
+    resources
+}
+
+fn server(input: &ServerListener) -> Listener {
+    let (kind, socket): (&str, Option<TransportSocket>) = if input.mtls { ("mtls", Some(downstream())) } else { ("plaintext", None) };
+    let manager = HttpConnectionManager {
+        route_specifier: Some(RouteSpecifier::RouteConfig(any_path())),
+        http_filters: vec![http_filter(extensions::HTTP_ROUTER, any(&Router::default()))],
+        ..Default::default()
+    };
+    let filter = Filter { name: format!("inbound-hcm{kind}"), config_type: Some(filter::ConfigType::TypedConfig(any(&manager))) };
+    Listener {
+        name: input.name.to_string(),
+        address: Some(address::socket(&input.ip.to_string(), input.port)),
+        filter_chains: vec![FilterChain {
+            name: format!("inbound-{kind}"),
+            filters: vec![filter],
+            transport_socket: socket,
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// To the program itself, whatever is asked for.
+fn any_path() -> RouteConfiguration {
+    let all = RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..Default::default() };
+    let here = route::Action::NonForwardingAction(NonForwardingAction::default());
+    RouteConfiguration {
+        name: "inbound".to_owned(),
+        virtual_hosts: vec![VirtualHost {
+            domains: vec!["*".to_owned()],
+            routes: vec![Route { r#match: Some(all), action: Some(here), ..Default::default() }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
