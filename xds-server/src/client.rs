@@ -97,7 +97,8 @@ impl Client {
     pub fn on_request(&mut self, type_url: TypeUrl, request: Request) -> Verdict {
         let first = !self.subscriptions.contains_key(&type_url);
         let subscription = self.subscriptions.entry(type_url).or_insert_with(|| Subscription::new(type_url, self.protocol));
-        let verdict = subscription.on_request(request, first);
+        let latest = self.target.as_ref().map(|t| t.snapshot.get(type_url)).unwrap_or_default();
+        let verdict = subscription.on_request(request, first, &latest);
         match type_url {
             TypeUrl::Endpoint => self.awaited.retain(|name| !subscription.wants(name)),
             TypeUrl::Cluster if matches!(verdict, Verdict::Nack(_)) => self.awaited.clear(),

@@ -64,6 +64,7 @@ struct Outstanding {
     nonce: Arc<str>,
     generation: u64,
     names: Vec<Arc<str>>,
+    removed: Vec<Arc<str>>,
 }
 
 /// One type on one stream.
@@ -90,7 +91,8 @@ pub struct Subscription {
     asked: BTreeSet<Arc<str>>,
     /// To be sent even if unchanged: endpoints of clusters that changed.
     forced: BTreeSet<Arc<str>>,
-    /// State of the world: what was in rejected responses. Envoy drops such a response half-way, so the next one holds it again.
+    /// What rejected responses held and removed. A client may have dropped such a response half-way, so the next one that
+    /// is due says it again; except for clusters and listeners, which clients take one by one.
     retry: BTreeSet<Arc<str>>,
 
     outstanding: Option<Outstanding>,

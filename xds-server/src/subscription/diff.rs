@@ -73,7 +73,7 @@ impl Subscription {
 
     fn diff_by_name(&self, latest: &Arc<ResourceSet>, hold_removals: bool) -> Diff {
         let mut diff = Diff { version: latest.version(), base: latest.clone(), ..Diff::default() };
-        let mut again = Vec::new();
+        let (mut again, mut removed_again) = (Vec::new(), Vec::new());
         self.for_each_name(latest, |name| {
             let (known, new) = (self.known(name), latest.get(name));
             match (known, new) {
@@ -88,17 +88,21 @@ impl Subscription {
                 }
                 (Some(_), None) => diff.removed.push(name.clone()),
                 (None, None) if self.asked.contains(name) => diff.removed.push(name.clone()),
+                (None, None) if self.retry.contains(name) => removed_again.push(name.clone()),
                 (None, None) => {}
             }
         });
         if self.protocol == Protocol::Sotw {
             // What does not exist is not mentioned; whether it would be removed is for the type that names it.
             diff.removed.clear();
+            removed_again.clear();
         }
         diff.holds_back = !diff.differs.is_empty();
-        diff.is_due = self.owed || !diff.resources.is_empty() || !diff.removed.is_empty();
-        if !diff.resources.is_empty() {
+        let has_news = !diff.resources.is_empty() || !diff.removed.is_empty();
+        diff.is_due = self.owed || has_news;
+        if has_news {
             diff.resources.extend(again);
+            diff.removed.extend(removed_again);
         }
         diff
     }
@@ -110,8 +114,8 @@ impl Subscription {
         }
         latest.iter().for_each(|r| visit(r.name()));
         let gone = self.base.iter().map(|r| r.name()).filter(|n| latest.get(n).is_none());
-        let others = self.differs.keys().chain(&self.names).chain(&self.asked).filter(|n| latest.get(n).is_none());
-        if self.base.version() == latest.version() && self.differs.is_empty() && self.asked.is_empty() {
+        let others = self.differs.keys().chain(&self.names).chain(&self.asked).chain(&self.retry).filter(|n| latest.get(n).is_none());
+        if self.base.version() == latest.version() && self.differs.is_empty() && self.asked.is_empty() && self.retry.is_empty() {
             return;
         }
         gone.chain(others).collect::<BTreeSet<_>>().into_iter().for_each(visit);
@@ -129,7 +133,7 @@ impl Subscription {
     /// Notes that the difference was sent.
     pub(crate) fn commit(&mut self, diff: Diff, nonce: Arc<str>, generation: u64, now: SystemTime) {
         let names = diff.resources.iter().map(|r| r.name().clone()).collect();
-        self.outstanding = Some(Outstanding { nonce: nonce.clone(), generation, names });
+        self.outstanding = Some(Outstanding { nonce: nonce.clone(), generation, names, removed: diff.removed });
         (self.sent, self.sent_at) = (Some(nonce), Some(now));
         (self.owed, self.answered) = (false, true);
         // Also if only the interest is new: what was just asked for has not arrived.

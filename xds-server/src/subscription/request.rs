@@ -1,9 +1,9 @@
 //! What requests do to a [`Subscription`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pilotfish_envoy::Version;
+use pilotfish_envoy::{ResourceSet, Version};
 
 use super::{Rejection, Subscription, Verdict};
 
@@ -51,8 +51,8 @@ const FOREIGN: Version = Version(0);
 
 impl Subscription {
     /// Takes a request. `first` is true for the first one of this type on the stream, whatever its nonce says: nonces do
-    /// not survive streams.
-    pub fn on_request(&mut self, request: Request, first: bool) -> Verdict {
+    /// not survive streams. `latest` is the set that is served, for names to be shared with it.
+    pub fn on_request(&mut self, request: Request, first: bool, latest: &ResourceSet) -> Verdict {
         let Request { nonce, error, interest } = request;
         let verdict = match first || nonce.is_empty() {
             true => Verdict::None,
@@ -61,9 +61,9 @@ impl Subscription {
         match interest {
             // The client will come again with the nonce of what it has not seen yet.
             Interest::Sotw { .. } if verdict == Verdict::Stale => {}
-            Interest::Sotw { names, version } => self.want_sotw(names, first, nonce.is_empty(), !version.is_empty()),
+            Interest::Sotw { names, version } => self.want_sotw(share(names, latest), first, nonce.is_empty(), !version.is_empty()),
             // Increments would be lost, so they hold whatever the nonce is.
-            Interest::Delta { subscribe, unsubscribe, initial } => self.want_delta(subscribe, unsubscribe, initial, first),
+            Interest::Delta { subscribe, unsubscribe, initial } => self.want_delta(share(subscribe, latest), unsubscribe, initial, first),
         }
         verdict
     }
@@ -81,9 +81,10 @@ impl Subscription {
                     }
                     Some(message) => {
                         let rejection = Rejection { nonce: outstanding.nonce, message, names: outstanding.names };
-                        if self.protocol == super::Protocol::Sotw && !self.is_full() {
+                        if !self.type_url.is_wildcard() {
                             self.retry.extend(rejection.names.iter().cloned());
                         }
+                        self.retry.extend(outstanding.removed);
                         self.last_error = Some(rejection.clone());
                         Verdict::Nack(rejection)
                     }
@@ -95,15 +96,15 @@ impl Subscription {
         }
     }
 
-    fn want_sotw(&mut self, names: Vec<String>, first: bool, no_nonce: bool, has_version: bool) {
+    fn want_sotw(&mut self, names: Vec<Arc<str>>, first: bool, no_nonce: bool, has_version: bool) {
         let starts_over = !first && no_nonce && self.outstanding.is_none() && self.answered;
         let wildcard = match names.is_empty() {
             true => self.type_url.is_wildcard() && !self.ever_named,
-            false => names.iter().any(|n| n == WILDCARD),
+            false => names.iter().any(|n| &**n == WILDCARD),
         };
         self.ever_named |= !names.is_empty();
-        let names: Vec<Arc<str>> = names.iter().filter(|n| *n != WILDCARD).map(|n| self.intern(n)).collect();
-        let dropped: Vec<_> = self.names.iter().filter(|n| !names.contains(n)).cloned().collect();
+        let names: BTreeSet<Arc<str>> = names.into_iter().filter(|n| &**n != WILDCARD).collect();
+        let dropped: Vec<_> = self.names.difference(&names).cloned().collect();
 
         if wildcard && !self.wildcard {
             self.widen();
@@ -133,7 +134,7 @@ impl Subscription {
         }
     }
 
-    fn want_delta(&mut self, subscribe: Vec<String>, unsubscribe: Vec<String>, initial: BTreeMap<String, String>, first: bool) {
+    fn want_delta(&mut self, subscribe: Vec<Arc<str>>, unsubscribe: Vec<String>, initial: BTreeMap<String, String>, first: bool) {
         if first {
             self.owed = true;
             self.resumed = !initial.is_empty();
@@ -145,14 +146,13 @@ impl Subscription {
         }
         for name in subscribe {
             self.owed = true;
-            if name == WILDCARD {
+            if &*name == WILDCARD {
                 if !self.wildcard && !first {
                     self.widen();
                 }
                 self.wildcard = true;
                 continue;
             }
-            let name = self.intern(&name);
             if !(first && self.differs.contains_key(&name)) {
                 // Asked for again: the client does not have it, whatever we think.
                 self.differs.insert(name.clone(), None);
@@ -182,11 +182,6 @@ impl Subscription {
         }
     }
 
-    /// The name's shared copy in the set that is served, if it is there: a client may well ask for ten thousand.
-    fn intern(&self, name: &str) -> Arc<str> {
-        self.base.get(name).map_or_else(|| name.into(), |r| r.name().clone())
-    }
-
     /// Before a wildcard begins: of the base the client holds the named part only.
     fn widen(&mut self) {
         let held: Vec<_> = self.names.iter().map(|n| (n.clone(), self.known(n))).collect();
@@ -211,4 +206,9 @@ impl Subscription {
             self.retry.remove(name);
         }
     }
+}
+
+/// Names as the set has them, where it does: a client may well ask for ten thousand.
+fn share(names: Vec<String>, set: &ResourceSet) -> Vec<Arc<str>> {
+    names.into_iter().map(|n| set.get(&n).map_or_else(|| n.as_str().into(), |r| r.name().clone())).collect()
 }
