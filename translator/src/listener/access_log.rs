@@ -3,12 +3,9 @@
 use std::collections::BTreeMap;
 
 use pilotfish_envoy::any;
-use pilotfish_envoy::pb::envoy::config::accesslog::v3::{
-    AccessLog, AccessLogFilter, ResponseFlagFilter, access_log, access_log_filter,
-};
+use pilotfish_envoy::pb::envoy::config::accesslog::v3::{AccessLog, AccessLogFilter, ResponseFlagFilter, access_log, access_log_filter};
 use pilotfish_envoy::pb::envoy::config::core::v3::{
-    ApiVersion, DataSource, GrpcService, JsonFormatOptions, SubstitutionFormatString, data_source, grpc_service,
-    substitution_format_string,
+    ApiVersion, DataSource, GrpcService, JsonFormatOptions, SubstitutionFormatString, data_source, grpc_service, substitution_format_string,
 };
 use pilotfish_envoy::pb::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
 use pilotfish_envoy::pb::envoy::extensions::access_loggers::grpc::v3::{

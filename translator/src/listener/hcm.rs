@@ -15,7 +15,9 @@ use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_ma
     ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails,
     UpgradeConfig,
 };
-use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpConnectionManager, Rds, RequestIdExtension};
+use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, Rds, RequestIdExtension,
+};
 use pilotfish_envoy::pb::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
 use pilotfish_envoy::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use pilotfish_envoy::pb::google::protobuf::Any;
@@ -83,7 +85,8 @@ impl<'a> Templates<'a> {
     /// The filter. Fields appended here must not be in the template.
     pub(super) fn connection_manager(&mut self, side: Side, input: &Http) -> Filter {
         let settings = self.settings;
-        let template = self.encoded.entry((side, input.grpc_web)).or_insert_with(|| common(settings, side, input.grpc_web).encode_to_vec().into());
+        let template =
+            self.encoded.entry((side, input.grpc_web)).or_insert_with(|| common(settings, side, input.grpc_web).encode_to_vec().into());
         let own = own(settings, side, input);
         let mut value = BytesMut::with_capacity(template.len() + own.encoded_len());
         value.put_slice(template);
@@ -146,9 +149,7 @@ fn common(settings: &Settings, side: Side, grpc_web: bool) -> HttpConnectionMana
         normalize_path: Some(settings.path_normalization != PathNormalization::None),
         merge_slashes,
         path_with_escaped_slashes_action: escaped as i32,
-        request_id_extension: settings
-            .has(names::REQUEST_ID_UUID)
-            .then(|| RequestIdExtension { typed_config: Some(any(&request_id)) }),
+        request_id_extension: settings.has(names::REQUEST_ID_UUID).then(|| RequestIdExtension { typed_config: Some(any(&request_id)) }),
         append_x_forwarded_port: headers.x_forwarded_port.as_ref().is_some_and(|s| s.enabled == Some(true)),
         ..Default::default()
     }
@@ -172,10 +173,8 @@ fn http1(settings: &Settings, side: Side, absolute_url: bool) -> Option<Http1Pro
 }
 
 fn preserve_case() -> HeaderKeyFormat {
-    let formatter = TypedExtensionConfig {
-        name: "preserve_case".to_owned(),
-        typed_config: Some(any(&PreserveCaseFormatterConfig::default())),
-    };
+    let formatter =
+        TypedExtensionConfig { name: "preserve_case".to_owned(), typed_config: Some(any(&PreserveCaseFormatterConfig::default())) };
     HeaderKeyFormat { header_format: Some(header_key_format::HeaderFormat::StatefulFormatter(formatter)) }
 }
 

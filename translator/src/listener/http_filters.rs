@@ -32,8 +32,7 @@ pub(super) fn http_filters(settings: &Settings, side: Side, grpc_web: bool) -> V
     }
     if settings.has(names::HTTP_GRPC_STATS) {
         let all = grpc_stats::filter_config::PerMethodStatSpecifier::StatsForAllMethods(false);
-        let config =
-            grpc_stats::FilterConfig { emit_filter_state: true, per_method_stat_specifier: Some(all), ..Default::default() };
+        let config = grpc_stats::FilterConfig { emit_filter_state: true, per_method_stat_specifier: Some(all), ..Default::default() };
         filters.push(http_filter(names::HTTP_GRPC_STATS, &config));
     }
     if settings.istio && side != Side::Inbound {

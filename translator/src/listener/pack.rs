@@ -28,11 +28,7 @@ pub(super) fn http_filter<M: Message + Name>(name: &str, config: &M) -> HttpFilt
 
 /// A listener filter.
 pub(super) fn listener_filter<M: Message + Name>(name: &str, config: &M) -> ListenerFilter {
-    ListenerFilter {
-        name: name.to_owned(),
-        config_type: Some(listener_filter::ConfigType::TypedConfig(any(config))),
-        ..Default::default()
-    }
+    ListenerFilter { name: name.to_owned(), config_type: Some(listener_filter::ConfigType::TypedConfig(any(config))), ..Default::default() }
 }
 
 /// A duration. Longer ones than Envoy can hold do not occur: they are parsed from user input with the same limit.

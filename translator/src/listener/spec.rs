@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use pilotfish_envoy::Resource;
+use pilotfish_envoy::pb::envoy::config::accesslog::v3::AccessLog;
 use pilotfish_envoy::pb::envoy::config::core::v3::{CidrRange, TrafficDirection, TransportSocket};
 use pilotfish_envoy::pb::envoy::config::listener::v3::listener::ConnectionBalanceConfig;
 use pilotfish_envoy::pb::envoy::config::listener::v3::listener::connection_balance_config::{BalanceType, ExactBalance};
 use pilotfish_envoy::pb::envoy::config::listener::v3::{
     AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter,
 };
-use pilotfish_envoy::pb::envoy::config::accesslog::v3::AccessLog;
 use pilotfish_model::name::Str;
 
 use super::hcm::{Http, Templates};
@@ -106,7 +106,7 @@ pub enum Tls {
     /// With the mesh's certificates.
     Mesh(InboundTls),
     /// As a gateway's user says.
-    Gateway(GatewayTls),
+    Gateway(Box<GatewayTls>),
 }
 
 /// What a chain does.

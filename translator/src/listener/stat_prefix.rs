@@ -77,6 +77,9 @@ mod tests {
         };
         assert_eq!(name("").resolve(), None);
         assert_eq!(name("%SERVICE%_%SERVICE_PORT_NAME%_%SERVICE_PORT%").resolve().unwrap(), "web.shop_http_80");
-        assert_eq!(name("%SERVICE_FQDN%|%SUBSET_NAME%|%TARGET_PORT%|%SERVICE_NAME%").resolve().unwrap(), "web.shop.svc.cluster.local|v1|8080|web");
+        assert_eq!(
+            name("%SERVICE_FQDN%|%SUBSET_NAME%|%TARGET_PORT%|%SERVICE_NAME%").resolve().unwrap(),
+            "web.shop.svc.cluster.local|v1|8080|web"
+        );
     }
 }

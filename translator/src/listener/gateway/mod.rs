@@ -48,10 +48,7 @@ fn listener(context: &Context<'_>, port: &MergedPort) -> Option<ListenerSpec> {
         name,
         binds: std::iter::once(bind).chain(second.map(Arc::from)).collect(),
         port: port.port,
-        role: Role::Gateway {
-            proxy_protocol: topology.is_some_and(|t| t.proxy_protocol.is_some()),
-            tls: port.kind == PortKind::Tls,
-        },
+        role: Role::Gateway { proxy_protocol: topology.is_some_and(|t| t.proxy_protocol.is_some()), tls: port.kind == PortKind::Tls },
         bind_to_port: true,
         exact_balance: class.settings.outbound_exact_balance,
         chains,
@@ -64,10 +61,8 @@ fn chain(matching: Matching, tls: Option<Tls>, content: Content) -> ChainSpec {
 }
 
 fn http(server: &MergedServer, stat_prefix: &str, tls: Option<Tls>) -> Option<ChainSpec> {
-    let http = Http {
-        grpc_web: server.server().protocol == Protocol::GrpcWeb,
-        ..Http::rds(stat_prefix.to_owned(), server.route_name.clone()?)
-    };
+    let http =
+        Http { grpc_web: server.server().protocol == Protocol::GrpcWeb, ..Http::rds(stat_prefix.to_owned(), server.route_name.clone()?) };
     Some(chain(by_name(server), tls, Content::Http(http)))
 }
 
@@ -95,9 +90,9 @@ fn secured(context: &Context<'_>, server: &MergedServer, stat_prefix: &str) -> V
         return Vec::new();
     }
     if server.route_name.is_some() {
-        return http(server, stat_prefix, Some(Tls::Gateway(input))).into_iter().collect();
+        return http(server, stat_prefix, Some(Tls::Gateway(Box::new(input)))).into_iter().collect();
     }
-    bytes(context, server, Some(Tls::Gateway(input)))
+    bytes(context, server, Some(Tls::Gateway(Box::new(input))))
 }
 
 /// Bytes, in clear text or after their TLS ended here.

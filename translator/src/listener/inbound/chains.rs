@@ -51,8 +51,7 @@ fn kinds(protocol: Protocol, mode: MtlsMode) -> &'static [Kind] {
     const HTTP_PERMISSIVE: &[Kind] = &[kind(TLS, MESH_ALPN, true, true), kind(CLEAR, &[], true, false)];
     const HTTP_STRICT: &[Kind] = &[kind(TLS, &[], true, true)];
     const HTTP_DISABLE: &[Kind] = &[kind(CLEAR, &[], true, false)];
-    const TCP_PERMISSIVE: &[Kind] =
-        &[kind(TLS, MESH_ALPN, false, true), kind(TLS, &[], false, false), kind(CLEAR, &[], false, false)];
+    const TCP_PERMISSIVE: &[Kind] = &[kind(TLS, MESH_ALPN, false, true), kind(TLS, &[], false, false), kind(CLEAR, &[], false, false)];
     const TCP_STRICT: &[Kind] = &[kind(TLS, &[], false, true)];
     const TCP_DISABLE: &[Kind] = &[kind(CLEAR, &[], false, false)];
     match (protocol, mode) {

@@ -80,12 +80,7 @@ fn of_services(context: &Context<'_>) -> Vec<InboundPort> {
                 protocol: port.protocol,
                 names: None,
                 stat_prefix: name.resolve().map_or_else(|| cluster.clone(), Into::into),
-                route: InboundRoute {
-                    cluster,
-                    host: service.host.as_str().into(),
-                    service_port: port.port,
-                    protocol: port.protocol,
-                },
+                route: InboundRoute { cluster, host: service.host.as_str().into(), service_port: port.port, protocol: port.protocol },
                 mtls: policy::workload_mtls_mode(context.mesh, class, Some(target.target_port)),
                 bind_to_port: false,
                 config: None,
@@ -120,9 +115,7 @@ fn of_ingress(context: &Context<'_>, sidecar: &Sidecar, listener: &IngressListen
         route: InboundRoute { cluster, host: host.into(), service_port: number, protocol: listener.port.protocol },
         mtls: policy::workload_mtls_mode(context.mesh, class, Some(number)),
         bind_to_port: class.interception == Interception::None || listener.capture == CaptureMode::None,
-        config: Some(
-            naming::config_path("networking.istio.io", "sidecar", &sidecar.meta.namespace, &sidecar.meta.name).into(),
-        ),
+        config: Some(naming::config_path("networking.istio.io", "sidecar", &sidecar.meta.namespace, &sidecar.meta.name).into()),
     }
 }
 

@@ -43,7 +43,9 @@ pub fn traffic_mode(context: &Context<'_>) -> OutboundMode {
 /// Where connections to the unknown go.
 fn catch_all(context: &Context<'_>) -> TcpProxy {
     let policy = context.scope.outbound_policy();
-    if let Some((host, port, subset)) = policy.and_then(|p| p.egress_proxy.as_ref()).filter(|_| traffic_mode(context) != OutboundMode::RegistryOnly) {
+    if let Some((host, port, subset)) =
+        policy.and_then(|p| p.egress_proxy.as_ref()).filter(|_| traffic_mode(context) != OutboundMode::RegistryOnly)
+    {
         let cluster: Str = naming::cluster(Direction::Outbound, *port, subset, host.as_str()).into();
         return TcpProxy { stat_prefix: cluster.clone(), ..TcpProxy::to_cluster(cluster) };
     }

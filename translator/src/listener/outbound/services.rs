@@ -53,8 +53,7 @@ struct Egress<'a> {
 impl<'a> Egress<'a> {
     fn of(context: &'a Context<'a>, scope: &'a EgressScope, wildcards: &'a [Str]) -> Self {
         let listener = scope.listener.as_ref();
-        let bind_to_port =
-            context.class.interception == Interception::None || listener.is_some_and(|l| l.capture == CaptureMode::None);
+        let bind_to_port = context.class.interception == Interception::None || listener.is_some_and(|l| l.capture == CaptureMode::None);
         let own = listener.and_then(|l| l.bind.clone()).filter(|b| !b.is_empty());
         let bind = own.or_else(|| bind_to_port.then(|| context.class.localhost_ip().into()));
         Egress { context, scope, rules: L4Rules::new(&scope.virtual_services), wildcards, bind, bind_to_port }
