@@ -1,4 +1,4 @@
-//! Data of the debug interface, as JSON: [`Debug`]. Routes and access rules are the binary's.
+//! Data of the debug interface, as JSON: [`struct@Debug`]. Routes and access rules are the binary's.
 //!
 //! What a proxy is *meant* to hold is shown from its class's snapshot; nothing is translated for a look.
 

@@ -323,6 +323,3 @@ fn keep_equal(old: Option<Arc<Snapshot>>, new: Snapshot) -> Arc<Snapshot> {
     }
     if equal { old } else { Arc::new(kept) }
 }
-
-#[cfg(test)]
-mod tests;

@@ -378,7 +378,7 @@ fn run(protocol: Protocol, orderly: bool, ops: Vec<Op>, last: World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn delta_clients_get_there_in_order(ops in prop::collection::vec(op(), 0..80), last in world()) {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod client;
+mod debug;
 mod fake;
 mod make_before_break;
 mod protocol;
