@@ -84,7 +84,7 @@ async fn a_sidecar_serves_its_workload() {
     mesh.write("sidecar.yaml", &[istio("networking", "Sidecar", "server", ingress)]);
     let pilotfish = Pilotfish::serve_dir(&pilotfish, mesh.path()).await;
     let node = json!({
-        "id": "sidecar~127.0.0.1~server.shop~shop.svc.cluster.local",
+        "id": "sidecar~127.0.0.1~server.shop~shop.svc.cluster.local", "cluster": "server.shop",
         "metadata": {"NAMESPACE": "shop", "INTERCEPTION_MODE": "NONE", "LABELS": {"app": "server"}}
     });
     let mut envoy = Envoy::start(&binary, envoy::bootstrap(node, pilotfish.grpc(), Protocol::Delta)).await;

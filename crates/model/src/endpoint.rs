@@ -9,6 +9,7 @@ use crate::name::{Labels, Str};
 
 /// Region, zone and sub-zone; empty where unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Locality {
     /// Region.
     pub region: Str,

@@ -80,8 +80,9 @@ impl ProxyVersion {
     }
 }
 
-/// The node as xDS delivers it, before it is understood.
-#[derive(Clone, Debug, Default)]
+/// The node as xDS delivers it, before it is understood. Reads from the form that bootstraps write.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct Node {
     /// `node.id`.
     pub id: String,
@@ -92,8 +93,10 @@ pub struct Node {
     /// `node.metadata`.
     pub metadata: Metadata,
     /// Names of the extensions compiled into the client, from `node.extensions`; empty if it does not say.
+    #[serde(deserialize_with = "extension_names")]
     pub extensions: BTreeSet<Str>,
     /// `node.user_agent_name`.
+    #[serde(rename = "user_agent_name")]
     pub user_agent: String,
 }
 
@@ -185,6 +188,14 @@ fn boolean<'de, D: Deserializer<'de>>(d: D) -> Result<bool, D::Error> {
 
 fn comma_list<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
     String::deserialize(d).map(|t| t.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect())
+}
+
+fn extension_names<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeSet<Str>, D::Error> {
+    #[derive(Deserialize)]
+    struct Extension {
+        name: Str,
+    }
+    Vec::<Extension>::deserialize(d).map(|list| list.into_iter().map(|e| e.name).collect())
 }
 
 /// A node that was understood.

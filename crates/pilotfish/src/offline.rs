@@ -1,6 +1,5 @@
 //! `pilotfish translate`: what proxies would get, without serving.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,8 +7,8 @@ use anyhow::Context;
 use pilotfish_controller::run::{Controller, Options};
 use pilotfish_controller::{Settings, load_mesh_config};
 use pilotfish_envoy::{Snapshot, TypeUrl, json};
-use pilotfish_model::proxy::{Metadata, Node};
-use pilotfish_model::{Locality, MeshConfig, Proxy};
+use pilotfish_model::proxy::Node;
+use pilotfish_model::{MeshConfig, Proxy};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -35,39 +34,7 @@ pub fn controller_options(args: &MeshArgs) -> anyhow::Result<Options> {
 #[derive(Deserialize)]
 struct ProxyEntry {
     name: String,
-    node: NodeEntry,
-}
-
-#[derive(Deserialize)]
-struct NodeEntry {
-    id: String,
-    #[serde(default)]
-    cluster: String,
-    #[serde(default)]
-    locality: BTreeMap<String, String>,
-    #[serde(default)]
-    metadata: Metadata,
-    #[serde(default)]
-    extensions: Vec<Extension>,
-}
-
-#[derive(Deserialize)]
-struct Extension {
-    name: String,
-}
-
-impl From<NodeEntry> for Node {
-    fn from(entry: NodeEntry) -> Node {
-        let part = |name: &str| entry.locality.get(name).map(|v| v.as_str().into()).unwrap_or_default();
-        Node {
-            locality: Locality { region: part("region"), zone: part("zone"), sub_zone: part("sub_zone") },
-            id: entry.id,
-            cluster: entry.cluster,
-            metadata: entry.metadata,
-            extensions: entry.extensions.iter().map(|e| e.name.as_str().into()).collect(),
-            ..Node::default()
-        }
-    }
+    node: Node,
 }
 
 /// Writes one file per proxy.
@@ -78,7 +45,7 @@ pub fn main(args: &TranslateArgs) -> anyhow::Result<()> {
     let proxies: Vec<ProxyEntry> = yaml_serde::from_str(&text).with_context(|| format!("cannot use {}", args.proxies.display()))?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     for entry in proxies {
-        let proxy = Proxy::parse(entry.node.into(), &mesh.config.root_namespace, &mesh.domain)
+        let proxy = Proxy::parse(entry.node, &mesh.config.root_namespace, &mesh.domain)
             .with_context(|| format!("proxy {}", entry.name))?;
         let class = pilotfish_translator::classify(&mesh, &proxy);
         let dump = dump(&pilotfish_translator::translate(&mesh, &class));
