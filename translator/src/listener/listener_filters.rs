@@ -94,3 +94,43 @@ pub(super) fn original_src() -> ListenerFilter {
 pub(super) fn proxy_protocol() -> ListenerFilter {
     listener_filter(names::PROXY_PROTOCOL, &ProxyProtocol::default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::network_filters::TcpProxy;
+    use crate::listener::spec::{Content, Matching};
+
+    fn chain(destination_port: Option<u16>, transport: &'static str) -> ChainSpec {
+        ChainSpec {
+            name: "".into(),
+            matching: Matching { destination_port, transport, ..Matching::default() },
+            tls: None,
+            content: Content::Tcp(TcpProxy::black_hole()),
+            config: None,
+            handshake_limit: false,
+        }
+    }
+
+    #[test]
+    fn an_inspector_runs_where_a_chain_asks_for_it() {
+        let asks = |c: &ChainSpec| c.matching.transport == "tls";
+        let of = |chains: &[(Option<u16>, &'static str)]| {
+            let chains: Vec<ChainSpec> = chains.iter().map(|(port, transport)| chain(*port, transport)).collect();
+            inspect(&chains, asks)
+        };
+        assert_eq!(of(&[(None, ""), (Some(80), "raw_buffer")]), Inspect::Never);
+        assert_eq!(of(&[(None, "tls"), (None, ""), (Some(80), "tls"), (Some(80), "")]), Inspect::Always);
+        assert_eq!(of(&[(None, "tls"), (Some(81), ""), (Some(80), ""), (Some(82), "tls")]), Inspect::AllBut(vec![80, 81]));
+        assert_eq!(of(&[(None, ""), (Some(80), "tls"), (Some(81), "")]), Inspect::Only(vec![80]));
+    }
+
+    #[test]
+    fn ports_are_ranges_without_their_end() {
+        let range =
+            |port| ListenerFilterChainMatchPredicate { rule: Some(Rule::DestinationPortRange(Int32Range { start: port, end: port + 1 })) };
+        assert_eq!(on_ports(&[80]), range(80));
+        let set = MatchSet { rules: vec![range(80), range(81)] };
+        assert_eq!(on_ports(&[80, 81]), ListenerFilterChainMatchPredicate { rule: Some(Rule::OrMatch(set)) });
+    }
+}

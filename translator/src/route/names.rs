@@ -30,7 +30,7 @@ pub fn of_wildcard_port(port: &ServicePort) -> Option<Str> {
 
 /// The route configuration of an egress listener with a port of its own: named by the port, or by the Unix path.
 pub fn of_egress_port(port: &ListenerPort, bind: Option<&str>) -> Option<Str> {
-    if !port.protocol.is_http() {
+    if !port.protocol.is_http() && port.protocol != Protocol::Auto {
         return None;
     }
     match port.number {

@@ -120,3 +120,24 @@ fn bytes(port: &InboundPort) -> TcpProxy {
         ..TcpProxy::to_cluster(port.route.cluster.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strict_ports_have_no_chain_without_mesh_tls_and_open_ports_none_with_it() {
+        for protocol in [Protocol::Auto, Protocol::Http, Protocol::Grpc, Protocol::Tcp, Protocol::Tls] {
+            assert!(kinds(protocol, MtlsMode::Strict).iter().all(|k| k.mesh_tls), "{protocol:?}");
+            assert!(kinds(protocol, MtlsMode::Disable).iter().all(|k| !k.mesh_tls), "{protocol:?}");
+            let both = kinds(protocol, MtlsMode::Permissive);
+            assert!(both.iter().any(|k| k.mesh_tls) && both.iter().any(|k| k.transport == CLEAR), "{protocol:?}");
+        }
+    }
+
+    #[test]
+    fn an_http_port_never_passes_foreign_tls_on() {
+        assert!(kinds(Protocol::Http, MtlsMode::Permissive).iter().all(|k| k.http));
+        assert!(kinds(Protocol::Tcp, MtlsMode::Permissive).iter().any(|k| k.transport == TLS && !k.mesh_tls));
+    }
+}

@@ -71,3 +71,57 @@ impl Entries {
         self.by_place.into_iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::hcm::Http;
+    use crate::listener::network_filters::TcpProxy;
+    use crate::listener::spec::{Content, Matching, PLAIN_HTTP_ALPN};
+
+    fn http(routes: &str) -> ChainSpec {
+        let matching = Matching { transport: "raw_buffer", alpn: PLAIN_HTTP_ALPN.to_vec(), ..Matching::default() };
+        super::super::chain(matching, Content::Http(Http::rds("stat;".into(), routes.into())))
+    }
+
+    fn tcp(cluster: &str) -> ChainSpec {
+        super::super::chain(Matching::default(), Content::Tcp(TcpProxy::to_cluster(cluster)))
+    }
+
+    fn merged(services: &[(Kind, Vec<ChainSpec>)]) -> (Kind, Vec<ChainSpec>) {
+        let mut entries = Entries::default();
+        for (kind, chains) in services {
+            entries.add(("0.0.0.0".into(), 80), vec!["0.0.0.0".into()], false, *kind, chains.clone());
+        }
+        let entry = entries.into_iter().next().unwrap().1;
+        (entry.kind, entry.chains)
+    }
+
+    #[test]
+    fn services_of_one_port_share_a_listener() {
+        use Kind::{Auto, Http, Tcp};
+        for (services, expected) in [
+            // The first of its kind keeps the connections.
+            (vec![(Http, vec![http("80")]), (Http, vec![http("80")])], (Http, vec![http("80")])),
+            (vec![(Tcp, vec![tcp("a")]), (Tcp, vec![tcp("b")])], (Tcp, vec![tcp("a")])),
+            // Different kinds live side by side.
+            (vec![(Http, vec![http("80")]), (Tcp, vec![tcp("a")])], (Auto, vec![http("80"), tcp("a")])),
+            (vec![(Tcp, vec![tcp("a")]), (Http, vec![http("80")])], (Auto, vec![tcp("a"), http("80")])),
+            // What looks at its connections takes the place of what does not.
+            (vec![(Http, vec![http("80")]), (Auto, vec![tcp("a"), http("80")])], (Auto, vec![tcp("a"), http("80")])),
+            (vec![(Auto, vec![tcp("a"), http("80")]), (Http, vec![http("80")])], (Auto, vec![tcp("a"), http("80")])),
+        ] {
+            assert_eq!(merged(&services), expected);
+        }
+    }
+
+    #[test]
+    fn a_locked_listener_takes_nothing_more() {
+        let mut entries = Entries::default();
+        let place = (Str::from("0.0.0.0"), 80);
+        entries.add(place.clone(), Vec::new(), false, Kind::Http, vec![http("80")]);
+        entries.lock();
+        entries.add(place.clone(), Vec::new(), false, Kind::Tcp, vec![tcp("a")]);
+        assert_eq!(entries.into_iter().next().unwrap().1.chains, [http("80")]);
+    }
+}

@@ -68,8 +68,7 @@ impl<'a> Egress<'a> {
         let routes = names::of_egress_port(port, listener.bind.as_deref());
         let port = ServicePort { name: port.name.clone(), port: port.number, protocol: port.protocol, target_port: None };
         for service in self.scope.services.iter().filter(|s| s.resolution != Resolution::Alias) {
-            let routes = routes.clone().or_else(|| names::of_service_port(service, &port));
-            self.add(entries, service, &port, Some(bind.clone()), routes);
+            self.add(entries, service, &port, Some(bind.clone()), routes.clone());
         }
     }
 
@@ -178,6 +177,8 @@ impl<'a> Egress<'a> {
         let shared_address = self.wildcards.contains(&place.0) && addresses(self.context.class, service).is_empty();
         let target = Target { service, port, listen_port: port.port, range, shared_address };
         let mut chains = chains::tcp(self.context, &self.rules, &target);
+        // On an address that others share, requests name their service, as on all HTTP ports.
+        let routes = if self.wildcards.contains(&place.0) { names::of_wildcard_port(port) } else { routes };
         let kind = match routes.filter(|_| port.protocol == Protocol::Auto) {
             Some(routes) => {
                 chains.push(self.http_chain(&place, port, routes));
