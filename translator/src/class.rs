@@ -91,6 +91,8 @@ pub struct ProxySettings {
     pub server_certificate: Option<CertificatePaths>,
     /// The same for connections that it opens.
     pub client_certificate: Option<CertificatePaths>,
+    /// Reads files that rules name by itself. A node that an agent describes (`PROXY_CONFIG`) has them behind that agent.
+    pub reads_files: bool,
     /// Ports that the agent keeps for itself (status, Prometheus).
     pub reserved_ports: BTreeSet<u16>,
 }
@@ -262,6 +264,7 @@ impl ProxySettings {
             requested_network_view: m.requested_network_view.clone(),
             server_certificate: paths(&m.tls_server_cert_chain, &m.tls_server_key, &m.tls_server_root_cert),
             client_certificate: paths(&m.tls_client_cert_chain, &m.tls_client_key, &m.tls_client_root_cert),
+            reads_files: m.proxy_config.is_none(),
             reserved_ports: ports.into_iter().flatten().filter_map(|t| t.number()).collect(),
         }
     }

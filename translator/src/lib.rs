@@ -51,6 +51,7 @@ pub fn translate(mesh: &Mesh, class: &ProxyClass) -> Snapshot {
     snapshot.insert(TypeUrl::Endpoint, ResourceSet::new(endpoint::assignments(&context)));
     snapshot.insert(TypeUrl::Listener, ResourceSet::new(listener::listeners(&context)));
     snapshot.insert(TypeUrl::Route, ResourceSet::new(route::routes(&context)));
+    snapshot.insert(TypeUrl::Secret, ResourceSet::new(tls::file_secrets(&context)));
     snapshot.insert(TypeUrl::NameTable, ResourceSet::new(name_table::name_table(&context)));
     snapshot
 }

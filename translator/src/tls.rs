@@ -1,9 +1,11 @@
 //! TLS contexts: of the mesh's own certificates, of users' DestinationRules, of gateways.
 //!
-//! [`downstream`] secures what listeners accept, [`upstream`] what clusters open, [`source`] says where certificates come
-//! from: the agent beside an Istio proxy, files on the proxy, or this server (SDS over ADS).
+//! [`downstream`] secures what listeners accept, [`upstream`] what clusters open. [`source`] says where certificates come
+//! from: the agent beside an Istio proxy, or this server (SDS over ADS), which for a plain Envoy's own files names no more
+//! than their paths. [`secrets`] lists what this server is asked for.
 
 pub mod downstream;
+pub mod secrets;
 pub mod source;
 pub mod upstream;
 
@@ -23,6 +25,7 @@ use prost::{Message, Name};
 use crate::extensions;
 
 pub use downstream::{GatewayTls, InboundAlpn, InboundTls, gateway, inbound};
+pub use secrets::{Credential, credentials, file_secrets};
 pub use source::{Certificate, SdsSource, mesh_client, mesh_server};
 pub use upstream::{UpstreamTls, upstream};
 

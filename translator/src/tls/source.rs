@@ -9,13 +9,10 @@ use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::certific
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
 };
-use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, TlsCertificate,
-};
+use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{CertificateValidationContext, CommonTlsContext, SdsSecretConfig};
 use pilotfish_model::name::Str;
 use pilotfish_model::proxy::Flavour;
 
-use super::file;
 use crate::class::{CertificatePaths, ClassFacts};
 
 /// The cluster of the Istio agent, part of its bootstrap.
@@ -26,6 +23,8 @@ const OWN_CERTIFICATE: &str = "default";
 const MESH_ROOTS: &str = "ROOTCA";
 /// Path that stands for the roots of the operating system.
 pub const SYSTEM_ROOTS: &str = "system";
+/// Start of the name of what comes out of a Secret.
+pub(super) const KUBERNETES: &str = "kubernetes://";
 /// End of a roots' name.
 pub(super) const ROOTS_SUFFIX: &str = "-cacert";
 
@@ -34,13 +33,8 @@ pub(super) const ROOTS_SUFFIX: &str = "-cacert";
 pub enum Certificate {
     /// By name, from the agent or this server.
     Sds(SdsSource),
-    /// From files on the proxy, read by Envoy itself.
-    Files {
-        /// Certificate chain; for roots the only path.
-        chain: Str,
-        /// Key; empty for roots.
-        key: Str,
-    },
+    /// The roots of the operating system.
+    SystemRoots,
 }
 
 /// A secret by name.
@@ -95,32 +89,52 @@ fn of_paths(paths: &CertificatePaths, flavour: Flavour) -> MeshCertificates {
     MeshCertificates { own: certificate_files(&paths.chain, &paths.key, flavour), roots: root_files(&paths.roots, flavour) }
 }
 
-/// A certificate from files: the agent serves them where there is one.
+/// Name of a certificate from files.
+pub(super) fn certificate_file_name(chain: &str, key: &str) -> Str {
+    format!("file-cert:{chain}~{key}").into()
+}
+
+/// Name of roots from a file.
+pub(super) fn root_file_name(path: &str) -> Str {
+    format!("file-root:{path}").into()
+}
+
+/// A certificate from files: the agent serves them where there is one. Otherwise this server names the paths in a secret
+/// of their own, so that a missing file costs one secret and not a whole listener.
 pub(super) fn certificate_files(chain: &Str, key: &Str, flavour: Flavour) -> Certificate {
-    match flavour {
-        Flavour::Istio => Certificate::Sds(SdsSource::AgentFile(format!("file-cert:{chain}~{key}").into())),
-        _ => Certificate::Files { chain: chain.clone(), key: key.clone() },
-    }
+    file_secret(certificate_file_name(chain, key), flavour)
 }
 
 /// Roots from a file, or [`SYSTEM_ROOTS`].
 pub(super) fn root_files(path: &Str, flavour: Flavour) -> Certificate {
-    match flavour {
-        Flavour::Istio => Certificate::Sds(SdsSource::AgentFile(format!("file-root:{path}").into())),
-        _ => Certificate::Files { chain: path.clone(), key: Str::default() },
+    match (&**path, flavour) {
+        (SYSTEM_ROOTS, Flavour::Plain | Flavour::Grpc) => Certificate::SystemRoots,
+        _ => file_secret(root_file_name(path), flavour),
     }
 }
 
-/// A certificate out of a Secret. A name that is a URI already stays.
+fn file_secret(name: Str, flavour: Flavour) -> Certificate {
+    Certificate::Sds(if flavour == Flavour::Istio { SdsSource::AgentFile(name) } else { SdsSource::Server(name) })
+}
+
+/// Name of a certificate out of a Secret. A name that is a URI already stays.
+pub(super) fn credential_name(name: &str) -> Str {
+    if name.contains("://") { name.into() } else { format!("{KUBERNETES}{name}").into() }
+}
+
+/// Name of the roots that belong to a credential.
+pub(super) fn credential_roots_name(name: &str) -> Str {
+    credential_name(&format!("{}{ROOTS_SUFFIX}", name.strip_suffix(ROOTS_SUFFIX).unwrap_or(name)))
+}
+
+/// A certificate out of a Secret.
 pub(super) fn credential(name: &str) -> Certificate {
-    let uri = if name.contains("://") { name.to_owned() } else { format!("kubernetes://{name}") };
-    Certificate::Sds(SdsSource::Server(uri.into()))
+    Certificate::Sds(SdsSource::Server(credential_name(name)))
 }
 
 /// Roots that belong to a credential.
 pub(super) fn credential_roots(name: &str) -> Certificate {
-    let base = name.strip_suffix(ROOTS_SUFFIX).unwrap_or(name);
-    credential(&format!("{base}{ROOTS_SUFFIX}"))
+    Certificate::Sds(SdsSource::Server(credential_roots_name(name)))
 }
 
 impl SdsSource {
@@ -161,11 +175,7 @@ impl Certificate {
     pub(super) fn present(&self, context: &mut CommonTlsContext) {
         match self {
             Certificate::Sds(source) => context.tls_certificate_sds_secret_configs.push(source.config()),
-            Certificate::Files { chain, key } => context.tls_certificates.push(TlsCertificate {
-                certificate_chain: file(chain),
-                private_key: file(key),
-                ..Default::default()
-            }),
+            Certificate::SystemRoots => {}
         }
     }
 
@@ -177,12 +187,8 @@ impl Certificate {
                 validation_context_sds_secret_config: Some(source.config()),
                 ..Default::default()
             }),
-            Certificate::Files { chain, .. } => {
-                if &**chain == SYSTEM_ROOTS {
-                    checks.system_root_certs = Some(SystemRootCerts {});
-                } else {
-                    checks.trusted_ca = file(chain);
-                }
+            Certificate::SystemRoots => {
+                checks.system_root_certs = Some(SystemRootCerts {});
                 ValidationContextType::ValidationContext(checks)
             }
         }
