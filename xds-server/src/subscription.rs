@@ -2,7 +2,7 @@
 //!
 //! It keeps what the client wants and what the client holds; the latter as a pointer to the shared set that was sent last,
 //! plus the few names where the client differs from it. [`Subscription::diff`] compares that with the newest set and
-//! [`Subscription::commit`] notes that the difference was sent. What is sent counts as held, even if it is rejected: the
+//! `commit` notes that the difference was sent. What is sent counts as held, even if it is rejected: the
 //! same content is not sent twice.
 
 mod diff;

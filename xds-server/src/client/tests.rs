@@ -103,6 +103,8 @@ struct Model {
     server: Client,
     generation: u64,
     world: World,
+    /// Worlds by generation, from 1.
+    worlds: Vec<World>,
     now: Instant,
     up: VecDeque<(TypeUrl, Request)>,
     down: VecDeque<Response>,
@@ -120,6 +122,7 @@ impl Model {
             server: Client::new(protocol, 1, PATIENCE),
             generation: 0,
             world: World::new(),
+            worlds: Vec::new(),
             now: Instant::now(),
             up: VecDeque::new(),
             down: VecDeque::new(),
@@ -147,6 +150,7 @@ impl Model {
                 }
             }
         }
+        self.worlds.push(world.clone());
         self.world = world;
         self.retarget();
     }
@@ -305,9 +309,11 @@ impl Model {
                     Protocol::Sotw => response.resources.iter().any(|r| &**r.name() == name),
                     Protocol::Delta => !response.removed.iter().any(|r| &**r == name),
                 };
+                let generation: usize = response.nonce.split('/').next().unwrap().parse().unwrap();
+                let world = &self.worlds[generation - 1];
                 for route in routes.held.values().filter(|r| clusters.held.contains_key(&target(r))) {
                     // A route that the server removed from its set is not the server's any more.
-                    if self.world.get(&Rds).is_some_and(|r| r.contains_key(&**route.name())) {
+                    if world.get(&Rds).is_some_and(|r| r.contains_key(&**route.name())) {
                         assert!(stays(&target(route)), "cluster {} went before route {route:?} left it", target(route));
                     }
                 }

@@ -132,7 +132,12 @@ impl Subscription {
 
     /// Notes that the difference was sent.
     pub(crate) fn commit(&mut self, diff: Diff, nonce: Arc<str>, generation: u64, now: SystemTime) {
-        let names = diff.resources.iter().map(|r| r.name().clone()).collect();
+        let names: Vec<Arc<str>> = diff.resources.iter().map(|r| r.name().clone()).collect();
+        if !self.retry.is_empty() {
+            for name in names.iter().chain(&diff.removed) {
+                self.retry.remove(name);
+            }
+        }
         self.outstanding = Some(Outstanding { nonce: nonce.clone(), generation, names, removed: diff.removed });
         (self.sent, self.sent_at) = (Some(nonce), Some(now));
         (self.owed, self.answered) = (false, true);

@@ -76,7 +76,6 @@ impl Subscription {
                     None => {
                         self.acked = Some(outstanding.nonce);
                         self.last_error = None;
-                        self.retry.clear();
                         Verdict::Ack
                     }
                     Some(message) => {

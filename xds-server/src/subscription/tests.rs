@@ -269,6 +269,26 @@ fn a_refused_removal_comes_again_with_the_next_change() {
 }
 
 #[test]
+fn an_answer_without_news_does_not_make_up_for_a_refusal() {
+    let latest = set(&[("a", "1"), ("b", "1")]);
+    let mut machine = Machine::new(TypeUrl::Endpoint, Protocol::Delta);
+    machine.on(delta(&["a", "b"], &[], ""));
+    machine.send(&latest);
+    machine.on(refusing(delta(&[], &[], "1"), "no"));
+    machine.on(delta(&["x"], &[], ""));
+    assert_eq!(machine.send(&latest), sent(&["a", "b"], &["x"]), "it goes along with anything that is news");
+
+    let mut machine = Machine::new(TypeUrl::Endpoint, Protocol::Sotw);
+    machine.on(sotw(&["a", "b"], ""));
+    machine.send(&latest);
+    machine.on(refusing(sotw(&["a", "b"], "1"), "no"));
+    machine.on(sotw(&["a", "b", "x"], "1"));
+    assert_eq!(machine.send(&latest), sent(&[], &[]));
+    machine.on(sotw(&["a", "b", "x"], "2"));
+    assert_eq!(machine.send(&set(&[("a", "2"), ("b", "1")])), sent(&["a", "b"], &[]));
+}
+
+#[test]
 fn a_reconnecting_delta_client_gets_the_difference() {
     use TypeUrl::{Cluster as Cds, Endpoint as Eds, ExtensionConfig, Route};
     let latest = set(&[("a", "1"), ("b", "2"), ("c", "1")]);
