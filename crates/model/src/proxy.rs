@@ -107,6 +107,8 @@ pub struct Node {
 pub struct Metadata {
     pub proxy_config: Option<ProxyConfig>,
     pub istio_version: Option<String>,
+    /// Revision of Istio's Envoy build: marks one whose agent hides its version.
+    pub istio_proxy_sha: Option<String>,
     pub labels: Labels,
     pub static_labels: Labels,
     pub annotations: Labels,
@@ -310,11 +312,9 @@ impl Proxy {
 
     fn from_parts(node: Node, kind: ProxyType, ips: Vec<IpAddr>, name: Str, namespace: Str, dns_domain: String) -> Proxy {
         let m = &node.metadata;
-        let flavour = match (m.generator.as_deref(), &m.istio_version) {
-            (Some("grpc"), _) => Flavour::Grpc,
-            (_, Some(_)) => Flavour::Istio,
-            // An agent that hides its version still brings Istio's Envoy, whose extensions give it away.
-            (_, None) if node.extensions.iter().any(|e| e.starts_with("istio.")) && m.proxy_config.is_some() => Flavour::Istio,
+        let flavour = match m.generator.as_deref() {
+            Some("grpc") => Flavour::Grpc,
+            _ if m.istio_version.is_some() || m.istio_proxy_sha.is_some() => Flavour::Istio,
             _ => Flavour::Plain,
         };
         let mut labels = m.static_labels.clone();
