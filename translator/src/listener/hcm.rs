@@ -131,7 +131,7 @@ fn common(settings: &Settings, side: Side, grpc_web: bool) -> HttpConnectionMana
     let request_id = UuidRequestIdConfig { use_request_id_for_trace_sampling: Some(true), ..Default::default() };
     HttpConnectionManager {
         http_filters: http_filters::http_filters(settings, side, grpc_web),
-        tracing: settings.tracing.as_ref().map(tracing::config),
+        tracing: settings.tracing.as_ref().map(|t| tracing::config(t, side)),
         common_http_protocol_options: settings
             .idle_timeout
             .map(|t| HttpProtocolOptions { idle_timeout: Some(duration(t)), ..Default::default() }),

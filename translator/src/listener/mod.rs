@@ -17,6 +17,7 @@ pub mod tracing;
 
 mod http_filters;
 mod pack;
+mod trace_provider;
 
 use pilotfish_envoy::Resource;
 

@@ -72,7 +72,7 @@ impl Settings {
             extensions: class.extensions.clone(),
             stats: istio && config.default_providers.metrics.iter().any(|p| config.is_prometheus(p)),
             access_logs: AccessLogs::of(class, config),
-            tracing: Tracing::of(class, config),
+            tracing: Tracing::of(context),
             headers: class.proxy_config.proxy_headers.clone().unwrap_or_default(),
             topology: class.proxy_config.gateway_topology.clone().unwrap_or_default(),
             idle_timeout: class.settings.idle_timeout,

@@ -5,10 +5,12 @@ use pilotfish_envoy::pb::envoy::r#type::metadata::v3::metadata_key::{PathSegment
 use pilotfish_envoy::pb::envoy::r#type::metadata::v3::{MetadataKey, MetadataKind, metadata_kind};
 use pilotfish_envoy::pb::envoy::r#type::tracing::v3::{CustomTag, custom_tag};
 use pilotfish_envoy::pb::envoy::r#type::v3::Percent;
-use pilotfish_model::MeshConfig;
 use pilotfish_model::name::Str;
 
+use super::settings::Side;
+use super::trace_provider::{self, Provider};
 use crate::class::ClassFacts;
+use crate::context::Context;
 
 /// Share of requests that are sampled where nobody says otherwise, in percent.
 const DEFAULT_SAMPLING: &str = "1";
@@ -30,20 +32,27 @@ pub struct Tracing {
     pub max_path_tag_length: Option<u32>,
     /// Tags with fixed values that tell the workload; empty if switched off.
     pub tags: Vec<(&'static str, Str)>,
+    /// Where spans go; `None`: the tracer of the client's bootstrap.
+    pub provider: Option<Provider>,
 }
 
 impl Tracing {
-    /// `None` where nothing is traced: switched off, or a plain client, whose bootstrap has no tracer of ours.
-    pub fn of(class: &ClassFacts, config: &MeshConfig) -> Option<Self> {
-        if !config.enable_tracing || !class.is_istio() {
-            return None;
-        }
+    /// `None` where nothing is traced: switched off, no server for spans, or a plain client without a provider, whose
+    /// bootstrap has no tracer of ours.
+    pub fn of(context: &Context<'_>) -> Option<Self> {
+        let (class, config) = (context.class, context.config());
+        let provider = match config.default_providers.tracing.first() {
+            Some(name) => Some(Provider::of(context, name)?),
+            None if config.enable_tracing && class.is_istio() => None,
+            None => return None,
+        };
         let own = class.proxy_config.tracing.clone().unwrap_or_default();
         let tags = if own.enable_istio_tags == Some(false) { Vec::new() } else { workload_tags(class) };
         Some(Tracing {
             sampling: own.sampling.map_or_else(|| DEFAULT_SAMPLING.into(), |p| p.0),
-            max_path_tag_length: own.max_path_tag_length.filter(|n| *n > 0),
+            max_path_tag_length: provider.as_ref().map_or(own.max_path_tag_length, |p| p.max_tag_length).filter(|n| *n > 0),
             tags,
+            provider,
         })
     }
 }
@@ -60,7 +69,7 @@ fn workload_tags(class: &ClassFacts) -> Vec<(&'static str, Str)> {
 }
 
 /// The connection manager's part.
-pub(super) fn config(input: &Tracing) -> http_connection_manager::Tracing {
+pub(super) fn config(input: &Tracing, side: Side) -> http_connection_manager::Tracing {
     let percent = |value: f64| Some(Percent { value });
     let trials = if input.tags.is_empty() { &[][..] } else { &TRIAL_TAGS[..] };
     let literals = input.tags.iter().map(|(tag, value)| literal(tag, value));
@@ -69,6 +78,9 @@ pub(super) fn config(input: &Tracing) -> http_connection_manager::Tracing {
         random_sampling: percent(input.sampling.parse().unwrap_or_default()),
         overall_sampling: percent(100.0),
         max_path_tag_length: input.max_path_tag_length,
+        provider: input.provider.as_ref().map(trace_provider::config),
+        // A gateway is no part of a workload, so its own work is a span of its own.
+        spawn_upstream_span: (side == Side::Gateway && input.provider.is_some()).then_some(true),
         custom_tags: trials.iter().map(|(tag, key)| trial(tag, key)).chain(literals).collect(),
         ..Default::default()
     }
