@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use pilotfish_model::ContentHash;
 use pilotfish_model::name::Host;
 use pilotfish_model::service::{Address, Registry, Resolution, Service};
 
@@ -50,7 +51,7 @@ pub fn of_host(host: &Host, with_port: Option<u16>) -> Domains {
 }
 
 /// The address that clients of this class use, as it stands in a host header.
-fn address(class: &ClassFacts, service: &Service) -> Option<String> {
+pub fn address(class: &ClassFacts, service: &Service) -> Option<String> {
     let fits = |v4: bool| if v4 { class.ipv4 } else { class.ipv6 };
     let found = service.addresses.iter().copied().filter(|a| fits(a.is_ipv4())).min_by_key(|a| a.is_ipv4() == class.ipv6_first);
     let allocated = || {
@@ -91,31 +92,37 @@ fn relative_forms(host: &str, dns_domain: &str) -> Vec<String> {
     forms
 }
 
-/// Names and domains that are taken within one route configuration: Envoy refuses a domain that occurs twice.
+/// Names and domains that are taken within one route configuration: Envoy refuses a domain that occurs twice. Names of
+/// services are in lower case, so they are compared as they are; what is kept is a hash of each.
 #[derive(Default)]
 pub struct Claims {
-    names: HashSet<String>,
-    domains: HashSet<String>,
-    known: HashSet<String>,
+    names: HashSet<ContentHash>,
+    domains: HashSet<ContentHash>,
+    known: HashSet<ContentHash>,
 }
 
 impl Claims {
     /// Announces a name that belongs to a service, whatever comes first.
-    pub fn reserve(&mut self, name: String) {
-        self.known.insert(name);
+    pub fn reserve(&mut self, name: &str) {
+        self.known.insert(ContentHash::of_bytes(name.as_bytes()));
     }
 
     /// False if a virtual host of that name exists.
     pub fn name(&mut self, name: &str) -> bool {
-        self.names.insert(name.to_owned())
+        self.names.insert(ContentHash::of_bytes(name.as_bytes()))
     }
 
     /// Those of a virtual host's domains that nobody had before.
     pub fn domains(&mut self, domains: Domains) -> Vec<String> {
-        let Domains { full, short } = domains;
-        let known = &self.known;
-        let short = short.into_iter().filter(|d| !known.contains(d));
-        full.into_iter().chain(short).filter(|d| self.domains.insert(d.to_ascii_lowercase())).collect()
+        let Domains { mut full, short } = domains;
+        full.retain(|d| self.domains.insert(ContentHash::of_bytes(d.as_bytes())));
+        for domain in short {
+            let hash = ContentHash::of_bytes(domain.as_bytes());
+            if !self.known.contains(&hash) && self.domains.insert(hash) {
+                full.push(domain);
+            }
+        }
+        full
     }
 }
 
@@ -140,10 +147,10 @@ mod tests {
     #[test]
     fn a_short_form_gives_way_to_a_real_name() {
         let mut claims = Claims::default();
-        claims.reserve("foo.com".to_owned());
+        claims.reserve("foo.com");
         let both = || Domains { full: vec!["foo.com.svc.x".to_owned()], short: vec!["foo.com".to_owned()] };
         assert_eq!(claims.domains(both()), ["foo.com.svc.x"]);
-        assert_eq!(claims.domains(Domains { full: vec!["Foo.com".to_owned()], short: vec![] }), ["Foo.com"]);
+        assert_eq!(claims.domains(Domains { full: vec!["foo.com".to_owned()], short: vec![] }), ["foo.com"]);
         assert_eq!(claims.domains(both()), Vec::<String>::new());
     }
 }

@@ -127,7 +127,8 @@ impl<'a> View<'a> {
             let mut by_number = false;
             for service in services {
                 let Some(service_port) = service.port(*port) else { continue };
-                by_number |= is_http(service_port);
+                let has_address = || domains::address(self.context.class, service).is_some();
+                by_number |= service_port.protocol.is_http() || (service_port.protocol == Protocol::Auto && !has_address());
                 if service_port.protocol == Protocol::Auto
                     && let Some(name) = names::of_service_port(service, service_port)
                 {
@@ -161,8 +162,10 @@ impl<'a> View<'a> {
         let mut claims = Claims::default();
         for group in &groups {
             for service in &group.services {
-                claims.reserve(service.host.to_string());
-                claims.reserve(naming::host_port(service.host.as_str(), group.port));
+                claims.reserve(service.host.as_str());
+                if port == 0 {
+                    claims.reserve(&naming::host_port(service.host.as_str(), group.port));
+                }
             }
         }
         let mut hosts: Vec<VirtualHost> = Vec::new();

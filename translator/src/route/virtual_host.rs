@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use pilotfish_envoy::Resource;
 use pilotfish_envoy::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use pilotfish_envoy::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use pilotfish_envoy::pb::envoy::config::route::v3::{
     Decorator, DirectResponseAction, Route, RouteAction, RouteConfiguration, VirtualHost as Message, route,
 };
+use pilotfish_envoy::pb::google::protobuf::Any;
+use pilotfish_envoy::{Resource, TypeUrl};
 use pilotfish_model::destination_rule::HashKey;
 use pilotfish_model::name::{Host, Str};
+use prost::Message as _;
 
 use super::action::{self, RouteDefaults};
 use super::rule::RuleSet;
@@ -70,16 +72,28 @@ pub struct ServiceRoute {
     pub defaults: Arc<RouteDefaults>,
 }
 
-/// A whole route configuration, encoded.
+/// A whole route configuration, encoded. Each virtual host is encoded and dropped before the next is made: a thousand of
+/// them are several megabytes as structs and some hundred kilobytes as bytes.
 pub fn configuration(name: &str, virtual_hosts: &[VirtualHost]) -> Resource {
-    Resource::new(name, &message(name, virtual_hosts))
+    let mut value = Vec::with_capacity(128 + virtual_hosts.len() * 768);
+    // Fields of a message may be written piece by piece; an empty name is not written at all.
+    prost::encoding::string::encode(1, &name.to_owned(), &mut value);
+    for host in virtual_hosts {
+        prost::encoding::message::encode(2, &build(host), &mut value);
+    }
+    empty("").encode_raw(&mut value);
+    let type_url = TypeUrl::Route.as_str().to_owned();
+    Resource::from_any(name, &Any { type_url, value: value.into() })
 }
 
 /// A whole route configuration.
 pub fn message(name: &str, virtual_hosts: &[VirtualHost]) -> RouteConfiguration {
+    RouteConfiguration { virtual_hosts: virtual_hosts.iter().map(build).collect(), ..empty(name) }
+}
+
+fn empty(name: &str) -> RouteConfiguration {
     RouteConfiguration {
         name: name.to_owned(),
-        virtual_hosts: virtual_hosts.iter().map(build).collect(),
         validate_clusters: Some(false),
         max_direct_response_body_size_bytes: Some(MAX_DIRECT_RESPONSE),
         ignore_port_in_host_matching: true,
@@ -147,5 +161,24 @@ fn service_route(service: &ServiceRoute) -> Route {
     Route {
         decorator: Some(Decorator { operation: format!("{}/*", naming::host_port(host, port)), ..Default::default() }),
         ..plain(DEFAULT_ROUTE, route::Action::Route(action))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_the_sum_of_its_virtual_hosts() {
+        let refuse = |name: &str| VirtualHost {
+            name: name.to_owned(),
+            domains: vec![format!("{name}.example")],
+            routes: vec![RouteSource::Refuse { name: "no".into() }],
+            require_tls: false,
+            attempt_count: true,
+            catch_all_last: false,
+        };
+        let hosts = [refuse("a"), refuse("b")];
+        assert_eq!(pilotfish_envoy::unpack(&configuration("80", &hosts).to_any()), Some(message("80", &hosts)));
     }
 }
