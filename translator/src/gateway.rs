@@ -238,3 +238,59 @@ fn sni_hosts(server: &GatewayServer) -> Vec<Host> {
     let hosts: BTreeSet<Host> = server.hosts.iter().map(|h| h.host.clone()).collect();
     hosts.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(port: u16, name: &str, protocol: Protocol, hosts: &[&str], mode: Option<ServerTlsMode>) -> GatewayServer {
+        let empty = Str::default;
+        let tls = mode.map(|mode| pilotfish_model::tls::ServerTls {
+            https_redirect: false,
+            mode,
+            server_certificate: empty(),
+            private_key: empty(),
+            ca_certificates: empty(),
+            ca_crl: empty(),
+            tls_certificates: Vec::new(),
+            credential_names: vec!["c".into()],
+            ca_cert_credential_name: empty(),
+            subject_alt_names: Vec::new(),
+            verify_certificate_spki: Vec::new(),
+            verify_certificate_hash: Vec::new(),
+            min_version: None,
+            max_version: None,
+            cipher_suites: Vec::new(),
+            ecdh_curves: Vec::new(),
+        });
+        let hosts = hosts.iter().map(|h| pilotfish_model::gateway::GatewayHost { namespace: None, host: Host::new(h) }).collect();
+        GatewayServer { port, port_name: name.into(), protocol, bind: None, hosts, tls, name: empty() }
+    }
+
+    /// Port, then the route name and server names of each server.
+    fn merge(servers: Vec<GatewayServer>) -> Vec<(u16, Vec<String>)> {
+        let meta = pilotfish_model::Meta { namespace: "ns".into(), name: "gw".into(), ..Default::default() };
+        let gateway = Arc::new(Gateway { meta, selector: Default::default(), servers });
+        let mut merger = Merger::default();
+        (0..gateway.servers.len()).for_each(|i| merger.add(&gateway, i, gateway.servers[i].port));
+        let text = |s: &MergedServer| format!("{} {:?}", s.route_name.as_deref().unwrap_or("-"), s.sni_hosts);
+        merger.merged.ports.iter().map(|p| (p.port, p.servers.iter().map(text).collect())).collect()
+    }
+
+    #[test]
+    fn clear_text_servers_of_a_port_share_routes_and_bytes_do_not_mix_in() {
+        let http = |name| server(80, name, Protocol::Http, &["*"], None);
+        let tcp = server(80, "t", Protocol::Tcp, &["*"], None);
+        assert_eq!(merge(vec![http("a"), tcp.clone(), http("b")]), [(80, vec!["http.80 []".to_owned(), "http.80 []".to_owned()])]);
+        assert_eq!(merge(vec![tcp.clone(), http("a"), tcp]), [(80, vec!["- []".to_owned()])]);
+    }
+
+    #[test]
+    fn tls_servers_are_told_apart_by_name() {
+        let https = |name, host| server(443, name, Protocol::Https, &[host], Some(ServerTlsMode::Simple));
+        let raw = server(443, "raw", Protocol::Tls, &["b"], Some(ServerTlsMode::Passthrough));
+        let http = server(443, "http", Protocol::Http, &["*"], None);
+        let merged = merge(vec![https("x", "a"), https("y", "a"), raw, http]);
+        assert_eq!(merged, [(443, vec!["https.443.x.gw.ns [\"a\"]".to_owned(), "- [\"b\"]".to_owned()])]);
+    }
+}
