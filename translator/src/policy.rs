@@ -238,3 +238,6 @@ pub fn service_mtls_mode(mesh: &Mesh, service: &Service, _port: u16) -> MtlsMode
     }
     namespace_mtls_mode(mesh, &service.namespace)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@ pub mod secrets;
 pub mod source;
 pub mod upstream;
 
+use std::sync::LazyLock;
+
 use pilotfish_envoy::pb::envoy::config::core::v3::transport_socket::ConfigType;
 use pilotfish_envoy::pb::envoy::config::core::v3::{DataSource, TransportSocket, data_source};
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
@@ -41,7 +43,8 @@ pub(crate) fn tls_socket<M: Message + Name>(context: &M) -> TransportSocket {
 
 /// A clear-text transport socket.
 pub fn raw_socket() -> TransportSocket {
-    socket(extensions::TRANSPORT_RAW, &RawBuffer {})
+    static RAW: LazyLock<TransportSocket> = LazyLock::new(|| socket(extensions::TRANSPORT_RAW, &RawBuffer {}));
+    RAW.clone()
 }
 
 /// The Secret as Envoy takes it, under the name that a listener or cluster asks for. Names of roots end in `-cacert`.

@@ -122,7 +122,8 @@ fn input(
     let wide = context.scope.sidecar.as_ref().and_then(|s| s.inbound_connection_pool.clone());
     let pool = pool.cloned().or(wide).or_else(|| target.and_then(own));
     let local = matches!(&to, Some(StaticEndpoint::Ip(ip, _)) if &**ip == "127.0.0.1" || &**ip == "::1");
-    let version = HttpVersion::of(protocol, None, H2Upgrade::DoNotUpgrade, true);
+    let as_client = pool.as_ref().is_some_and(|p| p.use_client_protocol);
+    let version = if as_client { HttpVersion::AsClient } else { HttpVersion::of(protocol, None, H2Upgrade::DoNotUpgrade, true) };
     let pattern = &context.config().inbound_cluster_stat_name;
     let stat = target.filter(|_| !pattern.is_empty()).map(|t| stat_name(pattern, &t.service, &t.port, "", Some(port)));
     ClusterInput {

@@ -1,6 +1,7 @@
 //! [`ClusterInput`]: everything that one cluster depends on, and the cluster made of it.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use pilotfish_envoy::any;
@@ -33,7 +34,7 @@ const NO_CLEANUP: prost_types::Duration = prost_types::Duration { seconds: 9_223
 const DNS_JITTER: Duration = Duration::from_millis(100);
 /// c-ares opens a new socket after so many queries, so that answers keep coming after a resolver moved.
 const DNS_QUERIES_PER_SOCKET: u32 = 100;
-const DNS_RESOLVER: &str = "envoy.network.dns_resolver.cares";
+pub(super) const DNS_RESOLVER: &str = "envoy.network.dns_resolver.cares";
 const DYNAMIC_CLUSTER: &str = "envoy.clusters.dynamic_forward_proxy";
 /// Cache of names that [`Discovery::DynamicDns`] and its HTTP filter share.
 pub const DYNAMIC_DNS_CACHE: &str = "allow_any_dfp_dns_cache";
@@ -86,6 +87,8 @@ pub enum Discovery {
         refresh: Duration,
         /// Use one answer at a time.
         one: bool,
+        /// The client has the resolver that can be told to open new sockets.
+        resolver: bool,
     },
     /// What the client asked for.
     OriginalDst,
@@ -167,7 +170,7 @@ pub fn build(input: &ClusterInput) -> Cluster {
     }
     security::apply(&input.security, &mut cluster);
     if input.peer_exchange {
-        cluster.filters.push(peer_exchange());
+        cluster.filters.push(PEER_EXCHANGE.clone());
     }
     cluster
 }
@@ -179,9 +182,9 @@ fn discover(input: &ClusterInput, cluster: &mut Cluster) {
                 Some(EdsClusterConfig { service_name: input.name.to_string(), eds_config: Some(from_this_server()) });
             DiscoveryType::Eds
         }
-        Discovery::Dns { endpoints, family, refresh, one } => {
+        Discovery::Dns { endpoints, family, refresh, one, resolver } => {
             cluster.load_assignment = Some(assignment(endpoints));
-            resolve(cluster, *family, *refresh);
+            resolve(cluster, *family, *refresh, *resolver);
             if *one { DiscoveryType::LogicalDns } else { DiscoveryType::StrictDns }
         }
         Discovery::OriginalDst => {
@@ -222,12 +225,12 @@ impl DnsFamily {
 
 // The successor of these fields (a cluster extension for DNS) is newer than the oldest proxies that must read them.
 #[allow(deprecated)]
-fn resolve(cluster: &mut Cluster, family: DnsFamily, refresh: Duration) {
+fn resolve(cluster: &mut Cluster, family: DnsFamily, refresh: Duration, resolver: bool) {
     cluster.dns_lookup_family = family.proto();
     cluster.dns_refresh_rate = Some(duration(refresh));
     cluster.dns_jitter = Some(duration(DNS_JITTER));
     cluster.respect_dns_ttl = true;
-    cluster.typed_dns_resolver_config = Some(TypedExtensionConfig {
+    cluster.typed_dns_resolver_config = resolver.then(|| TypedExtensionConfig {
         name: DNS_RESOLVER.to_owned(),
         typed_config: Some(any(&CaresDnsResolverConfig { udp_max_queries: Some(DNS_QUERIES_PER_SOCKET), ..Default::default() })),
     });
@@ -293,8 +296,8 @@ fn labels(labels: &ClusterLabels) -> Option<pilotfish_envoy::pb::envoy::config::
     if fields.is_empty() { None } else { metadata::istio(fields) }
 }
 
-/// The network filter by which Istio's proxies tell each other what they are.
-fn peer_exchange() -> Filter {
+/// The network filter by which Istio's proxies tell each other what they are. Encoded once: nearly every cluster has it.
+static PEER_EXCHANGE: LazyLock<Filter> = LazyLock::new(|| {
     let value = metadata::object([("enable_discovery", metadata::boolean(true)), ("protocol", metadata::text("istio-peer-exchange"))]);
     Filter {
         name: extensions::ISTIO_METADATA_EXCHANGE.to_owned(),
@@ -304,4 +307,4 @@ fn peer_exchange() -> Filter {
         })),
         ..Default::default()
     }
-}
+});

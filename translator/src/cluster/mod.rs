@@ -21,7 +21,6 @@ pub use inbound::{InboundTarget, inbound_targets};
 pub use input::{ClusterInput, DYNAMIC_DNS_CACHE, build};
 pub(crate) use lb::table as hash_table;
 pub(crate) use outbound::service_accounts;
-pub use special::DYNAMIC_DNS;
 
 /// All clusters of a class.
 pub fn clusters(context: &Context<'_>) -> Vec<Resource> {

@@ -9,9 +9,9 @@ use pilotfish_model::service::{Protocol, Registry, Resolution, Service, ServiceP
 use pilotfish_model::tls::{ClientTls, ClientTlsMode};
 use pilotfish_model::{Mesh, MeshConfig};
 
-use super::input::{Balanced, ClusterInput, ClusterLabels, Discovery};
+use super::input::{Balanced, ClusterInput, ClusterLabels, DNS_RESOLVER, Discovery};
 use super::protocol::{HttpVersion, UpstreamHttp};
-use super::security::{Security, TlsChoice};
+use super::security::{PROXY_PROTOCOL, Security, TlsChoice};
 use super::special::{base, dns_family};
 use crate::context::Context;
 use crate::endpoint::{self, Locality};
@@ -92,9 +92,10 @@ impl One<'_> {
         let locality = Locality::of(context, service, &policy);
         let discovery = self.discovery(&name, &policy, &locality)?;
         let user = user_tls(&policy);
+        let pool = policy.connection_pool.as_ref();
         let security = if self.by_sni { Security::default() } else { self.security(&policy, user, &discovery) };
         let mesh = context.config().h2_upgrade_policy.into();
-        let version = HttpVersion::of(port.protocol, policy.connection_pool.as_ref(), mesh, class.is_sidecar());
+        let version = HttpVersion::of(port.protocol, pool, mesh, class.is_sidecar());
         Some(ClusterInput {
             stat_name: self.stat_name(subset).unwrap_or_else(|| name.clone()),
             pool: policy.connection_pool.clone(),
@@ -134,11 +135,14 @@ impl One<'_> {
             Resolution::DynamicDns => Some(Discovery::DynamicDns(dns_family(context))),
             Resolution::Dns | Resolution::DnsRoundRobin => {
                 let endpoints = endpoint::input(context, service, self.port, self.subset, name.clone(), policy, locality);
+                let one = endpoints.chosen().count() == 1;
                 (!endpoints.is_empty()).then(|| Discovery::Dns {
                     endpoints: Box::new(endpoints),
                     family: dns_family(context),
                     refresh: context.config().dns_refresh_rate.0,
-                    one: service.resolution == Resolution::DnsRoundRobin,
+                    // Envoy refuses several names here.
+                    one: service.resolution == Resolution::DnsRoundRobin && one,
+                    resolver: context.class.has_extension(DNS_RESOLVER),
                 })
             }
         }
@@ -147,14 +151,15 @@ impl One<'_> {
     fn security(&self, policy: &TrafficPolicy, user: Option<&ClientTls>, discovery: &Discovery) -> Security {
         let tls = match policy.tls.as_ref().map(|t| t.mode) {
             Some(ClientTlsMode::Disable) => TlsChoice::None,
-            Some(ClientTlsMode::Simple | ClientTlsMode::Mutual) => self.user_security(user),
+            Some(ClientTlsMode::Simple | ClientTlsMode::Mutual) => self.user_security(policy, user),
             Some(ClientTlsMode::IstioMutual) => self.mesh_security(policy.tls.as_ref(), policy, None),
             None => self.mesh_security(None, policy, Some(discovery)),
         };
-        Security { tls, proxy_protocol: policy.proxy_protocol }
+        let proxy_protocol = policy.proxy_protocol.filter(|_| self.context.class.has_extension(PROXY_PROTOCOL));
+        Security { tls, proxy_protocol }
     }
 
-    fn user_security(&self, user: Option<&ClientTls>) -> TlsChoice {
+    fn user_security(&self, policy: &TrafficPolicy, user: Option<&ClientTls>) -> TlsChoice {
         let class = self.context.class;
         let Some(tls) = user else { return TlsChoice::None };
         // A Secret that a rule for everybody names is for gateways; a sidecar must be singled out.
@@ -166,17 +171,13 @@ impl One<'_> {
         if tls.subject_alt_names.is_empty() && self.service.mesh_external {
             tls.subject_alt_names = self.service.service_accounts.iter().cloned().collect();
         }
-        let http2 = self.http2(self.rule_pool());
+        let http2 = self.http2(policy);
         UpstreamTls::user(self.context.config(), class, &tls, http2).map_or(TlsChoice::None, |t| TlsChoice::Always(Box::new(t)))
     }
 
-    fn rule_pool(&self) -> Option<pilotfish_model::destination_rule::ConnectionPool> {
-        self.rule.and_then(|r| r.policy_for(self.subset, self.port.port).connection_pool)
-    }
-
-    fn http2(&self, pool: Option<pilotfish_model::destination_rule::ConnectionPool>) -> bool {
+    fn http2(&self, policy: &TrafficPolicy) -> bool {
         let mesh = self.context.config().h2_upgrade_policy.into();
-        HttpVersion::of(self.port.protocol, pool.as_ref(), mesh, self.context.class.is_sidecar()) == HttpVersion::Http2
+        HttpVersion::of(self.port.protocol, policy.connection_pool.as_ref(), mesh, self.context.class.is_sidecar()) == HttpVersion::Http2
     }
 
     /// Mesh mTLS, asked for by a rule (`tls`) or found out from what the servers accept (`auto`).
@@ -189,7 +190,7 @@ impl One<'_> {
         let own_sni = || naming::sni(Direction::Outbound, port.port, subset, service.host.as_str()).into();
         let sni: Str = tls.map(|t| t.sni.clone()).filter(|s| !s.is_empty()).unwrap_or_else(own_sni);
         let names = tls.map(|t| t.subject_alt_names.clone()).filter(|n| !n.is_empty()).unwrap_or_else(|| self.peers.names.clone());
-        let Some(tls) = UpstreamTls::mesh(context.class, sni, names, self.http2(policy.connection_pool.clone())) else {
+        let Some(tls) = UpstreamTls::mesh(context.class, sni, names, self.http2(policy)) else {
             return TlsChoice::None;
         };
         // Addresses that clients choose carry no metadata to choose by, and own certificate files no agent that says which.
@@ -265,5 +266,7 @@ pub(super) fn keepalive(config: &MeshConfig) -> Option<TcpKeepalive> {
 
 /// Whether the proxy's configuration keeps the case of HTTP/1.1 header names.
 pub(crate) fn preserve_case(context: &Context<'_>) -> bool {
-    context.class.proxy_config.proxy_headers.as_ref().and_then(|h| h.preserve_http1_header_case).unwrap_or(false)
+    let class = context.class;
+    let wanted = class.proxy_config.proxy_headers.as_ref().and_then(|h| h.preserve_http1_header_case).unwrap_or(false);
+    wanted && class.has_extension(super::protocol::PRESERVE_CASE)
 }

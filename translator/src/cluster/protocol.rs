@@ -19,6 +19,8 @@ use pilotfish_model::service::Protocol;
 
 use super::duration;
 
+/// Extension that keeps the case of header names.
+pub(super) const PRESERVE_CASE: &str = "envoy.http.stateful_header_formatters.preserve_case";
 const KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// HTTP towards the server.

@@ -9,7 +9,7 @@ use pilotfish_model::destination_rule::ProxyProtocolVersion;
 use crate::metadata;
 use crate::tls::{self, UpstreamTls};
 
-const PROXY_PROTOCOL: &str = "envoy.transport_sockets.upstream_proxy_protocol";
+pub(super) const PROXY_PROTOCOL: &str = "envoy.transport_sockets.upstream_proxy_protocol";
 
 /// How connections are secured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -14,8 +14,6 @@ use crate::naming;
 
 /// Idle connections to unknown hosts are not worth more.
 const PASSTHROUGH_IDLE: Duration = Duration::from_secs(300);
-/// To whatever host a request names.
-pub const DYNAMIC_DNS: &str = "AllowAnyDynamicDNSCluster";
 
 pub(super) fn special(context: &Context<'_>, add: &mut impl FnMut(ClusterInput)) {
     add(ClusterInput { inert: true, ..base(context, naming::BLACK_HOLE, Discovery::Static(None)) });
@@ -38,7 +36,7 @@ pub(super) fn special(context: &Context<'_>, add: &mut impl FnMut(ClusterInput))
     });
     let mode = context.scope.outbound_policy().map_or(context.config().outbound_traffic_policy.mode, |p| p.mode);
     if mode == OutboundMode::AllowAnyDynamicDns {
-        add(ClusterInput { http: http(), peer_exchange, ..base(context, DYNAMIC_DNS, Discovery::DynamicDns(dns_family(context))) });
+        add(ClusterInput { http: http(), peer_exchange, ..base(context, naming::DYNAMIC_DNS, Discovery::DynamicDns(dns_family(context))) });
     }
 }
 

@@ -99,7 +99,7 @@ pub fn input(
         healthy: policy.outlier_detection.as_ref().is_some_and(|o| o.min_health_percent > 0),
         no_mtls: tls.is_some_and(|m| m != ClientTlsMode::IstioMutual),
         plaintext,
-        spread: locality.spread(context, policy),
+        spread: locality.spread(context.class),
         endpoints,
     }
 }

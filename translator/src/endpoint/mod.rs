@@ -8,6 +8,7 @@ mod input;
 mod spread;
 
 use pilotfish_envoy::Resource;
+use pilotfish_model::destination_rule::TrafficPolicy;
 use pilotfish_model::service::Protocol;
 
 use crate::context::Context;
@@ -48,5 +49,21 @@ pub fn assignments(context: &Context<'_>) -> Vec<Resource> {
             }
         }
     }
+    resources.extend(own_cluster(context));
     resources
 }
+
+/// Clients that weigh zones want to know where their own kind is: a cluster of their bootstrap asks for it.
+const LOCAL_CLUSTER: &str = "local_cluster";
+
+fn own_cluster(context: &Context<'_>) -> Option<Resource> {
+    let target = context.class.targets.first().filter(|_| context.class.settings.self_discovery)?;
+    let service = context.mesh.services.get(&target.service)?;
+    let policy = TrafficPolicy::default();
+    let even = Locality::even();
+    let input = input(context, service, service.port(target.port)?, None, LOCAL_CLUSTER.into(), &policy, &even);
+    Some(Resource::new(LOCAL_CLUSTER, &assignment(&input)))
+}
+
+#[cfg(test)]
+mod tests;

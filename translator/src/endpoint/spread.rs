@@ -48,6 +48,11 @@ impl Locality {
         Locality { setting, outlier: policy.outlier_detection.is_some(), by_service }
     }
 
+    /// No preference.
+    pub(super) fn even() -> Locality {
+        Locality { setting: None, outlier: false, by_service: false }
+    }
+
     fn may_fail_over(&self) -> bool {
         self.outlier || self.by_service
     }
@@ -60,9 +65,8 @@ impl Locality {
     }
 
     /// The preference of one class.
-    pub fn spread(&self, context: &Context<'_>, _policy: &TrafficPolicy) -> Spread {
+    pub fn spread(&self, class: &ClassFacts) -> Spread {
         let Some(setting) = &self.setting else { return Spread::Even };
-        let class = context.class;
         if !setting.distribute.is_empty() {
             let shares = setting.distribute.iter().find(|d| matches(&class.locality, &d.from));
             return shares.map_or(Spread::Even, |d| Spread::Shares(d.to.clone()));

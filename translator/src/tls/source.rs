@@ -24,9 +24,9 @@ const MESH_ROOTS: &str = "ROOTCA";
 /// Path that stands for the roots of the operating system.
 pub const SYSTEM_ROOTS: &str = "system";
 /// Start of the name of what comes out of a Secret.
-pub(super) const KUBERNETES: &str = "kubernetes://";
+pub(crate) const KUBERNETES: &str = "kubernetes://";
 /// End of a roots' name.
-pub(super) const ROOTS_SUFFIX: &str = "-cacert";
+pub(crate) const ROOTS_SUFFIX: &str = "-cacert";
 
 /// A certificate, or roots.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,120 @@
+use std::sync::Arc;
+
+use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Locality as Place, Workload};
+use pilotfish_model::name::Str;
+
+use super::*;
+
+/// `zone`: `region/zone/sub-zone`; the last number of the address tells endpoints apart.
+fn endpoint(last: u8, zone: &str, labels: &[(&str, &str)]) -> Endpoint {
+    Endpoint {
+        address: EndpointAddress::Ip([10, 0, 0, last].into()),
+        additional_addresses: Vec::new(),
+        port: 8080,
+        service_port: "http".into(),
+        weight: 1,
+        health: Health::Healthy,
+        workload: Arc::new(Workload {
+            locality: Place::parse(zone),
+            labels: labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            mtls: true,
+            ..Workload::default()
+        }),
+    }
+}
+
+fn four_zones() -> Vec<Endpoint> {
+    vec![
+        endpoint(1, "r1/a", &[("v", "1")]),
+        endpoint(2, "r1/b", &[("v", "2")]),
+        endpoint(3, "r1/b", &[("v", "1")]),
+        endpoint(4, "r2/c", &[]),
+    ]
+}
+
+fn of(endpoints: Vec<Endpoint>, spread: Spread) -> AssignmentInput {
+    AssignmentInput {
+        cluster: "c".into(),
+        endpoints: Arc::new(endpoints),
+        port: "http".into(),
+        subset: Default::default(),
+        node: None,
+        healthy: false,
+        no_mtls: false,
+        plaintext: Vec::new(),
+        spread,
+    }
+}
+
+/// Zone, priority, weight and number of endpoints of each group.
+fn groups(input: &AssignmentInput) -> Vec<(String, u32, u32, usize)> {
+    let groups = assignment(input).endpoints;
+    let group = |g: pilotfish_envoy::pb::envoy::config::endpoint::v3::LocalityLbEndpoints| {
+        (g.locality.unwrap().zone, g.priority, g.load_balancing_weight.unwrap(), g.lb_endpoints.len())
+    };
+    groups.into_iter().map(group).collect()
+}
+
+fn expect(spread: Spread, expected: &[(&str, u32, u32, usize)]) {
+    let expected: Vec<_> = expected.iter().map(|(z, p, w, n)| ((*z).to_owned(), *p, *w, *n)).collect();
+    assert_eq!(groups(&of(four_zones(), spread.clone())), expected, "{spread:?}");
+}
+
+#[test]
+fn without_preference_weights_count_endpoints() {
+    expect(Spread::Even, &[("a", 0, 1, 1), ("b", 0, 2, 2), ("c", 0, 1, 1)]);
+}
+
+#[test]
+fn shares_leave_out_what_they_do_not_name() {
+    let share = |place: &str, percent| (Str::from(place), percent);
+    expect(Spread::Shares(vec![share("r1/a/*", 80), share("r1/b/*", 20)]), &[("a", 0, 80, 1), ("b", 0, 20, 2), ("c", 0, 1, 0)]);
+    // A wildcard share is split by weight, after what is named more closely: 60 * 2/2 and the rest.
+    expect(
+        Spread::Shares(vec![share("r1/*", 60), share("r1/a/*", 40), share("*", 5)]),
+        &[("a", 0, 40, 1), ("b", 0, 60, 2), ("c", 0, 5, 1)],
+    );
+}
+
+#[test]
+fn the_nearest_first() {
+    let nearest = |from: &str, next: Option<&str>| Spread::Nearest { from: Place::parse(from), next_region: next.map(Str::from) };
+    expect(nearest("r1/a", None), &[("a", 0, 1, 1), ("b", 1, 2, 2), ("c", 2, 1, 1)]);
+    // Nothing is as near as the first ranks: they close up.
+    expect(nearest("r3/x", None), &[("a", 0, 1, 1), ("b", 0, 2, 2), ("c", 0, 1, 1)]);
+    expect(nearest("r3/x", Some("r2")), &[("c", 0, 1, 1), ("a", 1, 1, 1), ("b", 1, 2, 2)]);
+}
+
+#[test]
+fn labels_in_order() {
+    let labels = |list: &[(&str, &str)]| Spread::Labels(list.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect());
+    expect(labels(&[("v", "1")]), &[("a", 0, 1, 1), ("b", 0, 1, 1), ("b", 1, 1, 1), ("c", 1, 1, 1)]);
+    // Who has no such label is equal to a client without one.
+    expect(labels(&[("v", "")]), &[("c", 0, 1, 1), ("a", 1, 1, 1), ("b", 1, 2, 2)]);
+}
+
+#[test]
+fn who_counts() {
+    let mut endpoints = four_zones();
+    endpoints[3].health = Health::Unhealthy;
+    let all = of(endpoints, Spread::Even);
+    let ips = |input: &AssignmentInput| input.chosen().map(|(i, _)| i).collect::<Vec<_>>();
+    let version = [(Str::from("v"), Str::from("1"))].into_iter().collect();
+    assert_eq!(ips(&all), [0, 1, 2, 3]);
+    assert_eq!(ips(&AssignmentInput { healthy: true, ..all.clone() }), [0, 1, 2]);
+    assert_eq!(ips(&AssignmentInput { subset: version, ..all.clone() }), [0, 2]);
+    assert_eq!(ips(&AssignmentInput { port: "tcp".into(), ..all.clone() }), [0usize; 0]);
+    assert_eq!(ips(&AssignmentInput { node: Some("n".into()), ..all.clone() }), [0usize; 0]);
+}
+
+#[test]
+fn mesh_mtls_is_told_of_endpoints_that_accept_it() {
+    let says = |input: &AssignmentInput| {
+        let endpoints = assignment(input).endpoints.into_iter().flat_map(|g| g.lb_endpoints);
+        endpoints.map(|e| e.metadata.unwrap().filter_metadata.contains_key("envoy.transport_socket_match")).collect::<Vec<_>>()
+    };
+    let all = of(four_zones(), Spread::Even);
+    assert_eq!(says(&all), [true, true, true, true]);
+    assert_eq!(says(&AssignmentInput { plaintext: vec![1], ..all.clone() }), [true, false, true, true]);
+    assert_eq!(says(&AssignmentInput { no_mtls: true, ..all }), [false; 4]);
+}
