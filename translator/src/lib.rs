@@ -26,6 +26,7 @@ pub mod naming;
 pub mod policy;
 pub mod route;
 pub mod scope;
+pub mod secret;
 pub mod tls;
 
 use pilotfish_envoy::{ResourceSet, Snapshot, TypeUrl};

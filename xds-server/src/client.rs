@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use pilotfish_envoy::{Resource, Snapshot, TypeUrl, Version};
+use pilotfish_envoy::{Resource, ResourceSet, Snapshot, TypeUrl, Version};
 
 use crate::order::rule;
 use crate::subscription::{Diff, Protocol, Request, Subscription, Verdict};
@@ -53,6 +53,10 @@ pub struct Client {
     protocol: Protocol,
     subscriptions: BTreeMap<TypeUrl, Subscription>,
     target: Option<Target>,
+    /// Key material of this stream alone. The target's secrets are its class's and these.
+    own_secrets: Vec<Resource>,
+    /// The target's snapshot as the class shares it, without `own_secrets`.
+    shared: Arc<Snapshot>,
     /// Per type, the generation that last changed it.
     changed: BTreeMap<TypeUrl, u64>,
     /// Clusters that the client took, with endpoints that it did not ask for yet. It will: routes to them wait.
@@ -70,6 +74,8 @@ impl Client {
             protocol,
             subscriptions: BTreeMap::new(),
             target: None,
+            own_secrets: Vec::new(),
+            shared: Arc::default(),
             changed: BTreeMap::new(),
             awaited: BTreeSet::new(),
             patience,
@@ -107,8 +113,35 @@ impl Client {
         verdict
     }
 
+    /// Takes the key material that this client may have of what it asks for; all of it, each time.
+    pub fn set_secrets(&mut self, secrets: Vec<Resource>) {
+        if secrets.is_empty() && self.own_secrets.is_empty() {
+            return;
+        }
+        self.own_secrets = secrets;
+        if let Some(target) = self.target.clone() {
+            self.retarget(Target { snapshot: self.shared.clone(), ..target });
+        }
+    }
+
+    /// The class's snapshot with the key material of this stream.
+    fn with_own_secrets(&self, shared: &Arc<Snapshot>) -> Arc<Snapshot> {
+        if self.own_secrets.is_empty() {
+            return shared.clone();
+        }
+        let of_class = shared.get(TypeUrl::Secret);
+        let secrets = ResourceSet::new(of_class.iter().chain(&self.own_secrets).cloned());
+        let before = self.target.as_ref().map(|t| t.snapshot.get(TypeUrl::Secret));
+        let secrets = before.filter(|b| b.version() == secrets.version()).unwrap_or_else(|| Arc::new(secrets));
+        let mut snapshot = Snapshot::clone(shared);
+        snapshot.insert(TypeUrl::Secret, secrets);
+        Arc::new(snapshot)
+    }
+
     /// Takes a newer target. Sets that are equal to the present ones change nothing.
-    pub fn retarget(&mut self, target: Target) {
+    pub fn retarget(&mut self, mut target: Target) {
+        self.shared = std::mem::take(&mut target.snapshot);
+        target.snapshot = self.with_own_secrets(&self.shared);
         for type_url in TypeUrl::ALL {
             let new = target.snapshot.get(type_url);
             let same = self.target.as_ref().is_some_and(|old| {

@@ -23,6 +23,7 @@ pub mod debug;
 pub mod metrics;
 mod node;
 pub mod order;
+mod secret;
 mod serve;
 mod server;
 mod store;

@@ -132,12 +132,18 @@ impl<T: Translate> Store<T> {
     pub(crate) async fn world(&self) -> (Arc<T>, Arc<T::World>) {
         let mut generation = self.generation.subscribe();
         loop {
-            if let Some(world) = self.lock().world.clone() {
-                return (self.translate.clone(), world);
+            if let Some(newest) = self.newest() {
+                return newest;
             }
             // The sender lives in self.
             let _ = generation.changed().await;
         }
+    }
+
+    /// The newest world, if there is one.
+    pub(crate) fn newest(&self) -> Option<(Arc<T>, Arc<T::World>)> {
+        let world = self.lock().world.clone()?;
+        Some((self.translate.clone(), world))
     }
 
     pub(crate) async fn publish(self: &Arc<Self>, world: Arc<T::World>) -> PushReport {

@@ -21,7 +21,7 @@ use crate::server::Shared;
 use crate::store::{Connected, Session};
 use crate::subscription::{Rejection, Verdict};
 use crate::wire::{WireRequest, encode};
-use crate::{Translate, node};
+use crate::{Translate, node, secret};
 
 /// Health reports of virtual machines; they may come before the node and are never answered.
 const HEALTH: &str = "type.googleapis.com/istio.v1.HealthInformation";
@@ -135,6 +135,8 @@ impl<T: Translate> Stream<T> {
         let began = if client.target().is_some() { target.published } else { Instant::now() };
         self.wave = Some((target.generation, self.wave.map_or(began, |(_, earlier)| earlier.min(began))));
         client.retarget(target);
+        drop(client);
+        secret::refresh(&self.shared.store, &self.connected.session);
     }
 
     async fn send_all<R: WireRequest>(&mut self) -> Result<Option<Instant>, Status> {
@@ -180,6 +182,9 @@ impl<T: Translate> Stream<T> {
             return;
         };
         let verdict = self.connected.session.client().on_request(type_url, request.into_request());
+        if type_url == TypeUrl::Secret {
+            secret::refresh(&self.shared.store, &self.connected.session);
+        }
         tracing::trace!(r#type = type_url.short(), ?verdict, "request");
         match verdict {
             Verdict::None | Verdict::Ack => {}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pilotfish_controller::run::Update;
-use pilotfish_envoy::Snapshot;
+use pilotfish_envoy::{Resource, Snapshot};
 use pilotfish_model::{ChangeSet, Mesh, Proxy};
 use pilotfish_push::{Debounced, Merge, Sender};
 use pilotfish_translator::ProxyClass;
@@ -35,6 +35,10 @@ impl Translate for MeshTranslator {
 
     fn translate(&self, mesh: &Mesh, class: &ProxyClass) -> Snapshot {
         pilotfish_translator::translate(mesh, class)
+    }
+
+    fn secrets(&self, mesh: &Mesh, proxy: &Proxy, names: &[Arc<str>]) -> Vec<Resource> {
+        pilotfish_translator::secret::secrets(mesh, proxy, names)
     }
 }
 

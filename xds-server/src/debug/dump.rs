@@ -3,13 +3,11 @@
 use pilotfish_envoy::any::unpack;
 use pilotfish_envoy::json::to_json;
 use pilotfish_envoy::pb::envoy::admin::v3 as admin;
-use pilotfish_envoy::pb::envoy::config::core::v3::{DataSource, data_source::Specifier};
+use pilotfish_envoy::pb::envoy::config::core::v3::data_source::Specifier;
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
 use pilotfish_envoy::pb::google::protobuf::Any;
 use pilotfish_envoy::{Resource, Snapshot, TypeUrl, any};
 use serde_json::{Value, json};
-
-const REDACTED: &str = "[redacted]";
 
 /// The plain resources of some types; `{}` if there is none.
 pub(super) fn resources(snapshot: &Snapshot, types: &[TypeUrl]) -> Value {
@@ -59,14 +57,14 @@ pub(super) fn config_dump(snapshot: &Snapshot, include_eds: bool) -> Value {
     let dynamic_route_configs = routes.into_iter().map(dynamic).collect();
     parts.push(any(&admin::RoutesConfigDump { dynamic_route_configs, ..Default::default() }));
 
-    let (version_info, secrets) = of(TypeUrl::Secret);
-    let dynamic = |(name, secret)| admin::secrets_config_dump::DynamicSecret {
-        name,
-        version_info: version_info.clone(),
-        secret: Some(secret),
+    let secrets = snapshot.get(TypeUrl::Secret);
+    let dynamic = |secret: &Resource| admin::secrets_config_dump::DynamicSecret {
+        name: secret.name().to_string(),
+        version_info: secret.version().to_string(),
+        secret: Some(shown(TypeUrl::Secret, secret)),
         ..Default::default()
     };
-    let dynamic_active_secrets = secrets.into_iter().map(dynamic).collect();
+    let dynamic_active_secrets = secrets.iter().map(dynamic).collect();
     parts.push(any(&admin::SecretsConfigDump { dynamic_active_secrets, ..Default::default() }));
 
     let (version_info, filters) = of(TypeUrl::ExtensionConfig);
@@ -90,30 +88,26 @@ pub(super) fn config_dump(snapshot: &Snapshot, include_eds: bool) -> Value {
     json!({"configs": parts.iter().map(to_json).collect::<Vec<_>>()})
 }
 
-/// A resource fit to be shown: no private material.
+/// A resource fit to be shown. Of a secret that is its name, and where it is read from if it only names files.
 fn shown(type_url: TypeUrl, resource: &Resource) -> Any {
     let packed = resource.to_any();
     if type_url != TypeUrl::Secret {
         return packed;
     }
     // What cannot be read as a secret is not shown at all: it could still hold one.
-    let mut secret: Secret = unpack(&packed).unwrap_or_default();
-    let redacted = || Some(DataSource { specifier: Some(Specifier::InlineString(REDACTED.into())), ..Default::default() });
-    match &mut secret.r#type {
-        Some(secret::Type::TlsCertificate(tls)) => {
-            tls.private_key = tls.private_key.as_ref().and_then(|_| redacted());
-            tls.password = tls.password.as_ref().and_then(|_| redacted());
-            tls.pkcs12 = tls.pkcs12.as_ref().and_then(|_| redacted());
-            tls.private_key_provider = None;
+    let r#type = unpack::<Secret>(&packed).and_then(|secret| secret.r#type).filter(names_files_only);
+    any(&Secret { name: resource.name().to_string(), r#type })
+}
+
+fn names_files_only(kind: &secret::Type) -> bool {
+    let sources = match kind {
+        secret::Type::TlsCertificate(tls) if tls.private_key_provider.is_none() && tls.signed_certificate_timestamp.is_empty() => {
+            vec![&tls.certificate_chain, &tls.private_key, &tls.ocsp_staple, &tls.password, &tls.pkcs12]
         }
-        Some(secret::Type::GenericSecret(generic)) => {
-            generic.secret = redacted();
-            generic.secrets.values_mut().for_each(|v| *v = redacted().unwrap_or_default());
-        }
-        Some(secret::Type::SessionTicketKeys(_)) => secret.r#type = None,
-        Some(secret::Type::ValidationContext(_)) | None => {}
-    }
-    any(&secret)
+        secret::Type::ValidationContext(roots) => vec![&roots.trusted_ca, &roots.crl],
+        _ => return false,
+    };
+    sources.into_iter().flatten().all(|source| matches!(source.specifier, Some(Specifier::Filename(_))))
 }
 
 #[cfg(test)]
@@ -121,19 +115,45 @@ mod tests {
     use super::*;
     use pilotfish_envoy::ResourceSet;
     use pilotfish_envoy::pb::envoy::config::cluster::v3::Cluster;
-    use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::TlsCertificate;
+    use pilotfish_envoy::pb::envoy::config::core::v3::DataSource;
+    use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{GenericSecret, TlsCertificate};
     use pretty_assertions::assert_eq;
 
-    #[test]
-    fn keys_are_not_shown() {
-        let inline = |text: &str| Some(DataSource { specifier: Some(Specifier::InlineString(text.into())), ..Default::default() });
-        let tls = TlsCertificate { certificate_chain: inline("chain"), private_key: inline("hush"), ..Default::default() };
-        let secret = Secret { name: "s".into(), r#type: Some(secret::Type::TlsCertificate(tls)) };
+    fn secrets(kinds: &[(&str, secret::Type)]) -> Snapshot {
+        let resource =
+            |(name, kind): &(&str, secret::Type)| Resource::new(*name, &Secret { name: name.to_string(), r#type: Some(kind.clone()) });
         let mut snapshot = Snapshot::new();
-        snapshot.insert(TypeUrl::Secret, ResourceSet::new([Resource::new("s", &secret)]));
-        for text in [config_dump(&snapshot, true).to_string(), resources(&snapshot, &[TypeUrl::Secret]).to_string()] {
-            assert!(text.contains("chain") && text.contains(REDACTED) && !text.contains("hush"), "{text}");
-        }
+        snapshot.insert(TypeUrl::Secret, ResourceSet::new(kinds.iter().map(resource)));
+        snapshot
+    }
+
+    #[test]
+    fn of_secrets_only_names_versions_and_paths_are_shown() {
+        let source = |specifier| Some(DataSource { specifier: Some(specifier), ..Default::default() });
+        let inline = |text: &str| source(Specifier::InlineBytes(text.to_owned().into()));
+        let file = |path: &str| source(Specifier::Filename(path.into()));
+        let tls = |certificate_chain, private_key| {
+            secret::Type::TlsCertificate(TlsCertificate { certificate_chain, private_key, ..Default::default() })
+        };
+        let snapshot = secrets(&[
+            ("files", tls(file("/c.pem"), file("/k.pem"))),
+            ("generic", secret::Type::GenericSecret(GenericSecret { secret: inline("hush"), ..Default::default() })),
+            ("inline", tls(inline("hush"), inline("hush"))),
+            ("mixed", tls(file("/c.pem"), inline("hush"))),
+        ]);
+        let version = |name: &str| snapshot.get(TypeUrl::Secret).get(name).unwrap().version().to_string();
+        let type_url = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+        let bare = |name: &str| json!({"@type": type_url, "name": name});
+        let mut files = bare("files");
+        files["tls_certificate"] = json!({"certificate_chain": {"filename": "/c.pem"}, "private_key": {"filename": "/k.pem"}});
+        let shown = [files, bare("generic"), bare("inline"), bare("mixed")];
+        assert_eq!(resources(&snapshot, &[TypeUrl::Secret]), json!({"configs": shown}));
+        let entry = |secret: &Value| {
+            let name = secret["name"].as_str().unwrap();
+            json!({"name": name, "version_info": version(name), "secret": secret})
+        };
+        let expected: Vec<Value> = shown.iter().map(entry).collect();
+        assert_eq!(config_dump(&snapshot, true)["configs"][5]["dynamic_active_secrets"], json!(expected));
     }
 
     #[test]

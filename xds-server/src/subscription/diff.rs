@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use pilotfish_envoy::{Resource, ResourceSet, Version};
 
 use super::{Outstanding, Protocol, Subscription};
+use crate::secret::is_silent;
 
 /// What the next response would hold, and the client's state after it.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +75,7 @@ impl Subscription {
     fn diff_by_name(&self, latest: &Arc<ResourceSet>, hold_removals: bool) -> Diff {
         let mut diff = Diff { version: latest.version(), base: latest.clone(), ..Diff::default() };
         let (mut again, mut removed_again) = (Vec::new(), Vec::new());
+        let silent = is_silent(self.type_url);
         self.for_each_name(latest, |name| {
             let (known, new) = (self.known(name), latest.get(name));
             match (known, new) {
@@ -83,9 +85,11 @@ impl Subscription {
                 }
                 (_, Some(resource)) if self.retry.contains(name) => again.push(resource.clone()),
                 (_, Some(_)) => {}
-                (Some(version), None) if self.protocol == Protocol::Delta && hold_removals && !self.asked.contains(name) => {
+                (Some(version), None) if !silent && self.protocol == Protocol::Delta && hold_removals && !self.asked.contains(name) => {
                     diff.differs.insert(name.clone(), Some(version));
                 }
+                (Some(version), None) if silent => _ = diff.differs.insert(name.clone(), Some(version)),
+                (None, None) if silent => {}
                 (Some(_), None) => diff.removed.push(name.clone()),
                 (None, None) if self.asked.contains(name) => diff.removed.push(name.clone()),
                 (None, None) if self.retry.contains(name) => removed_again.push(name.clone()),
@@ -97,9 +101,9 @@ impl Subscription {
             diff.removed.clear();
             removed_again.clear();
         }
-        diff.holds_back = !diff.differs.is_empty();
+        diff.holds_back = !silent && !diff.differs.is_empty();
         let has_news = !diff.resources.is_empty() || !diff.removed.is_empty();
-        diff.is_due = self.owed || has_news;
+        diff.is_due = has_news || (self.owed && !silent);
         if has_news {
             diff.resources.extend(again);
             diff.removed.extend(removed_again);
@@ -126,6 +130,8 @@ impl Subscription {
         (self.base, self.differs) = (diff.base, diff.differs);
         self.forced.clear();
         self.asked.clear();
+        // Still so only where silence is the answer.
+        self.owed = false;
         self.updates_wait = None;
         self.reached = self.reached.max(generation);
     }

@@ -110,7 +110,7 @@ fn settled(type_url: TypeUrl, first: Request, latest: &Arc<ResourceSet>) -> Mach
 #[test]
 fn the_first_request_is_answered_even_with_nothing() {
     for protocol in [Protocol::Sotw, Protocol::Delta] {
-        for type_url in TypeUrl::ALL {
+        for type_url in TypeUrl::ALL.into_iter().filter(|t| *t != TypeUrl::Secret) {
             let mut machine = Machine::new(type_url, protocol);
             machine.on(if protocol == Protocol::Sotw { sotw(&[], "") } else { delta(&[], &[], "") });
             assert_eq!(machine.send(&set(&[])), sent(&[], &[]), "{type_url:?} {protocol:?}");
@@ -143,6 +143,99 @@ fn what_the_first_request_subscribes_to() {
         let mut machine = Machine::new(type_url, protocol);
         assert_eq!(machine.on(request), Verdict::None);
         assert_eq!(machine.send(&all), expected, "{what}, {type_url:?} {protocol:?}");
+    }
+}
+
+/// An answer without the secret that was asked for is a rejected update at Envoy.
+#[test]
+fn of_secrets_only_those_that_exist_are_mentioned() {
+    let (none, one, other) = (set(&[]), set(&[("a", "1")]), set(&[("a", "2")]));
+    let more = set(&[("a", "1"), ("b", "1")]);
+    /// A request, or a change of the set, and what follows.
+    enum Event<'a> {
+        Asks(Request),
+        Is(&'a Arc<ResourceSet>),
+    }
+    use Event::{Asks, Is};
+    let rows = [
+        ("asked for nothing", vec![(Asks(sotw(&[], "")), None)]),
+        ("asked for nothing", vec![(Asks(delta(&[], &[], "")), None)]),
+        ("comes later", vec![(Asks(sotw(&["a"], "")), None), (Is(&one), sent(&["a"], &[]))]),
+        ("comes later", vec![(Asks(delta(&["a"], &[], "")), None), (Is(&one), sent(&["a"], &[]))]),
+        ("another is missing", vec![(Is(&one), None), (Asks(sotw(&["a", "x"], "")), sent(&["a"], &[]))]),
+        ("another is missing", vec![(Is(&one), None), (Asks(delta(&["a", "x"], &[], "")), sent(&["a"], &[]))]),
+        (
+            "missing, asked for after one that exists",
+            vec![
+                (Is(&one), None),
+                (Asks(sotw(&["a"], "")), sent(&["a"], &[])),
+                (Asks(sotw(&["a", "b"], "1")), None),
+                (Is(&more), sent(&["b"], &[])),
+            ],
+        ),
+        (
+            "missing, asked for after one that exists",
+            vec![
+                (Is(&one), None),
+                (Asks(delta(&["a"], &[], "")), sent(&["a"], &[])),
+                (Asks(delta(&["b"], &[], "1")), None),
+                (Asks(delta(&["b"], &[], "")), None),
+                (Is(&more), sent(&["b"], &[])),
+            ],
+        ),
+        (
+            "goes away, comes back unchanged, then changes",
+            vec![
+                (Is(&one), None),
+                (Asks(sotw(&["a"], "")), sent(&["a"], &[])),
+                (Asks(sotw(&["a"], "1")), None),
+                (Is(&none), None),
+                (Is(&one), None),
+                (Is(&none), None),
+                (Is(&other), sent(&["a"], &[])),
+            ],
+        ),
+        (
+            "goes away, comes back unchanged, then changes",
+            vec![
+                (Is(&one), None),
+                (Asks(delta(&["a"], &[], "")), sent(&["a"], &[])),
+                (Asks(delta(&[], &[], "1")), None),
+                (Is(&none), None),
+                (Is(&one), None),
+                (Is(&none), None),
+                (Is(&other), sent(&["a"], &[])),
+            ],
+        ),
+        (
+            "is claimed by a client that returns",
+            vec![(Asks(resume(&["a"], &[("a", "1")])), None), (Is(&one), None), (Is(&other), sent(&["a"], &[]))],
+        ),
+        (
+            "was refused, then went away",
+            vec![
+                (Is(&one), None),
+                (Asks(delta(&["a"], &[], "")), sent(&["a"], &[])),
+                (Asks(refusing(delta(&[], &[], "1"), "no")), None),
+                (Is(&none), None),
+                (Asks(delta(&["a"], &[], "")), None),
+                (Is(&other), sent(&["a"], &[])),
+            ],
+        ),
+    ];
+    for (what, events) in rows {
+        let first = events.iter().find_map(|(event, _)| if let Asks(request) = event { Some(&request.interest) } else { None });
+        let protocol = if matches!(first, Some(Interest::Sotw { .. })) { Protocol::Sotw } else { Protocol::Delta };
+        let (mut machine, mut latest) = (Machine::new(TypeUrl::Secret, protocol), none.clone());
+        for (i, (event, expected)) in events.into_iter().enumerate() {
+            match event {
+                Asks(request) => _ = machine.on(request),
+                Is(set) => latest = set.clone(),
+            }
+            let answer = if machine.requests == 0 { None } else { machine.send(&latest) };
+            assert_eq!(answer, expected, "{what}, {protocol:?}, event {i}");
+            assert!(expected.is_some() || !machine.subscription.owed, "{what}, {protocol:?}: an answer is owed for good");
+        }
     }
 }
 

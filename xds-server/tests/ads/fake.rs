@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pilotfish_envoy::pb::envoy::config::cluster::v3::Cluster;
+use pilotfish_envoy::pb::envoy::config::core::v3::{DataSource, data_source::Specifier};
 use pilotfish_envoy::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use pilotfish_envoy::pb::envoy::config::listener::v3::Listener;
 use pilotfish_envoy::pb::envoy::config::route::v3::RouteConfiguration;
+use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, TlsCertificate, secret};
 use pilotfish_envoy::{Resource, ResourceSet, Snapshot, TypeUrl};
 use pilotfish_model::Proxy;
 use pilotfish_xds_server::{Config, Server, Translate};
@@ -19,12 +21,19 @@ pub(crate) struct World {
     pub(crate) resources: BTreeMap<TypeUrl, BTreeMap<String, String>>,
     /// Translating for this namespace panics.
     pub(crate) poison: Option<String>,
+    /// Key material by namespace and name. Looking up `poison` panics.
+    pub(crate) keys: BTreeMap<(String, String), String>,
 }
 
 impl World {
     pub(crate) fn with(mut self, type_url: TypeUrl, resources: &[(&str, &str)]) -> Self {
         let resources = resources.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
         self.resources.insert(type_url, resources);
+        self
+    }
+
+    pub(crate) fn with_key(mut self, namespace: &str, name: &str, content: &str) -> Self {
+        self.keys.insert((namespace.into(), name.into()), content.into());
         self
     }
 }
@@ -56,6 +65,12 @@ impl Translate for Fake {
         }
         snapshot
     }
+
+    fn secrets(&self, world: &World, proxy: &Proxy, names: &[Arc<str>]) -> Vec<Resource> {
+        assert!(names.iter().all(|n| &**n != "poison"));
+        let find = |name: &Arc<str>| world.keys.get(&(proxy.namespace.to_string(), name.to_string()));
+        names.iter().filter_map(|n| Some(resource(TypeUrl::Secret, n, find(n)?))).collect()
+    }
 }
 
 /// A resource whose content shows up in some text field.
@@ -69,6 +84,11 @@ pub(crate) fn resource(type_url: TypeUrl, name: &str, content: &str) -> Resource
         ),
         TypeUrl::Listener => Resource::new(name, &Listener { name: n, stat_prefix: c, ..Default::default() }),
         TypeUrl::Route => Resource::new(name, &RouteConfiguration { name: n, internal_only_headers: vec![c], ..Default::default() }),
+        TypeUrl::Secret => {
+            let source = DataSource { specifier: Some(Specifier::InlineString(c)), ..Default::default() };
+            let tls = TlsCertificate { private_key: Some(source), ..Default::default() };
+            Resource::new(name, &Secret { name: n, r#type: Some(secret::Type::TlsCertificate(tls)) })
+        }
         other => panic!("no fake {other:?}"),
     }
 }

@@ -8,4 +8,5 @@ mod debug;
 mod fake;
 mod make_before_break;
 mod protocol;
+mod secrets;
 mod streams;

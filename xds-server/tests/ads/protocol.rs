@@ -112,7 +112,8 @@ async fn every_type_that_is_served_is_answered_and_others_are_not() {
     let mut client = Delta::connect(&running.url, node("an-envoy")).await;
     let health = DeltaDiscoveryRequest { type_url: "type.googleapis.com/istio.v1.HealthInformation".into(), ..Default::default() };
     client.send_raw(health).await;
-    for type_url in pilotfish_envoy::TypeUrl::ALL {
+    // Secrets that do not exist have no answer.
+    for type_url in pilotfish_envoy::TypeUrl::ALL.into_iter().filter(|t| *t != pilotfish_envoy::TypeUrl::Secret) {
         client.subscribe(type_url, &[]).await;
         assert_eq!(said(&client.take().await), (type_url, vec![], vec![]));
     }
