@@ -179,6 +179,6 @@ mod tests {
             catch_all_last: false,
         };
         let hosts = [refuse("a"), refuse("b")];
-        assert_eq!(pilotfish_envoy::unpack(&configuration("80", &hosts).to_any()), Some(message("80", &hosts)));
+        assert_eq!(RouteConfiguration::decode(configuration("80", &hosts).to_any().value), Ok(message("80", &hosts)));
     }
 }
