@@ -133,10 +133,10 @@ fn user_certificates(input: &GatewayTls) -> (Vec<Certificate>, Option<Certificat
     let asks = matches!(tls.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
     if let Some(first) = tls.credential_names.first() {
         let roots = match &*tls.ca_cert_credential_name {
-            "" => credential_roots(first),
-            name => credential(name),
+            "" => credential_roots(first, input.flavour),
+            name => credential(name, input.flavour),
         };
-        return (tls.credential_names.iter().map(|n| credential(n)).collect(), asks.then_some(roots));
+        return (tls.credential_names.iter().map(|n| credential(n, input.flavour)).collect(), asks.then_some(roots));
     }
     let files = |chain: &Str, key: &Str| certificate_files(chain, key, input.flavour);
     let several = tls.tls_certificates.iter();

@@ -23,6 +23,11 @@ const OWN_CERTIFICATE: &str = "default";
 const MESH_ROOTS: &str = "ROOTCA";
 /// Path that stands for the roots of the operating system.
 pub const SYSTEM_ROOTS: &str = "system";
+/// Envoy's sign for no limit.
+const WITHOUT_LIMIT: prost_types::Duration = prost_types::Duration { seconds: 0, nanos: 0 };
+/// How long a listener of a plain Envoy waits for a secret of this server, so that a missing one holds up no other chain
+/// for Envoy's default of 15 s.
+const SERVER_WAIT: prost_types::Duration = prost_types::Duration { seconds: 1, nanos: 0 };
 /// Start of the name of what comes out of a Secret.
 pub(crate) const KUBERNETES: &str = "kubernetes://";
 /// End of a roots' name.
@@ -44,8 +49,8 @@ pub enum SdsSource {
     Agent(Str),
     /// Files that the agent watches and serves.
     AgentFile(Str),
-    /// From this server.
-    Server(Str),
+    /// From this server, and what asks for it. It does not answer for a secret that does not exist.
+    Server(Str, Flavour),
 }
 
 /// The mesh's own certificate and roots.
@@ -81,7 +86,7 @@ fn of_agent() -> MeshCertificates {
 }
 
 fn of_server() -> MeshCertificates {
-    let sds = |name: &str| Certificate::Sds(SdsSource::Server(name.into()));
+    let sds = |name: &str| Certificate::Sds(SdsSource::Server(name.into(), Flavour::Plain));
     MeshCertificates { own: sds(OWN_CERTIFICATE), roots: sds(MESH_ROOTS) }
 }
 
@@ -114,7 +119,7 @@ pub(super) fn root_files(path: &Str, flavour: Flavour) -> Certificate {
 }
 
 fn file_secret(name: Str, flavour: Flavour) -> Certificate {
-    Certificate::Sds(if flavour == Flavour::Istio { SdsSource::AgentFile(name) } else { SdsSource::Server(name) })
+    Certificate::Sds(if flavour == Flavour::Istio { SdsSource::AgentFile(name) } else { SdsSource::Server(name, flavour) })
 }
 
 /// Name of a certificate out of a Secret. A name that is a URI already stays.
@@ -128,32 +133,37 @@ pub(super) fn credential_roots_name(name: &str) -> Str {
 }
 
 /// A certificate out of a Secret.
-pub(super) fn credential(name: &str) -> Certificate {
-    Certificate::Sds(SdsSource::Server(credential_name(name)))
+pub(super) fn credential(name: &str, flavour: Flavour) -> Certificate {
+    Certificate::Sds(SdsSource::Server(credential_name(name), flavour))
 }
 
 /// Roots that belong to a credential.
-pub(super) fn credential_roots(name: &str) -> Certificate {
-    Certificate::Sds(SdsSource::Server(credential_roots_name(name)))
+pub(super) fn credential_roots(name: &str, flavour: Flavour) -> Certificate {
+    Certificate::Sds(SdsSource::Server(credential_roots_name(name), flavour))
 }
 
 impl SdsSource {
     fn config(&self) -> SdsSecretConfig {
         let (name, specifier, wait) = match self {
-            SdsSource::Agent(name) => (name, agent(), true),
-            SdsSource::AgentFile(name) => (name, agent(), false),
-            SdsSource::Server(name) => (name, ConfigSourceSpecifier::Ads(AggregatedConfigSource::default()), false),
+            SdsSource::Agent(name) => (name, agent(), Some(WITHOUT_LIMIT)),
+            SdsSource::AgentFile(name) => (name, agent(), None),
+            SdsSource::Server(name, Flavour::Istio) => (name, ads(), None),
+            SdsSource::Server(name, _) => (name, ads(), Some(SERVER_WAIT)),
         };
         SdsSecretConfig {
             name: name.to_string(),
             sds_config: Some(ConfigSource {
                 resource_api_version: ApiVersion::V3.into(),
-                initial_fetch_timeout: wait.then(prost_types::Duration::default),
+                initial_fetch_timeout: wait,
                 config_source_specifier: Some(specifier),
                 ..Default::default()
             }),
         }
     }
+}
+
+fn ads() -> ConfigSourceSpecifier {
+    ConfigSourceSpecifier::Ads(AggregatedConfigSource::default())
 }
 
 fn agent() -> ConfigSourceSpecifier {

@@ -65,7 +65,7 @@ impl UpstreamTls {
     pub fn user(config: &MeshConfig, class: &ClassFacts, tls: &ClientTls, http2: bool) -> Option<Self> {
         let own = match tls.mode {
             ClientTlsMode::Simple => None,
-            ClientTlsMode::Mutual if !tls.credential_name.is_empty() => Some(credential(&tls.credential_name)),
+            ClientTlsMode::Mutual if !tls.credential_name.is_empty() => Some(credential(&tls.credential_name, class.flavour)),
             ClientTlsMode::Mutual if tls.client_certificate.is_empty() || tls.private_key.is_empty() => return None,
             ClientTlsMode::Mutual => Some(certificate_files(&tls.client_certificate, &tls.private_key, class.flavour)),
             _ => return None,
@@ -73,7 +73,7 @@ impl UpstreamTls {
         let verified = config.verify_certificate_at_client.unwrap_or(true);
         let roots = match (&*tls.ca_certificates, tls.insecure_skip_verify) {
             (_, true) => None,
-            _ if !tls.credential_name.is_empty() => Some(credential_roots(&tls.credential_name)),
+            _ if !tls.credential_name.is_empty() => Some(credential_roots(&tls.credential_name, class.flavour)),
             ("", _) => verified.then(|| root_files(&SYSTEM_ROOTS.into(), class.flavour)),
             _ => Some(root_files(&tls.ca_certificates, class.flavour)),
         };
