@@ -20,6 +20,7 @@
 pub mod body;
 pub mod client;
 pub mod debug;
+mod guard;
 pub mod metrics;
 mod node;
 pub mod order;

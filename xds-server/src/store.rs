@@ -15,9 +15,9 @@ use pilotfish_envoy::{ResourceSet, Snapshot};
 use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::Translate;
 use crate::client::Target;
 use crate::metrics::Metrics;
+use crate::{Translate, guard};
 
 pub(crate) use session::{Connected, Session};
 
@@ -255,9 +255,20 @@ impl<T: Translate> Store<T> {
         // Never closed.
         let _permit = self.permits.acquire().await.ok()?;
         self.counters.translations.fetch_add(1, Ordering::Relaxed);
-        let (translate, owned_class) = (self.translate.clone(), class.clone());
-        match tokio::task::spawn_blocking(move || translate.translate(&world, &owned_class)).await {
-            Ok(snapshot) => Some(keep_equal(last_good, snapshot)),
+        let (translate, owned_class, before) = (self.translate.clone(), class.clone(), last_good.clone());
+        let work = move || {
+            let snapshot = translate.translate(&world, &owned_class);
+            if translate.is_checked(&owned_class) { guard::sound(before.as_deref(), snapshot) } else { (snapshot, Vec::new()) }
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok((snapshot, refused)) => {
+                for r in refused {
+                    self.metrics.internal_errors.inc();
+                    let (name, violations) = (&r.name, &r.violations);
+                    tracing::error!(?class, r#type = r.type_url.short(), %name, replaced = r.replaced, ?violations, "breaks Envoy's rules and is kept in");
+                }
+                Some(keep_equal(last_good, snapshot))
+            }
             Err(error) => {
                 self.counters.failed.fetch_add(1, Ordering::Relaxed);
                 self.metrics.internal_errors.inc();

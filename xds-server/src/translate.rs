@@ -26,4 +26,9 @@ pub trait Translate: Send + Sync + 'static {
     /// Key material for this one proxy: of the names that it asks for, those that exist and that the proxy's namespace
     /// owns. Called for each stream and world, if the peer may have any at all: a look-up, nothing slow.
     fn secrets(&self, world: &Self::World, proxy: &Proxy, names: &[Arc<str>]) -> Vec<Resource>;
+    /// Whether the class's clients hold resources to the validation rules of Envoy's protos. gRPC libraries do not, and are
+    /// sent less than Envoy would accept.
+    fn is_checked(&self, _class: &Self::Class) -> bool {
+        true
+    }
 }

@@ -208,7 +208,19 @@ mod tests {
 
     #[test]
     fn istiods_spelling_means_the_same() {
-        let ours = serve(&["serve", "--http-addr", ":1", "--grpc-addr", "127.0.0.1:2", "--monitoring-addr", "", "--config-dir", "a", "--cluster-id", "c"]);
+        let ours = serve(&[
+            "serve",
+            "--http-addr",
+            ":1",
+            "--grpc-addr",
+            "127.0.0.1:2",
+            "--monitoring-addr",
+            "",
+            "--config-dir",
+            "a",
+            "--cluster-id",
+            "c",
+        ]);
         let istiods = serve(&[
             "discovery",
             "--httpAddr=:1",

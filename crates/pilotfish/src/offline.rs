@@ -45,8 +45,7 @@ pub fn main(args: &TranslateArgs) -> anyhow::Result<()> {
     let proxies: Vec<ProxyEntry> = yaml_serde::from_str(&text).with_context(|| format!("cannot use {}", args.proxies.display()))?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     for entry in proxies {
-        let proxy = Proxy::parse(entry.node, &mesh.config.root_namespace, &mesh.domain)
-            .with_context(|| format!("proxy {}", entry.name))?;
+        let proxy = Proxy::parse(entry.node, &mesh.config.root_namespace, &mesh.domain).with_context(|| format!("proxy {}", entry.name))?;
         let class = pilotfish_translator::classify(&mesh, &proxy);
         let dump = dump(&pilotfish_translator::translate(&mesh, &class));
         let path = args.out.join(format!("{}.json", entry.name));

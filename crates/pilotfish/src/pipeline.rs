@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pilotfish_controller::run::Update;
 use pilotfish_envoy::{Resource, Snapshot};
+use pilotfish_model::proxy::Flavour;
 use pilotfish_model::{ChangeSet, Mesh, Proxy};
 use pilotfish_push::{Debounced, Merge, Sender};
 use pilotfish_translator::ProxyClass;
@@ -27,6 +28,10 @@ impl Translate for MeshTranslator {
 
     fn domain<'a>(&self, mesh: &'a Mesh) -> &'a str {
         &mesh.domain
+    }
+
+    fn is_checked(&self, class: &ProxyClass) -> bool {
+        class.facts().flavour != Flavour::Grpc
     }
 
     fn classify(&self, mesh: &Mesh, proxy: &Proxy) -> ProxyClass {
