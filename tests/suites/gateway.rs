@@ -1,5 +1,7 @@
 //! A stock Envoy as gateway, over both protocols: routing, live edits and removals under load.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
 use std::net::SocketAddr;
 
 use anyhow::ensure;
@@ -12,7 +14,8 @@ use serde_json::{Value, json};
 const HOST: &str = "shop.example";
 
 fn gateway(listen: SocketAddr) -> Value {
-    let server = json!({"port": {"number": listen.port(), "name": "http", "protocol": "HTTP"}, "bind": listen.ip().to_string(), "hosts": [HOST]});
+    let server =
+        json!({"port": {"number": listen.port(), "name": "http", "protocol": "HTTP"}, "bind": listen.ip().to_string(), "hosts": [HOST]});
     istio("networking", "Gateway", "edge", json!({"selector": {"istio": "edge"}, "servers": [server]}))
 }
 
@@ -197,7 +200,12 @@ async fn rules_do_what_they_say() {
     let mirrored = f.v2.requests();
     ask("/mirror", &[]).await;
     let v2 = &f.v2;
-    f.envoy.until("the mirrored request", async |_| Ok(ensure!(v2.requests() > mirrored, "not yet"))).await;
+    f.envoy
+        .until("the mirrored request", async |_| {
+            ensure!(v2.requests() > mirrored, "not yet");
+            Ok(())
+        })
+        .await;
     assert_eq!(get(f.listen, "other.example", "/", &[]).await.unwrap().status, 404);
     assert_eq!(f.envoy.rejected().await, 0);
 }
@@ -217,7 +225,13 @@ async fn debug_and_metrics_show_the_client() {
     let dump = f.pilotfish.debug("config_dump?proxyID=edge-1").await;
     assert!(dump["configs"].as_array().is_some_and(|c| c.len() >= 4), "{dump:#}");
     let metrics = f.pilotfish.metrics().await;
-    for name in ["pilot_xds_pushes{type=\"cds\"}", "pilot_xds{version=", "pilot_services 1", "pilot_virt_services 1", "pilot_proxy_convergence_time_count"] {
+    for name in [
+        "pilot_xds_pushes{type=\"cds\"}",
+        "pilot_xds{version=",
+        "pilot_services 1",
+        "pilot_virt_services 1",
+        "pilot_proxy_convergence_time_count",
+    ] {
         assert!(metrics.contains(name), "{name} is missing in:\n{metrics}");
     }
 }

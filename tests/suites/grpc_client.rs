@@ -1,5 +1,7 @@
 //! gRPC's own xDS client (Python) resolves a service and calls it: no Envoy between.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
 use std::process::Stdio;
 
 use pilotfish_testkit::skip;
@@ -17,8 +19,7 @@ fn python() -> Option<std::path::PathBuf> {
 /// Starts a backend that answers with `name`; its address.
 async fn backend(python: &std::path::Path, name: &str) -> (Child, std::net::SocketAddr) {
     let script = skip::workspace().join("tests/clients/grpc_echo_server.py");
-    let mut child =
-        Command::new(python).arg(script).args([name, "127.0.0.1:0"]).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut child = Command::new(python).arg(script).args([name, "127.0.0.1:0"]).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = tokio::time::timeout(std::time::Duration::from_secs(30), lines.next_line()).await.expect("the backend starts in time");
     let port: u16 = line.unwrap().unwrap().strip_prefix("ready ").unwrap().parse().unwrap();
@@ -41,7 +42,8 @@ async fn a_proxyless_client_follows_the_mesh() {
         "id": "sidecar~127.0.0.1~client.shop~shop.svc.cluster.local",
         "metadata": {"GENERATOR": "grpc", "NAMESPACE": "shop", "CLUSTER_ID": "Kubernetes"}
     });
-    let server = json!({"server_uri": pilotfish.grpc().to_string(), "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]});
+    let server =
+        json!({"server_uri": pilotfish.grpc().to_string(), "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]});
     std::fs::write(bootstrap.path(), json!({"xds_servers": [server], "node": node}).to_string()).unwrap();
     let client = Command::new(&python)
         .arg(skip::workspace().join("tests/clients/grpc_xds_client.py"))

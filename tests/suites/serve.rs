@@ -1,5 +1,7 @@
 //! The program as a person meets it: how it starts, refuses to start, and ends; what broken files do.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
 use std::net::TcpListener;
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! A stock Envoy as sidecar, over both protocols: outbound through its HTTP proxy listener, inbound on a bound port.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
 use anyhow::ensure;
 use pilotfish_testkit::envoy::{self, Protocol};
 use pilotfish_testkit::pilotfish::{self, Options};
@@ -13,10 +15,15 @@ async fn start(protocol: Protocol) -> Option<(Envoy, Pilotfish, std::net::Socket
     let (v1, v2) = (Backend::start("v1").await, Backend::start("v2").await);
     let (mesh, proxy) = (MeshDir::default(), free_addr());
     mesh.write("services.yaml", &service("shop", "http", 80, &[("v1", v1.addr()), ("v2", v2.addr())]));
-    let rule = istio("networking", "VirtualService", "shop", json!({"hosts": ["shop"], "http": [
-        {"match": [{"headers": {"user": {"exact": "ada"}}}], "route": [{"destination": {"host": "shop", "subset": "v2"}}]},
-        split("shop", 90, 10)
-    ]}));
+    let rule = istio(
+        "networking",
+        "VirtualService",
+        "shop",
+        json!({"hosts": ["shop"], "http": [
+            {"match": [{"headers": {"user": {"exact": "ada"}}}], "route": [{"destination": {"host": "shop", "subset": "v2"}}]},
+            split("shop", 90, 10)
+        ]}),
+    );
     mesh.write("routes.yaml", &[subsets("shop"), rule]);
     let config = tempfile::NamedTempFile::new().ok()?;
     std::fs::write(config.path(), format!("proxyHttpPort: {}\n", proxy.port())).ok()?;

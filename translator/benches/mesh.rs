@@ -11,7 +11,9 @@ use pilotfish_model::name::{Labels, Meta, Str, Visibility};
 use pilotfish_model::proxy::{Metadata, Node};
 use pilotfish_model::service::{Address, Registry, TrafficDistribution};
 use pilotfish_model::virtual_service::{Destination, GatewayRef, HttpDestination, HttpMatch, HttpRoute};
-use pilotfish_model::{DestinationRule, Endpoint, Host, Kind, Mesh, ObjectId, Protocol, Proxy, Resolution, Service, ServicePort, VirtualService};
+use pilotfish_model::{
+    DestinationRule, Endpoint, Host, Kind, Mesh, ObjectId, Protocol, Proxy, Resolution, Service, ServicePort, VirtualService,
+};
 use pilotfish_translator::{ProxyClass, classify};
 
 const NAMESPACES: usize = 50;
@@ -120,7 +122,8 @@ fn virtual_service(meta: Meta, host: &Host) -> VirtualService {
 }
 
 fn destination_rule(meta: Meta, host: &Host) -> DestinationRule {
-    let subset = |v: &str| Subset { name: v.into(), labels: Labels::from([("version".into(), v.into())]), policy: TrafficPolicy::default() };
+    let subset =
+        |v: &str| Subset { name: v.into(), labels: Labels::from([("version".into(), v.into())]), policy: TrafficPolicy::default() };
     DestinationRule {
         meta,
         host: host.clone(),

@@ -96,7 +96,11 @@ pub async fn push(
             () = drain.cancelled() => return Ok(()),
             batch = batches.next() => batch,
         };
-        let Some(batch) = batch else { return Ok(drain.cancelled().await) };
+        let Some(batch) = batch else {
+            // The intake ended, which the supervisor sees; what was sent stays served until the drain.
+            drain.cancelled().await;
+            return Ok(());
+        };
         let Change { mesh, changes } = batch.change;
         metrics.push(&changes, batch.since.elapsed());
         metrics.mesh(&mesh);
