@@ -13,6 +13,7 @@
 //!      '------ stream: one future inside the response's body <--------'        (stream, body, serve)
 //! ```
 //!
+//! Key material is the exception: looked up for each stream that asks for it, never part of a class's snapshot (`secret`).
 //! What a client is owed is decided by pure state machines ([`subscription`], [`client`]) that know neither sockets nor
 //! clocks. A stream holds two pointers, what was sent and what is current, so that a slow client skips to the newest state.
 //! The crate never sees a translator: it is generic over [`Translate`]. Enter at [`Server`].

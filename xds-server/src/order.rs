@@ -22,9 +22,9 @@ pub const fn rule(type_url: TypeUrl) -> Rule {
         Cluster | Endpoint => (&[], &[Listener, Route]),
         Listener => (&[Cluster, Endpoint], &[]),
         Route => (&[Cluster, Endpoint], &[Listener]),
-        Secret => (&[], &[Cluster, Listener]),
         ExtensionConfig => (&[], &[Listener]),
-        NameTable | ProxyConfig => (&[], &[]),
+        // Removals of secrets are never sent, see [`crate::secret`].
+        Secret | NameTable | ProxyConfig => (&[], &[]),
     };
     Rule { updates_after, removals_after }
 }
