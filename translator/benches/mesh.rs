@@ -31,7 +31,7 @@ pub(crate) fn mesh(services: usize) -> Mesh {
         let object = ObjectKey { namespace: namespace.clone(), name: name.clone() };
         let meta = Meta { namespace: namespace.clone(), name: name.clone(), ..Meta::default() };
         mesh.virtual_services.insert(object.clone(), Arc::new(virtual_service(meta.clone(), &host)));
-        if i % 5 == 0 {
+        if i.is_multiple_of(5) {
             mesh.destination_rules.insert(object, Arc::new(destination_rule(meta, &host)));
         }
     }
@@ -78,7 +78,7 @@ fn service(i: usize, namespace: &Str, name: &Str, host: &Host) -> Service {
 /// The `n`th endpoint of service `i`.
 pub(crate) fn endpoint(i: usize, n: usize, namespace: &Str, name: &Str) -> Endpoint {
     let ip = std::net::Ipv4Addr::from(0x0af4_0000 + (i * 5 + n) as u32);
-    let version = if n % 2 == 0 { "v1" } else { "v2" };
+    let version = if n.is_multiple_of(2) { "v1" } else { "v2" };
     let workload = Workload {
         labels: Labels::from([("app".into(), name.clone()), ("version".into(), version.into())]),
         namespace: namespace.clone(),

@@ -4,7 +4,7 @@
 //! `EDS`), optionally a JSON pointer into them, and optionally a MeshConfig. Every resource of a case, shown or not, must
 //! pass Envoy's own validation rules, and a second translation must give the same bytes.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
 use std::path::Path;
