@@ -1,6 +1,6 @@
 //! TLS contexts: of the mesh's own certificates, of users' DestinationRules, of gateways.
 //!
-//! [`downstream`] secures what listeners accept, [`upstream`] what clusters open. [`source`] says where certificates come
+//! [`downstream`] secures what listeners accept, [`mod@upstream`] what clusters open. [`source`] says where certificates come
 //! from: the agent beside an Istio proxy, or this server (SDS over ADS), which for a plain Envoy's own files names no more
 //! than their paths. [`secrets`] lists what this server is asked for.
 

@@ -1,6 +1,6 @@
 //! Envoy protos, their descriptors, and encoded resources.
 //!
-//! Owns the generated types ([`pb`]), packing into Any ([`any`]), the resource types of xDS ([`TypeUrl`]) and resources
+//! Owns the generated types ([`pb`]), packing into Any ([`mod@any`]), the resource types of xDS ([`TypeUrl`]) and resources
 //! encoded once ([`Resource`], [`ResourceSet`], [`Snapshot`]). Knows nothing of a mesh. Enter at [`encoded`].
 
 pub mod any;

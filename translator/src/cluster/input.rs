@@ -28,7 +28,7 @@ use super::{duration, lb, pool, protocol, security};
 use crate::endpoint::{AssignmentInput, assignment};
 use crate::{extensions, metadata};
 
-/// Clusters of [`Discovery::OriginalDst`] forget idle addresses after this time: practically never.
+/// Clusters of `Discovery::OriginalDst` forget idle addresses after this time: practically never.
 const NO_CLEANUP: prost_types::Duration = prost_types::Duration { seconds: 9_223_372_035, nanos: 0 };
 /// Spreads re-resolutions of one name over time.
 const DNS_JITTER: Duration = Duration::from_millis(100);
@@ -36,7 +36,7 @@ const DNS_JITTER: Duration = Duration::from_millis(100);
 const DNS_QUERIES_PER_SOCKET: u32 = 100;
 pub(super) const DNS_RESOLVER: &str = "envoy.network.dns_resolver.cares";
 const DYNAMIC_CLUSTER: &str = "envoy.clusters.dynamic_forward_proxy";
-/// Cache of names that [`Discovery::DynamicDns`] and its HTTP filter share.
+/// Cache of names that `Discovery::DynamicDns` and its HTTP filter share.
 pub const DYNAMIC_DNS_CACHE: &str = "allow_any_dfp_dns_cache";
 
 /// Everything that a cluster depends on.
@@ -66,7 +66,7 @@ pub struct ClusterInput {
     pub labels: ClusterLabels,
     /// Source addresses of connections, the main one first.
     pub bind: Vec<Str>,
-    /// Keep addresses of [`Discovery::OriginalDst`] for ever.
+    /// Keep addresses of `Discovery::OriginalDst` for ever.
     pub no_cleanup: bool,
     /// Learn what the peer is (Istio flavour).
     pub peer_exchange: bool,

@@ -1,6 +1,6 @@
 //! Clusters (CDS): where connections go and how they are opened.
 //!
-//! [`outbound`], [`inbound`] and [`special`] turn the context into [`ClusterInput`]s; [`build`](input::build) turns each into
+//! `outbound`, `inbound` and `special` turn the context into [`ClusterInput`]s; [`input::build`] turns each into
 //! a cluster without looking at anything else.
 
 mod inbound;

@@ -1,6 +1,6 @@
 //! The HTTP connection manager.
 //!
-//! Thousands of them differ in a name and a route only. What is common is encoded once ([`Templates`]); a message is the
+//! Thousands of them differ in a name and a route only. What is common is encoded once (`Templates`); a message is the
 //! concatenation of its fields, so the few own ones are appended.
 
 use std::collections::BTreeMap;
