@@ -46,6 +46,8 @@ pub struct ClusterInput {
     pub name: Str,
     /// Its name in statistics, without terminator.
     pub stat_name: Str,
+    /// That name ends with `;`, by which Istio's Envoy tells where it ends (Istio flavour).
+    pub terminated: bool,
     /// Where its endpoints come from.
     pub discovery: Discovery,
     /// Mesh-wide limits and settings beneath the policy.
@@ -151,7 +153,7 @@ pub struct ClusterLabels {
 pub fn build(input: &ClusterInput) -> Cluster {
     let mut cluster = Cluster {
         name: input.name.to_string(),
-        alt_stat_name: format!("{};", input.stat_name),
+        alt_stat_name: alt_stat_name(input),
         connect_timeout: Some(duration(pool::connect_timeout(input))),
         metadata: labels(&input.labels),
         upstream_bind_config: bind(&input.bind),
@@ -308,3 +310,12 @@ static PEER_EXCHANGE: LazyLock<Filter> = LazyLock::new(|| {
         ..Default::default()
     }
 });
+
+/// A plain Envoy uses the cluster's own name where no other is asked for.
+fn alt_stat_name(input: &ClusterInput) -> String {
+    match input.terminated {
+        true => format!("{};", input.stat_name),
+        false if input.stat_name == input.name => String::new(),
+        false => input.stat_name.to_string(),
+    }
+}

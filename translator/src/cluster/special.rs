@@ -45,6 +45,7 @@ pub(super) fn base(context: &Context<'_>, name: &str, discovery: Discovery) -> C
     let name: Str = name.into();
     ClusterInput {
         stat_name: name.clone(),
+        terminated: context.class.is_istio(),
         name,
         discovery,
         connect_timeout: context.config().connect_timeout.0,

@@ -11,6 +11,7 @@ fn cluster() -> ClusterInput {
     ClusterInput {
         name: "outbound|80||web".into(),
         stat_name: "web".into(),
+        terminated: true,
         discovery: Discovery::Eds,
         connect_timeout: std::time::Duration::from_secs(10),
         keepalive: None,

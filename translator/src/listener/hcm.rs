@@ -103,12 +103,17 @@ fn own(settings: &Settings, side: Side, input: &Http) -> HttpConnectionManager {
         Routes::DynamicDns { attempt_count } => RouteSpecifier::RouteConfig(dynamic_dns(*attempt_count)),
     };
     HttpConnectionManager {
-        stat_prefix: input.stat_prefix.clone(),
+        stat_prefix: stat_prefix(settings, &input.stat_prefix),
         route_specifier: Some(routes),
         http_protocol_options: http1(settings, side, input.absolute_url),
         http2_protocol_options: input.http2.then(Http2ProtocolOptions::default),
         ..Default::default()
     }
+}
+
+/// Only Istio's Envoy knows the sign that ends a name; elsewhere it would be part of it.
+fn stat_prefix(settings: &Settings, name: &str) -> String {
+    if settings.istio { name.to_owned() } else { name.trim_end_matches(';').to_owned() }
 }
 
 fn dynamic_dns(attempt_count: bool) -> RouteConfiguration {
