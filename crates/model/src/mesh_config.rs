@@ -3,17 +3,23 @@
 //! Read straight from the file's shape; an unknown field or value is an error. Fields whose feature is not built yet are
 //! accepted and kept out ([`Unused`]), so that a working istiod configuration starts.
 
+mod provider;
+mod selector;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
 use crate::destination_rule::{Distribute, H2Upgrade, LocalityLb};
-use crate::name::{Labels, Str};
+use crate::name::Str;
 use crate::proxy_config::ProxyConfig;
 use crate::sidecar::OutboundMode;
 use crate::time::Span;
 use crate::tls::TlsVersion;
+
+pub use provider::*;
+pub use selector::*;
 
 /// Cluster id where nobody says another.
 pub const DEFAULT_CLUSTER_ID: &str = "Kubernetes";
@@ -245,166 +251,6 @@ pub struct DefaultProviders {
     pub tracing: Vec<Str>,
     pub metrics: Vec<Str>,
     pub access_logging: Vec<Str>,
-}
-
-/// A named provider of telemetry or authorisation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[allow(missing_docs)]
-pub struct ExtensionProvider {
-    pub name: Str,
-    #[serde(flatten)]
-    pub kind: ProviderKind,
-}
-
-/// What a provider is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)]
-pub enum ProviderKind {
-    Prometheus(Unused),
-    EnvoyFileAccessLog(FileAccessLogProvider),
-    EnvoyHttpAls(Unused),
-    EnvoyTcpAls(Unused),
-    EnvoyOtelAls(Unused),
-    EnvoyExtAuthzHttp(Unused),
-    EnvoyExtAuthzGrpc(Unused),
-    Zipkin(ZipkinProvider),
-    Lightstep(Unused),
-    Datadog(Unused),
-    Stackdriver(Unused),
-    Opencensus(Unused),
-    Skywalking(Unused),
-    Opentelemetry(OpenTelemetryProvider),
-    Sds(Unused),
-}
-
-/// Access logs to a file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct FileAccessLogProvider {
-    pub path: Str,
-    pub log_format: Option<LogFormat>,
-    pub omit_empty_values: bool,
-}
-
-/// Spans to Zipkin.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct ZipkinProvider {
-    /// Host, or `namespace/host`.
-    pub service: Str,
-    pub port: u16,
-    pub max_tag_length: u32,
-    #[serde(rename = "enable64bitTraceId")]
-    pub enable_64bit_trace_id: bool,
-    /// Empty: where Zipkin takes spans by default.
-    pub path: Str,
-    pub timeout: Option<Span>,
-    pub headers: Unused,
-    pub trace_context_option: Unused,
-}
-
-/// Spans by OTLP, over gRPC unless `http` is given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct OpenTelemetryProvider {
-    /// Host, or `namespace/host`.
-    pub service: Str,
-    pub port: u16,
-    pub max_tag_length: u32,
-    pub http: Option<OtlpHttp>,
-    pub resource_detectors: Option<ResourceDetectors>,
-    pub grpc: Unused,
-    pub dynatrace_sampler: Unused,
-    pub service_attribute_enrichment: Unused,
-}
-
-/// OTLP over HTTP.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct OtlpHttp {
-    pub path: Str,
-    pub timeout: Option<Span>,
-    pub headers: Vec<ProviderHeader>,
-}
-
-/// A header for a provider's server. Values from the environment of the control plane are not supported.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct ProviderHeader {
-    pub name: Str,
-    pub value: Option<Str>,
-    pub env_name: Unused,
-}
-
-/// What tells about the process that made a span.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct ResourceDetectors {
-    pub environment: Option<Unused>,
-    pub dynatrace: Option<Unused>,
-}
-
-/// A log line.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum LogFormat {
-    /// As text.
-    Text(Str),
-    /// As a JSON object.
-    Labels(BTreeMap<Str, Str>),
-}
-
-/// A Kubernetes label selector.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct LabelSelector {
-    pub match_labels: Labels,
-    pub match_expressions: Vec<LabelExpression>,
-}
-
-/// One expression of a selector.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct LabelExpression {
-    pub key: Str,
-    pub operator: LabelOperator,
-    #[serde(default)]
-    pub values: Vec<Str>,
-}
-
-/// See [`LabelExpression`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[allow(missing_docs)]
-pub enum LabelOperator {
-    In,
-    NotIn,
-    Exists,
-    DoesNotExist,
-}
-
-impl LabelSelector {
-    /// Whether all conditions hold.
-    pub fn matches(&self, labels: &Labels) -> bool {
-        crate::name::selects(&self.match_labels, labels)
-            && self.match_expressions.iter().all(|e| {
-                let value = labels.get(&e.key);
-                match e.operator {
-                    LabelOperator::In => value.is_some_and(|v| e.values.contains(v)),
-                    LabelOperator::NotIn => value.is_none_or(|v| !e.values.contains(v)),
-                    LabelOperator::Exists => value.is_some(),
-                    LabelOperator::DoesNotExist => value.is_none(),
-                }
-            })
-    }
 }
 
 /// How paths are normalised.
