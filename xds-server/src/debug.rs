@@ -8,6 +8,7 @@ mod time;
 use std::sync::Arc;
 
 use pilotfish_envoy::TypeUrl;
+use pilotfish_model::Proxy;
 use pilotfish_model::proxy::ProxyVersion;
 use prost::Message as _;
 use serde_json::{Map, Value, json};
@@ -90,6 +91,11 @@ impl<T: Translate> Debug<T> {
     /// `ecdsz`.
     pub fn ecdsz(&self, proxy_id: Option<&str>) -> Result<Value, DebugError> {
         self.one_type(proxy_id, TypeUrl::ExtensionConfig)
+    }
+
+    /// Connected proxies by connection id, for listings of what they are beside what they are sent.
+    pub fn proxies(&self) -> Vec<(String, Arc<Proxy>)> {
+        self.sessions().iter().map(|s| (s.connection_id.to_string(), s.proxy.clone())).collect()
     }
 
     fn one_type(&self, proxy_id: Option<&str>, type_url: TypeUrl) -> Result<Value, DebugError> {

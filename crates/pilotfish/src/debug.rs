@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pilotfish_controller::{State, debug as listings};
+use pilotfish_model::Mesh;
 use pilotfish_xds_server::debug::{Debug as AdsDebug, DebugError};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -32,14 +33,15 @@ pub struct Debug {
 /// Paths with a line of help, in the order of the alphabet.
 const PATHS: &[(&str, &str)] = &[
     ("adsz", "Connected proxies and what they watch"),
+    ("config_dump", "Everything that a proxy is sent; needs proxyID"),
     ("configz", "Configuration objects as accepted"),
     ("connections", "Connected proxies"),
-    ("config_dump", "Everything that a proxy is sent; needs proxyID"),
     ("diagnosticz", "What is wrong with files and objects"),
     ("ecdsz", "Extension configurations of a proxy; needs proxyID"),
     ("edsz", "Endpoints of a proxy; needs proxyID"),
     ("endpointShardz", "Endpoints of services by registry"),
     ("endpointz", "Older name of endpointShardz"),
+    ("instancesz", "Service ports that connected proxies serve"),
     ("list", "Names of these pages"),
     ("ndsz", "DNS name table of a proxy; needs proxyID"),
     ("push_status", "Problems found in the last push"),
@@ -69,11 +71,21 @@ impl Debug {
             "registryz" => Answer::Json(listings::registryz(mesh, &self.cluster_id)),
             "endpointShardz" | "endpointz" => Answer::Json(listings::endpoint_shardz(mesh, &self.cluster_id)),
             "configz" => Answer::Json(listings::configz(&state.snapshot)),
+            "instancesz" => Answer::Json(self.instances(mesh)),
             "resourcesz" => Answer::Json(listings::resourcesz()),
             "push_status" => Answer::Json(push_status(&state)),
             "diagnosticz" => Answer::Json(diagnostics(&state)),
             _ => self.ads_answer(path, query),
         }
+    }
+
+    fn instances(&self, mesh: &Mesh) -> Value {
+        let proxies = self.ads.proxies();
+        let served = proxies.iter().filter_map(|(id, proxy)| {
+            let workload = mesh.workload_of(&proxy.ips, &proxy.namespace, proxy.metadata.name.as_deref())?;
+            Some((id.clone(), workload.targets.as_slice()))
+        });
+        listings::instancesz(mesh, &self.cluster_id, served)
     }
 
     /// Pages about connected proxies.
