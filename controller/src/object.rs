@@ -135,6 +135,15 @@ pub fn decode(mut value: Value) -> Result<Decoded, DecodeError> {
     if metadata.name.is_empty() {
         return Err(error("metadata.name", "is missing"));
     }
+    if !is_dns_name(&metadata.name, 253) {
+        return Err(error("metadata.name", format!("{:?} is not a name: lower-case letters, digits, '-' and '.' only", metadata.name)));
+    }
+    if !metadata.namespace.is_empty() && !(is_dns_name(&metadata.namespace, 63) && !metadata.namespace.contains('.')) {
+        return Err(error(
+            "metadata.namespace",
+            format!("{:?} is not a namespace: lower-case letters, digits and '-' only", metadata.namespace),
+        ));
+    }
     let namespace = match (kind.is_cluster_scoped(), metadata.namespace.as_str()) {
         (true, _) => "",
         (false, "") => "default",
@@ -161,6 +170,15 @@ pub fn decode(mut value: Value) -> Result<Decoded, DecodeError> {
     let raw = is_istio.then(|| Arc::new(raw_form(kind, &meta, metadata.creation_timestamp.as_deref(), &map)));
     let body = body(kind, map)?;
     Ok(Decoded::Object(Box::new(Object { id, meta, owner, body, raw })))
+}
+
+/// What Kubernetes accepts as names (RFC 1123 subdomains); other sources may not be laxer, because names become hosts.
+fn is_dns_name(text: &str, max: usize) -> bool {
+    let label = |l: &str| {
+        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        edge(l.chars().next()) && edge(l.chars().last()) && l.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    text.len() <= max && text.split('.').all(label)
 }
 
 fn body(kind: Kind, mut map: Map<String, Value>) -> Result<Body, DecodeError> {

@@ -224,8 +224,8 @@ fn outlier(scope: &mut Scope<'_>, path: &Path<'_>, o: &api::OutlierDetection) ->
         consecutive_gateway_errors: o.consecutive_gateway_errors.map(|n| n.0),
         consecutive_local_origin_failures: o.consecutive_local_origin_failures.map(|n| n.0),
         split_external_local_origin_errors: o.split_external_local_origin_errors,
-        interval: scope.duration(&path.field("interval"), &o.interval),
-        base_ejection_time: scope.duration(&path.field("baseEjectionTime"), &o.base_ejection_time),
+        interval: scope.positive_duration(&path.field("interval"), &o.interval),
+        base_ejection_time: scope.positive_duration(&path.field("baseEjectionTime"), &o.base_ejection_time),
     }
 }
 

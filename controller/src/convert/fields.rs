@@ -115,6 +115,15 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// A duration that Envoy takes only if it is longer than nothing.
+    pub(super) fn positive_duration(&mut self, path: &Path<'_>, text: &Option<String>) -> Option<Duration> {
+        let duration = self.duration(path, text)?;
+        if duration.is_zero() {
+            self.error(path, "must be longer than 0s");
+        }
+        Some(duration)
+    }
+
     /// A host that the object refers to; short names belong to its namespace.
     pub(super) fn host(&mut self, path: &Path<'_>, name: &str) -> Host {
         self.check_host(path, name);

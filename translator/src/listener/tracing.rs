@@ -72,7 +72,8 @@ fn workload_tags(class: &ClassFacts) -> Vec<(&'static str, Str)> {
 pub(super) fn config(input: &Tracing, side: Side) -> http_connection_manager::Tracing {
     let percent = |value: f64| Some(Percent { value });
     let trials = if input.tags.is_empty() { &[][..] } else { &TRIAL_TAGS[..] };
-    let literals = input.tags.iter().map(|(tag, value)| literal(tag, value));
+    // Envoy takes no tag without a value.
+    let literals = input.tags.iter().filter(|(_, value)| !value.is_empty()).map(|(tag, value)| literal(tag, value));
     http_connection_manager::Tracing {
         client_sampling: percent(100.0),
         random_sampling: percent(input.sampling.parse().unwrap_or_default()),

@@ -16,6 +16,9 @@ use super::source::{
 use super::{exact, file, protocol, tls_socket};
 use crate::class::ClassFacts;
 
+/// The longest server name that Envoy takes, in bytes.
+const MAX_SNI: usize = 255;
+
 /// Inputs of [`upstream`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamTls {
@@ -121,7 +124,9 @@ pub fn upstream(input: &UpstreamTls) -> TransportSocket {
         Some(roots) => roots.trust(checks(input)),
         None => ValidationContextType::ValidationContext(CertificateValidationContext::default()),
     });
-    tls_socket(&UpstreamTlsContext { common_tls_context: Some(common), sni: input.sni.to_string(), ..Default::default() })
+    // The names of a long subset and a long host together may exceed what TLS can carry; mesh mTLS works without.
+    let sni = if input.sni.len() > MAX_SNI { String::new() } else { input.sni.to_string() };
+    tls_socket(&UpstreamTlsContext { common_tls_context: Some(common), sni, ..Default::default() })
 }
 
 // The field without a type is deprecated, and yet it alone matches any kind of name, as the API of the mesh means it.
