@@ -46,3 +46,27 @@ pub async fn watch(path: PathBuf, settings: mpsc::Sender<Arc<MeshConfig>>, drain
 fn load(path: &Path) -> anyhow::Result<MeshConfig> {
     crate::offline::mesh_config(Some(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_file_keeps_the_last_good_settings() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "trustDomain: a\n").unwrap();
+        let (sender, mut settings) = mpsc::channel(4);
+        let drain = CancellationToken::new();
+        let watching = tokio::spawn(watch(file.path().to_owned(), sender, drain.clone()));
+        tokio::task::yield_now().await;
+        for text in ["trustDomain: [\n", "trustDomian: c\n"] {
+            std::fs::write(file.path(), text).unwrap();
+            assert!(tokio::time::timeout(POLL * 5, settings.recv()).await.is_err(), "{text:?} was taken");
+        }
+        std::fs::write(file.path(), "trustDomain: b\n").unwrap();
+        let config = tokio::time::timeout(POLL * 60, settings.recv()).await.expect("the new settings come").unwrap();
+        assert_eq!(&*config.trust_domain, "b");
+        drain.cancel();
+        watching.await.unwrap().unwrap();
+    }
+}

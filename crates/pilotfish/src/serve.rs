@@ -41,6 +41,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             warn!(flag, "is accepted but not served yet: there is no certificate authority and no webhook");
         }
     }
+    if args.mesh.config_dir.is_empty() {
+        warn!("no --config-dir is given: the mesh is empty");
+    }
     // Ports first: a second process on this machine should fail before it reads anything.
     let http_listener = listen("--http-addr", args.http_addr).await?;
     let grpc_listener = listen("--grpc-addr", args.grpc_addr).await?;
