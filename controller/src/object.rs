@@ -138,7 +138,8 @@ pub fn decode(mut value: Value) -> Result<Decoded, DecodeError> {
     if !is_dns_name(&metadata.name, 253) {
         return Err(error("metadata.name", format!("{:?} is not a name: lower-case letters, digits, '-' and '.' only", metadata.name)));
     }
-    if !metadata.namespace.is_empty() && !(is_dns_name(&metadata.namespace, 63) && !metadata.namespace.contains('.')) {
+    let is_namespace = |ns: &str| is_dns_name(ns, 63) && !ns.contains('.');
+    if !metadata.namespace.is_empty() && !is_namespace(&metadata.namespace) {
         return Err(error(
             "metadata.namespace",
             format!("{:?} is not a namespace: lower-case letters, digits and '-' only", metadata.namespace),
