@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -86,15 +87,34 @@ fn log_path(dir: &Path) -> PathBuf {
     dir.join("log")
 }
 
-/// A loopback address whose port was free a moment ago: for programs that cannot tell which port they took.
+/// A loopback address whose port is free: for programs that cannot tell which port they took. No port is given out twice in
+/// one process, and none is in the range from which the kernel takes ports for connections: both would be taken between
+/// this call and the program's start, now and then.
 pub fn free_addr() -> SocketAddr {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test binaries that run at the same time begin at different places.
+    let start = std::process::id().wrapping_mul(97) % COUNT;
+    let free = |port: &u16| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let candidates = (0..COUNT).map(|_| {
+        let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        u16::try_from(port).unwrap()
+    });
+    let port = candidates.into_iter().find(free).expect("a free port");
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_port_is_given_out_twice() {
+        let ports: std::collections::BTreeSet<u16> = (0..200).map(|_| free_addr().port()).collect();
+        assert_eq!(ports.len(), 200);
+        assert!(ports.iter().all(|p| (20_000..32_000).contains(p)));
+    }
 
     #[tokio::test]
     async fn logs_and_ends_on_sigterm() {
