@@ -21,6 +21,10 @@ pub(crate) struct Args {
 
 /// Installs what is missing; says nothing if nothing is.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    // Makes the certificates of the TLS suite. Debian has it wherever it has roots to trust, so hardly ever anything happens.
+    if !args.envoy_only {
+        debian("openssl", "openssl")?;
+    }
     let wanted = requirements(&fs::read_to_string(paths::workspace().join(REQUIREMENTS)).context(REQUIREMENTS)?, args.envoy_only);
     let venv = paths::workspace().join(".venv");
     let stamp = venv.join("installed.txt");
