@@ -242,27 +242,11 @@ fn sni_hosts(server: &GatewayServer) -> Vec<Host> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pilotfish_model::tls::ServerTls;
 
     fn server(port: u16, name: &str, protocol: Protocol, hosts: &[&str], mode: Option<ServerTlsMode>) -> GatewayServer {
         let empty = Str::default;
-        let tls = mode.map(|mode| pilotfish_model::tls::ServerTls {
-            https_redirect: false,
-            mode,
-            server_certificate: empty(),
-            private_key: empty(),
-            ca_certificates: empty(),
-            ca_crl: empty(),
-            tls_certificates: Vec::new(),
-            credential_names: vec!["c".into()],
-            ca_cert_credential_name: empty(),
-            subject_alt_names: Vec::new(),
-            verify_certificate_spki: Vec::new(),
-            verify_certificate_hash: Vec::new(),
-            min_version: None,
-            max_version: None,
-            cipher_suites: Vec::new(),
-            ecdh_curves: Vec::new(),
-        });
+        let tls = mode.map(|mode| ServerTls { credential_names: vec!["c".into()], ..ServerTls::of_mode(mode) });
         let hosts = hosts.iter().map(|h| pilotfish_model::gateway::GatewayHost { namespace: None, host: Host::new(h) }).collect();
         GatewayServer { port, port_name: name.into(), protocol, bind: None, hosts, tls, name: empty() }
     }

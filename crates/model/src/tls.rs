@@ -120,6 +120,31 @@ pub struct ServerTls {
     pub ecdh_curves: Vec<Str>,
 }
 
+impl ServerTls {
+    /// Settings with nothing but a mode.
+    pub fn of_mode(mode: ServerTlsMode) -> Self {
+        let none = Str::default();
+        ServerTls {
+            https_redirect: false,
+            mode,
+            server_certificate: none.clone(),
+            private_key: none.clone(),
+            ca_certificates: none.clone(),
+            ca_crl: none.clone(),
+            tls_certificates: Vec::new(),
+            credential_names: Vec::new(),
+            ca_cert_credential_name: none,
+            subject_alt_names: Vec::new(),
+            verify_certificate_spki: Vec::new(),
+            verify_certificate_hash: Vec::new(),
+            min_version: None,
+            max_version: None,
+            cipher_suites: Vec::new(),
+            ecdh_curves: Vec::new(),
+        }
+    }
+}
+
 /// A certificate and its key by path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TlsCertificatePaths {

@@ -1,6 +1,5 @@
 //! `pilotfish serve`: starts everything under one supervisor and ends it in order.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -101,13 +100,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 
 async fn listen(flag: &str, addr: Listen) -> anyhow::Result<Option<TcpListener>> {
     let Some(addr) = addr.0 else { return Ok(None) };
-    let listener = bind(addr).await.with_context(|| format!("cannot listen on {flag} {addr}"))?;
+    let listener = TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {flag} {addr}"))?;
     info!(flag, %addr, "listening");
     Ok(Some(listener))
-}
-
-async fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(addr).await
 }
 
 /// Waits for the first of the signals that end the process.

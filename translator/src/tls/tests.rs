@@ -116,34 +116,13 @@ mod contexts {
         }
     }
 
-    fn server(mode: ServerTlsMode) -> ServerTls {
-        ServerTls {
-            https_redirect: false,
-            mode,
-            server_certificate: Str::default(),
-            private_key: Str::default(),
-            ca_certificates: Str::default(),
-            ca_crl: Str::default(),
-            tls_certificates: Vec::new(),
-            credential_names: Vec::new(),
-            ca_cert_credential_name: Str::default(),
-            subject_alt_names: Vec::new(),
-            verify_certificate_spki: Vec::new(),
-            verify_certificate_hash: Vec::new(),
-            min_version: None,
-            max_version: None,
-            cipher_suites: Vec::new(),
-            ecdh_curves: Vec::new(),
-        }
-    }
-
     #[test]
     fn gateways_terminate_only_with_a_certificate() {
         let of =
             |tls: &ServerTls| gateway(&GatewayTls::of(&MeshConfig::default(), &class(true), tls)).map(unpacked::<DownstreamTlsContext>);
-        assert_eq!(of(&server(ServerTlsMode::Simple)), None);
-        assert_eq!(of(&server(ServerTlsMode::Passthrough)), None);
-        let secret = ServerTls { credential_names: vec!["web".into()], ..server(ServerTlsMode::Mutual) };
+        assert_eq!(of(&ServerTls::of_mode(ServerTlsMode::Simple)), None);
+        assert_eq!(of(&ServerTls::of_mode(ServerTlsMode::Passthrough)), None);
+        let secret = ServerTls { credential_names: vec!["web".into()], ..ServerTls::of_mode(ServerTlsMode::Mutual) };
         let own_roots = ServerTls { ca_cert_credential_name: "ca".into(), mode: ServerTlsMode::OptionalMutual, ..secret.clone() };
         for (tls, required, roots) in [(secret, true, "kubernetes://web-cacert"), (own_roots, false, "kubernetes://ca")] {
             let context = of(&tls).unwrap();
