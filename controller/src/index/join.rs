@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pilotfish_model::mesh::{ObjectKey, ServiceKey};
 use pilotfish_model::name::{Labels, Str, Visibility, selects};
-use pilotfish_model::{ContentHash, Kind, ObjectId, Service};
+use pilotfish_model::{ContentHash, EndpointChange, Kind, ObjectId, Service};
 
 use super::Index;
 use super::relations::key;
@@ -247,13 +247,17 @@ impl Index {
         let old = self.mesh.services.get(key);
         if old != new.as_ref() {
             self.changes.objects.extend([old, new.as_ref()].into_iter().flatten().map(|s| s.source.clone()));
+            self.changes.services.insert(key.clone());
             match new {
                 Some(service) => drop(self.mesh.services.insert(key.clone(), service)),
                 None => drop(self.mesh.services.remove(key)),
             }
         }
-        if self.mesh.endpoints.get(key).map_or(&[][..], |e| e.as_slice()) != endpoints.as_slice() {
-            self.changes.endpoints.insert((key.host.as_str().into(), key.namespace.clone()));
+        let before = self.mesh.endpoints.get(key).map_or(&[][..], |e| e.as_slice());
+        if before != endpoints.as_slice() {
+            let lost = before.iter().any(|e| !endpoints.contains(e));
+            let change = if lost { EndpointChange::Removed } else { EndpointChange::Added };
+            self.changes.endpoints.insert(key.clone(), change);
             if endpoints.is_empty() {
                 self.mesh.endpoints.remove(key);
             } else {

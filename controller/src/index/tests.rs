@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pilotfish_model::endpoint::Health;
 use pilotfish_model::mesh::ServiceKey;
-use pilotfish_model::{Host, Mesh};
+use pilotfish_model::{EndpointChange, Host, Mesh};
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
 
@@ -91,7 +91,9 @@ fn a_service_its_slice_and_its_pods_become_one() {
         changes,
         ChangeSet {
             objects: [id(Kind::Service, "ns", "web"), id(Kind::Pod, "ns", "p1"), id(Kind::Node, "", "n1")].into(),
-            endpoints: [(Str::from(WEB), Str::from("ns"))].into(),
+            services: [key(WEB)].into(),
+            endpoints: [(key(WEB), EndpointChange::Added)].into(),
+            workloads: ["10.0.0.1".parse().unwrap()].into(),
             everything: false,
         }
     );

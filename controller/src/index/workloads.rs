@@ -122,6 +122,7 @@ impl Index {
         }
         self.changes.objects.insert(id.clone());
         let ips: BTreeSet<IpAddr> = [&old, &new].into_iter().flatten().flat_map(|w| w.ips.iter().copied()).collect();
+        self.changes.workloads.extend(ips.iter().copied());
         for ip in ips {
             let here: Vec<_> = self.relations.workloads_at.get(&ip).filter_map(|id| self.instances.get(id)).cloned().collect();
             if here.is_empty() {

@@ -26,7 +26,7 @@ pub mod time;
 pub mod tls;
 pub mod virtual_service;
 
-pub use change::ChangeSet;
+pub use change::{ChangeSet, EndpointChange};
 pub use destination_rule::DestinationRule;
 pub use diagnostic::Diagnostic;
 pub use endpoint::{Endpoint, Locality};

@@ -69,6 +69,18 @@ pub struct ServiceTarget {
 /// A region or zone of a Kubernetes node, by name.
 pub type NodeLocality = Locality;
 
+/// What objects ask for anywhere in the mesh, counted, so that nobody has to search for it. Kept by the index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Services that keep traffic on the node.
+    pub node_local: usize,
+    /// Sidecars with ingress listeners.
+    pub sidecar_ingress: usize,
+    /// Keys of workload labels that client-side selectors look at (of Sidecars, of DestinationRules, `sourceLabels` of
+    /// VirtualServices), with the number of objects that do.
+    pub selector_keys: OrdMap<Str, usize>,
+}
+
 /// The mesh at one moment.
 #[derive(Clone, Default)]
 pub struct Mesh {
@@ -98,6 +110,8 @@ pub struct Mesh {
     pub peer_authentications: OrdMap<ObjectKey, Arc<PeerAuthentication>>,
     /// TLS Secrets that objects refer to.
     pub secrets: OrdMap<ObjectKey, Arc<Secret>>,
+    /// What of all this is made use of.
+    pub usage: Usage,
 }
 
 impl Mesh {
