@@ -103,7 +103,7 @@ impl Client {
     pub fn on_request(&mut self, type_url: TypeUrl, request: Request) -> Verdict {
         let first = !self.subscriptions.contains_key(&type_url);
         let subscription = self.subscriptions.entry(type_url).or_insert_with(|| Subscription::new(type_url, self.protocol));
-        let latest = self.target.as_ref().map(|t| t.snapshot.get(type_url)).unwrap_or_default();
+        let latest = self.target.as_ref().map(|t| t.snapshot.get(type_url).clone()).unwrap_or_default();
         let verdict = subscription.on_request(request, first, &latest);
         match type_url {
             TypeUrl::Endpoint => self.awaited.retain(|name| !subscription.wants(name)),
@@ -131,7 +131,7 @@ impl Client {
         }
         let of_class = shared.get(TypeUrl::Secret);
         let secrets = ResourceSet::new(of_class.iter().chain(&self.own_secrets).cloned());
-        let before = self.target.as_ref().map(|t| t.snapshot.get(TypeUrl::Secret));
+        let before = self.target.as_ref().map(|t| t.snapshot.get(TypeUrl::Secret).clone());
         let secrets = before.filter(|b| b.version() == secrets.version()).unwrap_or_else(|| Arc::new(secrets));
         let mut snapshot = Snapshot::clone(shared);
         snapshot.insert(TypeUrl::Secret, secrets);

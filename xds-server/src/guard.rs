@@ -23,7 +23,7 @@ pub(crate) fn sound(last_good: Option<&Snapshot>, new: Snapshot) -> (Snapshot, V
     let mut refused = Vec::new();
     let mut kept = Snapshot::new();
     for (type_url, set) in new.iter() {
-        let before = last_good.map(|s| s.get(type_url)).unwrap_or_default();
+        let before = last_good.map(|s| s.get(type_url).clone()).unwrap_or_default();
         let broken = refused.len();
         let checked: Vec<Resource> = set.iter().filter_map(|r| check(type_url, r, &before, &mut refused)).collect();
         kept.insert(type_url, if refused.len() == broken { set.clone() } else { Arc::new(ResourceSet::new(checked)) });
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn what_is_sound_keeps_its_pointer() {
         let new = snapshot(&[("a", good("a"))]);
-        let set = new.get(TypeUrl::Cluster);
+        let set = new.get(TypeUrl::Cluster).clone();
         let (kept, refused) = sound(None, new);
         assert!(refused.is_empty() && Arc::ptr_eq(&kept.get(TypeUrl::Cluster), &set));
     }

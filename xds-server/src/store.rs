@@ -336,7 +336,7 @@ fn keep_equal(old: Option<Arc<Snapshot>>, new: Snapshot) -> Arc<Snapshot> {
         let before = old.get(type_url);
         let is_same = same(&before, set);
         equal &= is_same;
-        kept.insert(type_url, if is_same { before } else { set.clone() });
+        kept.insert(type_url, if is_same { before.clone() } else { set.clone() });
     }
     if equal { old } else { Arc::new(kept) }
 }

@@ -1,6 +1,6 @@
 //! Between protos and the state machines: requests in, encoded responses out.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use pilotfish_envoy::pb::envoy::config::core::v3::Node;
 use pilotfish_envoy::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -74,21 +74,19 @@ pub(crate) fn encode(response: &Response, protocol: Protocol) -> Message {
     for name in response.removed.iter().filter(|_| protocol == Protocol::Delta) {
         put(REMOVED, name.as_bytes(), &mut head);
     }
-    let parts: Vec<Bytes> = match protocol {
-        Protocol::Sotw => response.resources.iter().map(|r| r.sotw_field()).collect(),
+    let mut parts = Vec::with_capacity(2 * response.resources.len());
+    match protocol {
+        Protocol::Sotw => parts.extend(response.resources.iter().flat_map(|r| r.sotw_parts())),
         Protocol::Delta => {
-            let mut parts = Vec::with_capacity(2 * response.resources.len());
             let mut prefixes = BytesMut::with_capacity(6 * response.resources.len());
             for resource in &response.resources {
-                let bytes = resource.delta_message();
                 encode_key(RESOURCES, WireType::LengthDelimited, &mut prefixes);
-                encode_varint(bytes.len() as u64, &mut prefixes);
+                encode_varint(resource.encoded_len() as u64, &mut prefixes);
                 parts.push(prefixes.split().freeze());
-                parts.push(bytes.clone());
+                parts.extend(resource.delta_parts());
             }
-            parts
         }
-    };
+    }
     Message::new(head.freeze(), parts)
 }
 

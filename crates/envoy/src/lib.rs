@@ -12,7 +12,7 @@ pub mod types;
 pub mod validate;
 
 pub use any::any;
-pub use encoded::{Resource, ResourceSet, Snapshot, Version};
+pub use encoded::{Fragment, Layer, Layers, Resource, ResourceSet, Snapshot, Sources, Version};
 pub use types::TypeUrl;
 
 /// The generated types, in modules named by their proto packages.
