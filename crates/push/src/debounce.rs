@@ -1,51 +1,62 @@
-//! The window between tasks: [`channel`].
+//! [`Windows`] between tasks: [`channel`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use crate::window::{Batch, Config, Merge, Window};
+use crate::merge::{Batch, Merge};
+use crate::sync::{Mutex, now, sleep_until};
+use crate::windows::{Timing, Windows};
 
 /// Two ends: senders merge changes, the receiver gets batches.
-pub fn channel<C: Merge>(config: Config) -> (Sender<C>, Debounced<C>) {
-    let window = Arc::new(Mutex::new(Window::new(config)));
+pub fn channel<K: Hash + Eq + Clone, C: Merge>() -> (Sender<K, C>, Receiver<K, C>) {
+    let windows = Arc::new(Mutex::new(Windows::default()));
     let (wake, woken) = watch::channel(());
-    (Sender { window: window.clone(), wake }, Debounced { window, woken })
+    (Sender { windows: windows.clone(), wake }, Receiver { windows, woken })
 }
 
-/// Where changes go in. Clones feed the same window.
-pub struct Sender<C> {
-    window: Arc<Mutex<Window<C>>>,
+/// Where changes go in. Clones feed the same windows.
+pub struct Sender<K, C> {
+    windows: Arc<Mutex<Windows<K, C>>>,
     wake: watch::Sender<()>,
 }
 
-impl<C> Clone for Sender<C> {
+impl<K, C> Clone for Sender<K, C> {
     fn clone(&self) -> Self {
-        Sender { window: self.window.clone(), wake: self.wake.clone() }
+        Sender { windows: self.windows.clone(), wake: self.wake.clone() }
     }
 }
 
-impl<C: Merge> Sender<C> {
-    /// Adds a change. Never waits: a change that comes during a push joins the next batch.
-    pub fn send(&self, change: C) {
-        lock(&self.window).add(change, Instant::now());
-        self.wake.send_replace(());
+impl<K: Hash + Eq + Clone, C: Merge> Sender<K, C> {
+    /// Adds a change of an event at `since`. Never waits: a change that comes during a rebuild joins the next batch of its key.
+    pub fn send(&self, key: K, change: C, timing: Timing, since: Instant) {
+        let mut windows = self.windows.lock();
+        let before = windows.due();
+        windows.add(key, change, timing, since, now());
+        let after = windows.due();
+        drop(windows);
+        // A receiver that sleeps too short looks again by itself.
+        if before.is_none_or(|before| after.is_some_and(|after| after < before)) {
+            self.wake.send_replace(());
+        }
     }
 }
 
 /// Where batches come out.
-pub struct Debounced<C> {
-    window: Arc<Mutex<Window<C>>>,
+pub struct Receiver<K, C> {
+    windows: Arc<Mutex<Windows<K, C>>>,
     woken: watch::Receiver<()>,
 }
 
-impl<C: Merge> Debounced<C> {
-    /// The next batch, when it is due. After the last sender is gone: what is left at once, then `None`. Nothing is lost if
-    /// the future is dropped.
-    pub async fn next(&mut self) -> Option<Batch<C>> {
+impl<K: Hash + Eq + Clone, C: Merge> Receiver<K, C> {
+    /// The batch of the key that is due first, when it is. After the last sender is gone: what is left at once, then `None`.
+    /// Nothing is lost if the future is dropped.
+    pub async fn next(&mut self) -> Option<(K, Batch<C>)> {
         loop {
-            let due = lock(&self.window).due();
+            let due = self.windows.lock().due();
             let due_passed = async {
                 match due {
                     Some(due) => sleep_until(due).await,
@@ -55,72 +66,32 @@ impl<C: Merge> Debounced<C> {
             tokio::select! {
                 biased;
                 () = due_passed => {
-                    let batch = lock(&self.window).take(Instant::now());
-                    if batch.is_some() {
-                        return batch;
+                    let taken = self.windows.lock().take(now());
+                    if taken.is_some() {
+                        return taken;
                     }
                 }
                 woken = self.woken.changed() => {
                     if woken.is_err() {
-                        return lock(&self.window).flush(Instant::now());
+                        return self.windows.lock().flush(now());
                     }
                 }
             }
         }
     }
-}
 
-/// Merging may panic; the batch then lacks a change, but the window is whole.
-fn lock<C>(window: &Mutex<Window<C>>) -> MutexGuard<'_, Window<C>> {
-    window.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-    use tokio::time::{advance, timeout};
-
-    const CONFIG: Config = Config { quiet: Duration::from_millis(100), ceiling: Duration::from_millis(1_000) };
-
-    #[tokio::test(start_paused = true)]
-    async fn batches_come_when_they_are_due() {
-        let start = Instant::now();
-        let (sender, mut batches) = channel::<Vec<u32>>(CONFIG);
-        sender.send(vec![1]);
-        assert_eq!(batches.next().await, Some(Batch { change: vec![1], since: start, count: 1 }));
-        assert_eq!(start.elapsed(), Duration::ZERO);
-        sender.send(vec![2]);
-        advance(Duration::from_millis(50)).await;
-        sender.send(vec![3]);
-        assert_eq!(batches.next().await, Some(Batch { change: vec![2, 3], since: start, count: 2 }));
-        assert!(start.elapsed() >= Duration::from_millis(150) && start.elapsed() < Duration::from_millis(160), "{:?}", start.elapsed());
+    /// Tells what the rebuild for the last batch of a key cost, which sets how long its next changes wait for each other.
+    pub fn spent(&self, key: &K, cost: Duration) {
+        self.windows.lock().spent(key, cost);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn changes_during_a_push_are_one_batch() {
-        let (sender, mut batches) = channel::<Vec<u32>>(CONFIG);
-        sender.send(vec![0]);
-        batches.next().await.unwrap();
-        // The push takes its time.
-        for i in 1..=1_000 {
-            sender.send(vec![i]);
-            advance(Duration::from_millis(7)).await;
-        }
-        let before = Instant::now();
-        assert_eq!(batches.next().await.unwrap().count, 1_000);
-        assert_eq!(before.elapsed(), Duration::ZERO);
+    /// How many keys have a batch.
+    pub fn len(&self) -> usize {
+        self.windows.lock().len()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_dropped_wait_loses_nothing_and_the_rest_comes_at_the_end() {
-        let (sender, mut batches) = channel::<Vec<u32>>(CONFIG);
-        sender.send(vec![1]);
-        batches.next().await.unwrap();
-        sender.send(vec![2]);
-        assert!(timeout(Duration::from_millis(20), batches.next()).await.is_err());
-        drop(sender);
-        assert_eq!(batches.next().await.unwrap().change, [2]);
-        assert_eq!(batches.next().await, None);
+    /// True if no key has a batch.
+    pub fn is_empty(&self) -> bool {
+        self.windows.lock().is_empty()
     }
 }

@@ -1,16 +1,76 @@
-//! Debounce and merge changes; generic over what changes, with time from tokio's clock (which tests pause).
+//! What happens between a change and its effect: wait a little for more, take turns, let in. Generic over what changes and who waits;
+//! time comes from tokio's clock, which tests pause.
 //!
 //! ```text
-//!   change  x        x x x x        x x x x x x x x x x x x x x
-//!   push    x               x                     x             ...
-//!           at once         after a quiet window  at the ceiling
+//!            debounce                         schedule                         gate
+//!  changes   one window per scope             jobs for N workers               streams
+//!  a x x x ─> [a: quiet | ceiling] ─ batch ─> unconfigured      ░ ░░     ┌──>  urgent first,
+//!  b   x   ─> [b: at once        ] ─ batch ─> endpoint removal  ░        ├──>  then in order;
+//!  c x  xx ─> [c: quiet          ] ─ batch ─> endpoint add      ░░░      └──>  at a rate,
+//!                       ^                     config   a░░░░ b░ c░░            so many at a time
+//!                       └── cost of a rebuild ───────────────┘
 //! ```
 //!
-//! Changes merge into one pending batch, so that memory does not grow with their number, however long a push takes.
-//! Enter at [`channel`]; [`Window`] is the pure core.
+//! * [`debounce::channel`] ([`Windows`]): changes of one scope merge, so memory does not grow with their number. The first after
+//!   quiet goes at once; later ones wait for a quiet time, but never past the ceiling, which counts from the event. Both shrink to
+//!   what a rebuild of that scope costs. A busy scope delays no other.
+//! * [`Scheduler`] ([`Schedule`]): at most a limit of jobs in flight, one of each key, and nothing is lost: what comes while a job is in
+//!   flight starts after it. The most urgent class first; within it groups share by measured cost and weight, idleness saves up
+//!   nothing, and each group is first in, first out. A class whose oldest job has waited for [`Schedule::AGE`] gets one in
+//!   [`Schedule::SHARE`] starts, so nothing starves.
+//! * [`Gate`] ([`Admission`]): a rate and a limit of concurrent permits. Shapes, never refuses.
+//!
+//! The parts in brackets are pure: synchronous, with `now` as an argument. The others are thin shells around them, safe to cancel.
+//!
+//! ```
+//! use std::{num::NonZeroUsize, time::Duration};
+//! use pilotfish_push::{Merge, Scheduler, Timing, Urgency, debounce};
+//! use tokio::time::Instant;
+//!
+//! struct Edits(Vec<&'static str>);
+//!
+//! impl Merge for Edits {
+//!     fn merge(&mut self, later: Edits) {
+//!         self.0.extend(later.0);
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! let (sender, mut batches) = debounce::channel();
+//! sender.send("shop", Edits(vec!["route"]), Timing::default(), Instant::now());
+//! sender.send("shop", Edits(vec!["gateway"]), Timing::default(), Instant::now());
+//! let (namespace, batch) = batches.next().await.unwrap();
+//! assert_eq!((namespace, batch.count), ("shop", 2));
+//! batches.spent(&namespace, Duration::from_micros(300));
+//!
+//! let scheduler = Scheduler::new(NonZeroUsize::MIN);
+//! scheduler.submit("proxies of the shop", namespace, Urgency::Config, batch.change, batch.since);
+//! let running = scheduler.next().await;
+//! assert_eq!(running.job.change.0, ["route", "gateway"]);
+//! running.done(Duration::from_millis(2));
+//! # }
+//! ```
 
-mod debounce;
+mod admission;
+pub mod debounce;
+mod fair;
+mod gate;
+mod merge;
+mod schedule;
+mod scheduler;
+mod single;
+mod sync;
+mod urgency;
 mod window;
+mod windows;
 
-pub use debounce::{Debounced, Sender, channel};
-pub use window::{Batch, Config, Merge, Window};
+pub use admission::{Admission, Limits, Rate, Ticket};
+pub use gate::{Gate, Permit};
+pub use merge::{Batch, Merge};
+pub use schedule::{Job, Schedule};
+pub use scheduler::{Lease, Running, Scheduler};
+pub use single::{Debounced, Sender, channel};
+pub use urgency::Urgency;
+pub use window::{Config, Window};
+pub use windows::{Timing, Windows};

@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Changes that can be put together. Must not depend on grouping: a.merge(b).merge(c) is a.merge(b.merge(c)).
-pub trait Merge {
-    /// Adds a later change.
-    fn merge(&mut self, later: Self);
-}
+use crate::merge::{Batch, Merge};
 
 /// How long changes wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,17 +20,6 @@ impl Default for Config {
     fn default() -> Self {
         Config { quiet: Duration::from_millis(100), ceiling: Duration::from_secs(10) }
     }
-}
-
-/// Changes that go out together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch<C> {
-    /// All of them, merged in the order in which they came.
-    pub change: C,
-    /// When the first came.
-    pub since: Instant,
-    /// How many they are.
-    pub count: usize,
 }
 
 /// The changes that wait, and until when.
@@ -74,7 +59,7 @@ impl<C: Merge> Window<C> {
             None => {
                 let at_once = self.busy_until.is_none_or(|until| now >= until);
                 let due = if at_once { now } else { now + quiet.min(ceiling) };
-                self.pending = Some(Pending { batch: Batch { change, since: now, count: 1 }, due, at_once });
+                self.pending = Some(Pending { batch: Batch { change, since: now, queued_at: now, count: 1 }, due, at_once });
             }
         }
     }
