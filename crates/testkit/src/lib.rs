@@ -8,6 +8,7 @@
 pub mod envoy;
 pub mod golden;
 pub mod http;
+pub mod kube;
 pub mod pilotfish;
 pub mod poll;
 pub mod process;
@@ -16,5 +17,6 @@ pub mod skip;
 pub use envoy::Envoy;
 pub use golden::{Goldens, assert_golden};
 pub use http::{Backend, Load, get};
+pub use kube::KubeCluster;
 pub use pilotfish::Pilotfish;
 pub use poll::until;

@@ -40,8 +40,7 @@ pub fn binary(suite: &str) -> Option<PathBuf> {
 }
 
 fn built() -> Option<PathBuf> {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| skip::workspace().join("target"), PathBuf::from);
-    let candidates = ["release", "debug"].map(|profile| target.join(profile).join("pilotfish"));
+    let candidates = ["release", "debug"].map(|profile| skip::target().join(profile).join("pilotfish"));
     candidates.into_iter().filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path))).max().map(|(_, path)| path)
 }
 

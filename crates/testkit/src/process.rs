@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -21,8 +22,15 @@ pub struct Process {
 impl Process {
     /// Starts `command` with standard output and error in one log.
     pub fn start(name: &str, dir: TempDir, mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        Self::start_with_input(name, dir, command)
+    }
+
+    /// [`start`](Self::start) with the standard input that `command` has: a pipe stays open until the handle is dropped or
+    /// this process ends, in whatever way.
+    pub fn start_with_input(name: &str, dir: TempDir, mut command: Command) -> Self {
         let log = File::create(log_path(dir.path())).unwrap();
-        let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).kill_on_drop(true);
+        let command = command.stdout(log.try_clone().unwrap()).stderr(log).kill_on_drop(true);
         let child = command.spawn().unwrap_or_else(|e| panic!("{name} does not start: {e}"));
         Process { name: name.to_owned(), child, dir }
     }
@@ -58,10 +66,20 @@ impl Process {
         poll::until(&what, async || self.child.try_wait().unwrap().ok_or("still running")).await
     }
 
+    /// Ends it without a chance to clean up, and waits until it is gone.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     /// Waits until `ask` answers. Panics, with the log, at the deadline or as soon as the program has ended.
-    pub async fn until<T>(&mut self, what: &str, mut ask: impl AsyncFnMut() -> anyhow::Result<T>) -> T {
+    pub async fn until<T>(&mut self, what: &str, ask: impl AsyncFnMut() -> anyhow::Result<T>) -> T {
+        self.until_within(poll::DEADLINE, what, ask).await
+    }
+
+    /// [`until`](Self::until) with a deadline of its own.
+    pub async fn until_within<T>(&mut self, deadline: Duration, what: &str, mut ask: impl AsyncFnMut() -> anyhow::Result<T>) -> T {
         let what = format!("{}: {what}", self.name);
-        poll::until(&what, async || {
+        poll::until_within(deadline, &what, async || {
             let answer = ask().await;
             if let (Err(refusal), Some(status)) = (&answer, self.ended()) {
                 panic!("{what}: ended with {status}: {refusal}");

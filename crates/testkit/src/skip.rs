@@ -10,6 +10,11 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the crate is two levels below the workspace").to_owned()
 }
 
+/// The build folder.
+pub fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
 /// The folder of shared test data: `PILOTFISH_SHARED`, or `shared` beside the workspace.
 pub fn shared(suite: &str) -> Option<PathBuf> {
     let given = env::var_os("PILOTFISH_SHARED").map(PathBuf::from);

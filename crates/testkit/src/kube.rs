@@ -1,0 +1,115 @@
+//! A real Kubernetes API on loopback: etcd and kube-apiserver, and the controller-manager where a test needs it.
+//!
+//! Enter at [`KubeCluster::start`]. [`assets`] finds the programs, [`servers`] knows their arguments, [`crds`] what to install.
+
+mod assets;
+mod crds;
+mod servers;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+pub use assets::{Assets, assets};
+pub use crds::istio_crds;
+use servers::Servers;
+
+/// A running API server with an etcd of its own, as its administrator. Dropping it kills both.
+pub struct KubeCluster {
+    servers: Servers,
+    kubectl: PathBuf,
+    // Last: what it holds is in use until the servers are gone.
+    dir: TempDir,
+}
+
+/// What runs beside the API server.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The controller-manager: for EndpointSlices of Services, the end of namespaces and garbage collection.
+    pub controllers: bool,
+}
+
+impl KubeCluster {
+    /// Starts on free loopback ports and waits until the API server is ready.
+    pub async fn start(assets: &Assets, options: Options) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let servers = Servers::start(assets, dir.path(), options).await;
+        KubeCluster { servers, kubectl: assets.program("kubectl"), dir }
+    }
+
+    /// A kubeconfig of the administrator.
+    pub fn kubeconfig(&self) -> PathBuf {
+        servers::kubeconfig(self.dir.path())
+    }
+
+    /// Where the API server listens, with TLS.
+    pub fn addr(&self) -> SocketAddr {
+        self.servers.addr()
+    }
+
+    /// Runs `kubectl`; its output. Panics with its complaint if it fails.
+    pub async fn kubectl(&self, args: &[&str]) -> String {
+        self.try_kubectl(args, "").await.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// Runs `kubectl` with this standard input.
+    pub async fn try_kubectl(&self, args: &[&str], input: &str) -> anyhow::Result<String> {
+        kubectl(&self.kubectl, &self.kubeconfig(), args, input).await
+    }
+
+    /// Applies objects, on the server's side.
+    pub async fn apply(&self, objects: &[Value]) {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+        let applied = self.try_kubectl(&["apply", "--server-side", "-f", "-"], &list).await;
+        applied.unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
+    /// One object as the API server has it.
+    pub async fn get(&self, namespace: &str, kind: &str, name: &str) -> Value {
+        let text = self.kubectl(&["get", kind, name, "--namespace", namespace, "--output", "json"]).await;
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Installs all of Istio's kinds, without schemas, and waits until they are served.
+    pub async fn install_crds(&self) {
+        let crds = istio_crds();
+        self.apply(&crds).await;
+        let names = crds.iter().map(|crd| format!("crd/{}", crd["metadata"]["name"].as_str().unwrap())).collect::<Vec<_>>();
+        let mut wait = vec!["wait", "--for=condition=Established", "--timeout=60s"];
+        wait.extend(names.iter().map(String::as_str));
+        self.kubectl(&wait).await;
+    }
+
+    /// Ends the API server without warning, as a crash does. Its etcd keeps what was stored.
+    pub async fn stop_api_server(&mut self) {
+        self.servers.stop_api().await;
+    }
+
+    /// Starts the API server again, at the same address, and waits until it is ready.
+    pub async fn start_api_server(&mut self) {
+        self.servers.start_api().await;
+    }
+}
+
+async fn kubectl(program: &Path, kubeconfig: &Path, args: &[&str], input: &str) -> anyhow::Result<String> {
+    let mut command = Command::new(program);
+    command.args(args).arg("--kubeconfig").arg(kubeconfig);
+    // Its cache of what the server offers belongs to this server.
+    command.env("HOME", kubeconfig.parent().unwrap());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let mut stdin = child.stdin.take().unwrap();
+    let write = async move {
+        // One that fails early does not read it; its complaint is what counts.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    };
+    let (output, ()) = tokio::join!(child.wait_with_output(), write);
+    let output = output?;
+    anyhow::ensure!(output.status.success(), "kubectl {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8(output.stdout)?)
+}
