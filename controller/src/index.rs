@@ -11,9 +11,11 @@
 //! Every kind takes the same way: [`Index::apply`] converts, compares with the last good [`Fact`] and marks what depends
 //! on it; [`Index::publish`] recomputes what is marked and nothing else. No client, no clock, no I/O.
 
+mod difference;
 mod endpoints;
 mod join;
 mod relations;
+mod usage;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -78,6 +80,8 @@ pub struct Snapshot {
     pub objects: OrdMap<ObjectId, Arc<Value>>,
     /// What is wrong with objects, ordered by object.
     pub diagnostics: Arc<Vec<Diagnostic>>,
+    /// Differs whenever objects or diagnostics do.
+    pub revision: u64,
     /// Counters.
     pub stats: Stats,
 }
@@ -95,6 +99,10 @@ pub struct Index {
     entries: BTreeMap<ObjectId, Entry>,
     raw: OrdMap<ObjectId, Arc<Value>>,
     diagnostics: BTreeMap<ObjectId, Vec<Diagnostic>>,
+    /// All of them in one list, while none has changed: a snapshot is taken with every update.
+    listed: Option<Arc<Vec<Diagnostic>>>,
+    /// Goes up with everything that listings show beside the mesh.
+    revision: u64,
     relations: Relations,
     dirty: Dirty,
     /// What endpoints of a Pod or WorkloadEntry share.
@@ -120,6 +128,8 @@ impl Index {
             entries: BTreeMap::new(),
             raw: OrdMap::new(),
             diagnostics: BTreeMap::new(),
+            listed: None,
+            revision: 0,
             relations: Relations::default(),
             dirty: Dirty::default(),
             workloads: BTreeMap::new(),
@@ -137,11 +147,7 @@ impl Index {
         self.stats.applied += 1;
         let id = object.id.clone();
         let converted = convert(&object, &self.context);
-        if converted.diagnostics.is_empty() {
-            self.diagnostics.remove(&id);
-        } else {
-            self.diagnostics.insert(id.clone(), converted.diagnostics);
-        }
+        self.set_diagnostics(&id, converted.diagnostics);
         let Some(fact) = converted.fact else {
             self.stats.rejected += 1;
             return;
@@ -151,6 +157,7 @@ impl Index {
             && self.raw.get(&id) != Some(raw)
         {
             self.raw.insert(id.clone(), raw.clone());
+            self.revision += 1;
         }
         match self.entries.get_mut(&id) {
             Some(entry) if entry.fact == fact => {
@@ -166,8 +173,10 @@ impl Index {
 
     /// Removes an object.
     pub fn delete(&mut self, id: &ObjectId) {
-        self.diagnostics.remove(id);
-        self.raw.remove(id);
+        self.set_diagnostics(id, Vec::new());
+        if self.raw.remove(id).is_some() {
+            self.revision += 1;
+        }
         if let Some(old) = self.entries.remove(id) {
             self.changed(id, Some(old.fact));
         }
@@ -214,12 +223,22 @@ impl Index {
     }
 
     /// The mesh that was published last, and what listings show beside it.
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            mesh: self.published.clone(),
-            objects: self.raw.clone(),
-            diagnostics: Arc::new(self.diagnostics.values().flatten().cloned().collect()),
-            stats: self.stats,
+    pub fn snapshot(&mut self) -> Snapshot {
+        let all = &self.diagnostics;
+        let diagnostics = self.listed.get_or_insert_with(|| Arc::new(all.values().flatten().cloned().collect())).clone();
+        Snapshot { mesh: self.published.clone(), objects: self.raw.clone(), diagnostics, revision: self.revision, stats: self.stats }
+    }
+
+    fn set_diagnostics(&mut self, id: &ObjectId, new: Vec<Diagnostic>) {
+        if self.diagnostics_of(id) == new {
+            return;
+        }
+        self.listed = None;
+        self.revision += 1;
+        if new.is_empty() {
+            self.diagnostics.remove(id);
+        } else {
+            self.diagnostics.insert(id.clone(), new);
         }
     }
 
@@ -266,6 +285,8 @@ fn context(settings: &Settings) -> Context {
     Context { domain: settings.domain.clone(), trust_domain: settings.mesh_config.trust_domain.clone() }
 }
 
+#[cfg(test)]
+mod contract_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

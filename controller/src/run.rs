@@ -40,7 +40,15 @@ impl Options {
 }
 
 /// A mesh and what is new in it.
-pub type Update = (Arc<Mesh>, ChangeSet);
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// The mesh.
+    pub mesh: Arc<Mesh>,
+    /// What changed since the update before.
+    pub changes: ChangeSet,
+    /// When the oldest event behind it came in: latencies count from here.
+    pub since: Instant,
+}
 
 /// What the rest of the program holds.
 pub struct Handle {
@@ -103,7 +111,7 @@ impl Controller {
         let source = FileSource::new(options.config_dirs.clone())?;
         let mut core = Core { source, index: Index::new(options.settings.clone()), said: State::default() };
         let update = core.scan(Scan::Full);
-        let initial = update.map_or_else(|| core.index.snapshot().mesh, |(mesh, _)| mesh);
+        let initial = update.map_or_else(|| core.index.snapshot().mesh, |update| update.0);
         let (updates, updates_out) = mpsc::channel(64);
         let (state, state_out) = watch::channel(core.state());
         let (mesh_config_in, mesh_config) = mpsc::channel(4);
@@ -117,6 +125,7 @@ impl Controller {
         let mut watch = Watch::new(core.source.roots());
         // Whatever happened between the first reading and the start of the watch is found now.
         let mut next = Wake::Scan(Scan::Full);
+        let mut since = Instant::now();
         loop {
             let update;
             (core, update) = tokio::task::spawn_blocking(move || {
@@ -126,12 +135,12 @@ impl Controller {
             .await?;
             let new = core.state();
             state.send_if_modified(|old| {
-                let differs = update.is_some() || old.problems != new.problems || old.snapshot.objects != new.snapshot.objects;
+                let differs = update.is_some() || old.problems != new.problems || old.snapshot.revision != new.snapshot.revision;
                 *old = new;
                 differs
             });
-            if let Some(update) = update
-                && updates.send(update).await.is_err()
+            if let Some((mesh, changes)) = update
+                && updates.send(Update { mesh, changes, since }).await.is_err()
             {
                 return Ok(());
             }
@@ -139,12 +148,19 @@ impl Controller {
             next = tokio::select! {
                 () = updates.closed() => return Ok(()),
                 () = watch.changed() => {
+                    since = Instant::now();
                     let deadline = Instant::now() + options.max_delay;
                     settle(&mut watch, options.quiet, deadline).await;
                     Wake::Scan(Scan::Full)
                 }
-                Some(config) = mesh_config.recv() => Wake::MeshConfig(config),
-                () = poll => Wake::Scan(Scan::Quick),
+                Some(config) = mesh_config.recv() => {
+                    since = Instant::now();
+                    Wake::MeshConfig(config)
+                }
+                () = poll => {
+                    since = Instant::now();
+                    Wake::Scan(Scan::Quick)
+                }
             };
         }
     }
@@ -168,7 +184,7 @@ enum Wake {
 }
 
 impl Core {
-    fn wake(&mut self, wake: Wake) -> Option<Update> {
+    fn wake(&mut self, wake: Wake) -> Option<(Arc<Mesh>, ChangeSet)> {
         match wake {
             Wake::Scan(scan) => self.scan(scan),
             Wake::MeshConfig(config) => {
@@ -178,7 +194,7 @@ impl Core {
         }
     }
 
-    fn scan(&mut self, scan: Scan) -> Option<Update> {
+    fn scan(&mut self, scan: Scan) -> Option<(Arc<Mesh>, ChangeSet)> {
         for event in self.source.scan(scan) {
             match event {
                 SourceEvent::Apply(object, place) => {
@@ -213,7 +229,7 @@ impl Core {
         }
     }
 
-    fn state(&self) -> State {
+    fn state(&mut self) -> State {
         State { snapshot: self.index.snapshot(), problems: self.said.problems.clone(), ignored: self.source.ignored() }
     }
 }

@@ -8,6 +8,7 @@ use pilotfish_model::service::{Registry, Resolution};
 use pilotfish_model::{Kind, ObjectId, Service};
 
 use super::Index;
+use super::difference::place;
 use super::relations::Claim;
 use crate::convert::{Fact, ServiceEntryFact, ServiceFact, TargetPort, WorkloadFact};
 
@@ -19,7 +20,7 @@ impl Index {
             Some(Fact::ServiceEntry(e)) => self.entry_endpoints(service, e, &claim.id),
             _ => Vec::new(),
         };
-        found.sort_by(|a, b| (&a.address, a.port, &a.service_port).cmp(&(&b.address, b.port, &b.service_port)));
+        found.sort_by(|a, b| place(a).cmp(&place(b)));
         found
     }
 
@@ -51,8 +52,8 @@ impl Index {
             }
         }
         // While a slice is split in two, both hold the same endpoint; the healthier view of it counts.
-        found.sort_by(|a, b| (&a.address, a.port, &a.service_port, a.health).cmp(&(&b.address, b.port, &b.service_port, b.health)));
-        found.dedup_by(|a, b| (&a.address, a.port, &a.service_port) == (&b.address, b.port, &b.service_port));
+        found.sort_by(|a, b| (place(a), a.health).cmp(&(place(b), b.health)));
+        found.dedup_by(|a, b| place(a) == place(b));
         if !service.selector.is_empty() {
             self.add_workload_entries(service, fact, &mut found);
         }

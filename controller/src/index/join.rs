@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use pilotfish_model::mesh::{ObjectKey, ServiceKey};
 use pilotfish_model::name::{Labels, Str, Visibility, selects};
-use pilotfish_model::{ContentHash, EndpointChange, Kind, ObjectId, Service};
+use pilotfish_model::{ContentHash, Kind, ObjectId, Service};
 
-use super::Index;
+use super::difference::{endpoint_change, reaches_service};
 use super::relations::key;
+use super::{Index, usage};
 use crate::convert::{Fact, SliceFact};
 
 /// What has to be recomputed.
@@ -22,8 +23,8 @@ pub(super) struct Dirty {
     workloads: BTreeSet<ObjectId>,
     /// Selectors that came or went, by namespace and the first pair that they ask for.
     selectors: Selectors,
-    /// Which Secrets are referred to.
-    secrets: bool,
+    /// Secrets, which are kept while somebody refers to them.
+    secrets: BTreeSet<ObjectId>,
 }
 
 type Selectors = BTreeMap<Str, BTreeMap<(Str, Str), BTreeSet<Labels>>>;
@@ -46,7 +47,7 @@ impl Index {
             (Some(Fact::EndpointSlice(a)), _) | (_, Some(Fact::EndpointSlice(a))) => self.mark_membership(Some(a), None),
             _ => {}
         }
-        self.dirty.secrets |= credentials(old.as_ref()) != credentials(new.as_ref());
+        self.set_credentials(old.as_ref(), new.as_ref());
     }
 
     /// Pods that entered or left a slice: only these may serve other services than before.
@@ -102,6 +103,9 @@ impl Index {
             Fact::WorkloadEntry(w) => {
                 self.dirty.workloads.insert(id.clone());
                 self.mark_selecting(&id.namespace, &w.labels, true);
+            }
+            Fact::Secret(_) => {
+                self.dirty.secrets.insert(id.clone());
             }
             _ => {
                 self.dirty.plain.insert(id.clone());
@@ -186,12 +190,12 @@ impl Index {
     }
 
     fn mark_all(&mut self, ids: Vec<ObjectId>) {
-        self.dirty.secrets = true;
         for id in ids {
             match self.entries.get(&id).map(|e| &e.fact) {
                 Some(Fact::Service(s)) => drop(self.dirty.services.insert(key(&s.service))),
                 Some(Fact::ServiceEntry(e)) => self.dirty.services.extend(e.services.iter().map(key)),
                 Some(Fact::Pod(_) | Fact::WorkloadEntry(_)) => drop(self.dirty.workloads.insert(id)),
+                Some(Fact::Secret(_)) => drop(self.dirty.secrets.insert(id)),
                 Some(Fact::EndpointSlice(_)) | None => {}
                 Some(_) => drop(self.dirty.plain.insert(id)),
             }
@@ -221,13 +225,8 @@ impl Index {
         for id in &dirty.workloads {
             self.join_workload(id);
         }
-        if dirty.secrets {
-            let ids: Vec<_> = self.ids(Kind::Secret, None).cloned().collect();
-            let names = self.referred_secrets();
-            ids.iter().for_each(|id| self.put_secret(id, &names));
-        } else if dirty.plain.iter().any(|id| id.kind == Kind::Secret) {
-            let names = self.referred_secrets();
-            dirty.plain.iter().filter(|id| id.kind == Kind::Secret).for_each(|id| self.put_secret(id, &names));
+        for id in &dirty.secrets {
+            self.put_secret(id);
         }
     }
 
@@ -244,20 +243,25 @@ impl Index {
         });
         let endpoints = winner.as_ref().map(|(service, claim)| self.endpoints(service, claim)).unwrap_or_default();
         let new = winner.map(|(service, _)| Arc::new(service));
+        let before = self.mesh.endpoints.get(key).map_or(&[][..], |e| e.as_slice());
+        let change = endpoint_change(before, &endpoints);
+        let reaches = change.is_some() && new.as_ref().is_some_and(|s| reaches_service(s, before, &endpoints));
         let old = self.mesh.services.get(key);
         if old != new.as_ref() {
+            usage::replace(&mut self.mesh.usage, old.map(|s| &**s), new.as_deref());
             self.changes.objects.extend([old, new.as_ref()].into_iter().flatten().map(|s| s.source.clone()));
             self.changes.services.insert(key.clone());
             match new {
                 Some(service) => drop(self.mesh.services.insert(key.clone(), service)),
                 None => drop(self.mesh.services.remove(key)),
             }
+        } else if reaches {
+            self.changes.services.insert(key.clone());
         }
-        let before = self.mesh.endpoints.get(key).map_or(&[][..], |e| e.as_slice());
-        if before != endpoints.as_slice() {
-            let lost = before.iter().any(|e| !endpoints.contains(e));
-            let change = if lost { EndpointChange::Removed } else { EndpointChange::Added };
-            self.changes.endpoints.insert(key.clone(), change);
+        if let Some(change) = change {
+            // A service may be joined twice before it is published; the more urgent change counts.
+            let known = self.changes.endpoints.entry(key.clone()).or_insert(change);
+            *known = change.max(*known);
             if endpoints.is_empty() {
                 self.mesh.endpoints.remove(key);
             } else {
@@ -295,7 +299,11 @@ impl Index {
                     Some($variant) => Some($value),
                     _ => None,
                 };
-                let differs = self.mesh.$map.get(&$key) != new.as_ref();
+                let old = self.mesh.$map.get(&$key);
+                let differs = old != new.as_ref();
+                if differs {
+                    usage::replace(&mut self.mesh.usage, old.map(|x| &**x), new.as_deref());
+                }
                 match new {
                     Some(new) if differs => drop(self.mesh.$map.insert($key, new)),
                     None if differs => drop(self.mesh.$map.remove(&$key)),
@@ -336,10 +344,10 @@ impl Index {
         old != new
     }
 
-    fn put_secret(&mut self, id: &ObjectId, referred: &BTreeSet<Str>) {
+    fn put_secret(&mut self, id: &ObjectId) {
         let at = ObjectKey { namespace: id.namespace.clone(), name: id.name.clone() };
         let new = match self.fact(id) {
-            Some(Fact::Secret(secret)) if referred.contains(&id.name) => Some(secret.clone()),
+            Some(Fact::Secret(secret)) if self.relations.referrers.contains_key(&id.name) => Some(secret.clone()),
             _ => None,
         };
         if self.mesh.secrets.get(&at) == new.as_ref() {
@@ -352,14 +360,24 @@ impl Index {
         self.changes.objects.insert(id.clone());
     }
 
-    /// Names of Secrets that Gateways and DestinationRules refer to. In which namespace a name is looked up depends on the
-    /// proxy, so every namespace's is kept.
-    fn referred_secrets(&self) -> BTreeSet<Str> {
-        [Kind::Gateway, Kind::DestinationRule]
-            .into_iter()
-            .flat_map(|k| self.ids(k, None))
-            .flat_map(|id| credentials(self.entries.get(id).map(|e| &e.fact)))
-            .collect()
+    /// Counts who refers to Secrets of a name. In which namespace a name is looked up depends on the proxy, so Secrets of
+    /// that name are kept in all.
+    fn set_credentials(&mut self, old: Option<&Fact>, new: Option<&Fact>) {
+        let (old, new) = (credentials(old), credentials(new));
+        for name in new.difference(&old) {
+            *self.relations.referrers.entry(name.clone()).or_insert(0) += 1;
+        }
+        for name in old.difference(&new) {
+            if let Some(count) = self.relations.referrers.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    self.relations.referrers.remove(name);
+                }
+            }
+        }
+        for name in new.symmetric_difference(&old) {
+            self.dirty.secrets.extend(self.relations.secrets.get(name).cloned());
+        }
     }
 }
 

@@ -72,6 +72,10 @@ pub(super) struct Relations {
     pub(super) entries_at: Multi<IpAddr, ObjectId>,
     /// Pods and WorkloadEntries at an address.
     pub(super) workloads_at: Multi<IpAddr, ObjectId>,
+    /// Secrets, by name.
+    pub(super) secrets: Multi<Str, ObjectId>,
+    /// How many objects refer to Secrets of a name.
+    pub(super) referrers: BTreeMap<Str, usize>,
     /// Services and ServiceEntries with a selector, by namespace and the first pair that it asks for.
     selectors: Multi<(Str, Str, Str), ObjectId>,
 }
@@ -116,6 +120,7 @@ impl Relations {
                     self.workloads_at.set(ip, id.clone(), present);
                 }
             }
+            Fact::Secret(_) => self.secrets.set(id.name.clone(), id.clone(), present),
             _ => {}
         }
     }

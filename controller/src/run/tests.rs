@@ -38,10 +38,10 @@ async fn edits_reach_the_mesh_and_mistakes_the_state() {
     let (dir, mut handle, task) = start(Duration::from_secs(3600));
     assert_eq!(names(&handle.initial), ["a"]);
     fs::write(dir.path().join("b.yaml"), service("b")).unwrap();
-    assert_eq!(names(&next(&mut handle).await.0), ["a", "b"]);
+    assert_eq!(names(&next(&mut handle).await.mesh), ["a", "b"]);
     fs::create_dir(dir.path().join("sub")).unwrap();
     fs::write(dir.path().join("sub/c.yaml"), service("c")).unwrap();
-    assert_eq!(names(&next(&mut handle).await.0), ["a", "b", "c"]);
+    assert_eq!(names(&next(&mut handle).await.mesh), ["a", "b", "c"]);
 
     handle.state.mark_unchanged();
     fs::write(dir.path().join("b.yaml"), "kind: [").unwrap();
@@ -49,7 +49,7 @@ async fn edits_reach_the_mesh_and_mistakes_the_state() {
     assert_eq!((state.problems.len(), names(&state.snapshot.mesh)), (1, vec!["a".into(), "b".into(), "c".into()]));
 
     fs::remove_file(dir.path().join("b.yaml")).unwrap();
-    assert_eq!(names(&next(&mut handle).await.0), ["a", "c"]);
+    assert_eq!(names(&next(&mut handle).await.mesh), ["a", "c"]);
     assert!(!handle.state.borrow().has_errors());
     drop(handle);
     timeout(LONG, task).await.unwrap().unwrap().unwrap();
@@ -59,7 +59,7 @@ async fn edits_reach_the_mesh_and_mistakes_the_state() {
 async fn the_mesh_configuration_may_change() {
     let (_dir, mut handle, _task) = start(Duration::from_secs(3600));
     handle.mesh_config.send(Arc::new(crate::load_mesh_config("trustDomain: td").unwrap())).await.unwrap();
-    let (mesh, changes) = next(&mut handle).await;
+    let Update { mesh, changes, .. } = next(&mut handle).await;
     assert_eq!((&*mesh.config.trust_domain, changes.everything), ("td", true));
 }
 
@@ -69,7 +69,7 @@ async fn polling_finds_what_nobody_told() {
     // Written beside and moved in: one event at most, and polling would find it without any.
     fs::write(dir.path().join("b.tmp"), service("b")).unwrap();
     fs::rename(dir.path().join("b.tmp"), dir.path().join("b.yaml")).unwrap();
-    assert_eq!(names(&next(&mut handle).await.0), ["a", "b"]);
+    assert_eq!(names(&next(&mut handle).await.mesh), ["a", "b"]);
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ pub async fn intake(
         tokio::select! {
             () = drain.cancelled() => return Ok(()),
             update = updates.recv() => {
-                let Some((mesh, changes)) = update else {
+                let Some(Update { mesh, changes, .. }) = update else {
                     // A drain ends the controller too, and its end may be seen first.
                     return if drain.is_cancelled() { Ok(()) } else { Err(anyhow::anyhow!("the controller is gone")) };
                 };
