@@ -12,33 +12,46 @@ use std::task::{Context, Poll};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame};
+use pilotfish_envoy::Resource;
+use pilotfish_envoy::encoded::field_len;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use tokio::sync::mpsc;
 use tonic::Status;
+
+use crate::subscription::Protocol;
+use crate::wire::RESOURCES;
 
 /// Parts below this size are copied together, so that ten thousand small resources are not ten thousand HTTP/2 frames.
 const SMALL: usize = 4 << 10;
 /// Size of such a copy.
 const CHUNK: usize = 16 << 10;
+/// Length of gRPC's prefix of a message: a flag and the length.
+const PREFIX: usize = 5;
 
-/// One gRPC message in parts.
+/// One gRPC message: a head, and resources whose bytes are shared. What is not sent yet costs a pointer per resource.
 #[derive(Debug)]
 pub struct Message {
+    protocol: Protocol,
+    resources: std::vec::IntoIter<Resource>,
+    /// Taken from the resources, or the head, and not sent yet.
     parts: VecDeque<Bytes>,
     len: usize,
 }
 
 impl Message {
-    /// The message is the concatenation of head and parts.
-    pub fn new(head: Bytes, parts: Vec<Bytes>) -> Self {
-        let len = head.len() + parts.iter().map(Bytes::len).sum::<usize>();
-        let mut prefix = BytesMut::with_capacity(5 + head.len());
+    /// The message is the concatenation of head and resources.
+    pub fn new(head: Bytes, resources: Vec<Resource>, protocol: Protocol) -> Self {
+        let of_resource = |r: &Resource| match protocol {
+            Protocol::Delta => field_len(r.encoded_len()),
+            Protocol::Sotw => r.sotw_len(),
+        };
+        let len = head.len() + resources.iter().map(of_resource).sum::<usize>();
+        let mut prefix = BytesMut::with_capacity(PREFIX + head.len());
         // Not compressed; a message beyond 4 GiB cannot be said in gRPC and is far beyond any client's limit.
         prefix.put_u8(0);
         prefix.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
         prefix.put(head);
-        let mut parts = VecDeque::from(parts);
-        parts.push_front(prefix.freeze());
-        Message { parts, len }
+        Message { protocol, resources: resources.into_iter(), parts: VecDeque::from([prefix.freeze()]), len }
     }
 
     /// Size without gRPC's prefix, in bytes.
@@ -46,15 +59,32 @@ impl Message {
         self.len
     }
 
-    fn next_chunk(&mut self) -> Option<Bytes> {
-        let first = self.parts.pop_front()?;
-        if first.len() >= SMALL || self.parts.front().is_none_or(|next| next.len() >= SMALL) {
-            return Some(first);
+    /// The first part that is not sent yet.
+    fn front(&mut self) -> Option<&Bytes> {
+        while self.parts.is_empty() {
+            let resource = self.resources.next()?;
+            match self.protocol {
+                Protocol::Sotw => self.parts.extend(resource.sotw_parts()),
+                Protocol::Delta => {
+                    let mut tag = Vec::with_capacity(6);
+                    encode_key(RESOURCES, WireType::LengthDelimited, &mut tag);
+                    encode_varint(resource.encoded_len() as u64, &mut tag);
+                    self.parts.push_back(tag.into());
+                    self.parts.extend(resource.delta_parts());
+                }
+            }
         }
-        let mut chunk = BytesMut::with_capacity(CHUNK);
-        chunk.put(first);
-        while let Some(part) = self.parts.pop_front_if(|part| part.len() < SMALL && chunk.len() + part.len() <= CHUNK) {
-            chunk.put(part);
+        self.parts.front()
+    }
+
+    fn next_chunk(&mut self) -> Option<Bytes> {
+        if self.front()?.len() >= SMALL {
+            return self.parts.pop_front();
+        }
+        let mut chunk = BytesMut::with_capacity(CHUNK.min(self.len + PREFIX));
+        while let Some(part) = self.front().filter(|part| part.len() < SMALL && chunk.len() + part.len() <= CHUNK) {
+            chunk.put_slice(part);
+            self.parts.pop_front();
         }
         Some(chunk.freeze())
     }

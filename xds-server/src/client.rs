@@ -19,8 +19,8 @@ pub struct Target {
     pub generation: u64,
     /// The resources.
     pub snapshot: Arc<Snapshot>,
-    /// When that push began.
-    pub published: Instant,
+    /// When the oldest event happened that is new in it; `None` if it is the first, or moved the client to another class.
+    pub since: Option<Instant>,
 }
 
 /// A response to be encoded and sent.
@@ -36,6 +36,8 @@ pub struct Response {
     pub resources: Vec<Resource>,
     /// Delta: names to remove.
     pub removed: Vec<Arc<str>>,
+    /// When the oldest event happened that it tells of, if it is about events.
+    pub since: Option<Instant>,
 }
 
 /// What to do next.
@@ -65,6 +67,7 @@ pub struct Client {
     patience: Duration,
     nonce_infix: String,
     responses: u64,
+    compared: usize,
 }
 
 impl Client {
@@ -81,6 +84,7 @@ impl Client {
             patience,
             nonce_infix: format!("{stream:x}"),
             responses: 0,
+            compared: 0,
         }
     }
 
@@ -97,6 +101,16 @@ impl Client {
     /// True if the client has confirmed, or refused, everything up to a generation.
     pub fn has_reached(&self, generation: u64) -> bool {
         self.subscriptions.values().all(|s| s.reached >= generation)
+    }
+
+    /// Since when the events have waited of which the last confirmed response of a type told; once for each.
+    pub fn take_confirmed(&mut self, type_url: TypeUrl) -> Option<Instant> {
+        self.subscriptions.get_mut(&type_url)?.confirmed.take()
+    }
+
+    /// How many names were compared since the last call, to find out what is owed.
+    pub fn take_compared(&mut self) -> usize {
+        std::mem::take(&mut self.compared)
     }
 
     /// Takes a request.
@@ -146,10 +160,14 @@ impl Client {
             let new = target.snapshot.get(type_url);
             let same = self.target.as_ref().is_some_and(|old| {
                 let old = old.snapshot.get(type_url);
-                Arc::ptr_eq(&old, &new) || old.version() == new.version()
+                Arc::ptr_eq(old, new) || old.version() == new.version()
             });
-            if !same {
-                self.changed.insert(type_url, target.generation);
+            if same {
+                continue;
+            }
+            self.changed.insert(type_url, target.generation);
+            if let Some(subscription) = self.subscriptions.get_mut(&type_url) {
+                subscription.since = [subscription.since, target.since].into_iter().flatten().min();
             }
         }
         let endpoints = target.snapshot.get(TypeUrl::Endpoint);
@@ -162,9 +180,9 @@ impl Client {
         let Some(target) = self.target.clone() else { return Next::Idle(None) };
         // What has nothing to send must not hold up the others, in whatever order they come.
         for (type_url, subscription) in &mut self.subscriptions {
-            if !subscription.is_outstanding() && !subscription.may_be_due(&target.snapshot.get(*type_url)) {
+            if !subscription.is_outstanding() && !subscription.may_be_due(target.snapshot.get(*type_url)) {
                 subscription.reached = target.generation;
-                (subscription.updates_wait, subscription.removals_wait) = (None, None);
+                (subscription.updates_wait, subscription.removals_wait, subscription.since) = (None, None, None);
             }
         }
         loop {
@@ -185,7 +203,7 @@ impl Client {
     fn step(&mut self, type_url: TypeUrl, target: &Target, now: Instant) -> Step {
         let Some(subscription) = self.subscriptions.get(&type_url) else { return Step::Nothing };
         let latest = target.snapshot.get(type_url);
-        if subscription.is_outstanding() || !subscription.may_be_due(&latest) {
+        if subscription.is_outstanding() || !subscription.may_be_due(latest) {
             return Step::Nothing;
         }
         let rule = rule(type_url);
@@ -201,7 +219,8 @@ impl Client {
             return Step::Nothing;
         }
         let hold = !removals_open && (untold || subscription.removals_wait.is_none_or(|since| now < since + patience));
-        let diff = subscription.diff(&latest, hold);
+        let diff = subscription.diff(latest, hold);
+        self.compared += diff.compared;
         match diff.holds_back && !untold {
             true => _ = subscription.removals_wait.get_or_insert(now),
             false => subscription.removals_wait = None,
@@ -241,6 +260,7 @@ impl Client {
             version: diff.version,
             resources: diff.resources.clone(),
             removed: diff.removed.clone(),
+            since: self.subscriptions.get(&type_url).and_then(|s| s.since),
         };
         if let Some(subscription) = self.subscriptions.get_mut(&type_url) {
             subscription.commit(diff, nonce, target.generation, wall);

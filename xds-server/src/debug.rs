@@ -2,6 +2,7 @@
 //!
 //! What a proxy is *meant* to hold is shown from its class's snapshot; nothing is translated for a look.
 
+mod applied;
 mod dump;
 mod time;
 

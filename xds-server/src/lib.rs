@@ -1,12 +1,12 @@
 //! ADS over gRPC: subscriptions, streams, snapshots and their versions.
 //!
 //! ```text
-//!                  publish(world)
+//!       publish(world), push(change), push_endpoints(change)
 //!                        |
-//!   classify + translate | once per live class, off the async threads         (store, translate)
+//!   scopes that the change touches, made off the async threads                 (store, translate)
 //!                        v
 //!                 Snapshot per class ------ shared by all streams of it
-//!                        | Target
+//!                        | Target, in the stream's mailbox
 //!                        v
 //!   requests ---> Client = Subscription per type + order table ---> responses  (client, subscription, order)
 //!      ^                                                              |
@@ -21,7 +21,6 @@
 pub mod body;
 pub mod client;
 pub mod debug;
-mod guard;
 pub mod metrics;
 mod node;
 pub mod order;

@@ -41,11 +41,18 @@ pub struct Metrics {
     pub(crate) convergence_time: Histogram,
     /// Observes how long a client waited for its turn in a push, in seconds.
     pub(crate) queue_time: Histogram,
+    /// Observes how long scopes took to make, in seconds.
+    pub(crate) job_time: Histogram,
+    told: Family<TypeLabel, Histogram, fn() -> Histogram>,
+    confirmed: Family<TypeLabel, Histogram, fn() -> Histogram>,
     /// Counts translations that failed.
     pub(crate) internal_errors: Count,
     /// Counts requests for types that are not served.
     pub(crate) unknown_types: Count,
 }
+
+/// Bounds of what should take milliseconds, in seconds.
+const MOMENTS: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0, 10.0, 30.0];
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -61,6 +68,9 @@ impl Default for Metrics {
             recv_max: Level::default(),
             convergence_time: Histogram::new(WAITS),
             queue_time: Histogram::new(WAITS),
+            job_time: Histogram::new(MOMENTS),
+            told: Family::new_with_constructor(|| Histogram::new(MOMENTS)),
+            confirmed: Family::new_with_constructor(|| Histogram::new(MOMENTS)),
             internal_errors: Count::default(),
             unknown_types: Count::default(),
         }
@@ -84,6 +94,13 @@ impl Metrics {
             self.convergence_time.clone(),
         );
         registry.register("pilot_proxy_queue_time", "Seconds that a client waited for its turn in a push", self.queue_time.clone());
+        registry.register("pilotfish_scope_time", "Seconds to make the resources of one scope", self.job_time.clone());
+        registry.register("pilotfish_event_to_sent_time", "Seconds from an event until a client was sent it, by type", self.told.clone());
+        registry.register(
+            "pilotfish_event_to_ack_time",
+            "Seconds from an event until a client confirmed it, by type",
+            self.confirmed.clone(),
+        );
         registry.register("pilot_total_xds_internal_errors", "Errors of the server itself", self.internal_errors.clone());
         registry.register("pilotfish_xds_unknown_types", "Requests for types that are not served", self.unknown_types.clone());
     }
@@ -107,6 +124,16 @@ impl Metrics {
         self.push_time.get_or_create(&short).observe(push.as_secs_f64());
         self.send_time.observe(send.as_secs_f64());
         self.config_size.get_or_create(&TypeLabel { r#type: type_url.as_str() }).observe(bytes as f64);
+    }
+
+    /// A client was sent something of a type, this long after the oldest event behind it.
+    pub(crate) fn told(&self, type_url: TypeUrl, after: Duration) {
+        self.told.get_or_create(&TypeLabel { r#type: type_url.short() }).observe(after.as_secs_f64());
+    }
+
+    /// A client has taken it.
+    pub(crate) fn confirmed(&self, type_url: TypeUrl, after: Duration) {
+        self.confirmed.get_or_create(&TypeLabel { r#type: type_url.short() }).observe(after.as_secs_f64());
     }
 
     pub(crate) fn stale(&self, type_url: TypeUrl) {

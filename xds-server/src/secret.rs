@@ -37,7 +37,7 @@ pub(crate) fn refresh<T: Translate>(store: &Store<T>, session: &Session) {
     };
     let allowed = !names.is_empty() && may_hold_keys(session.peer);
     let found = match store.newest().filter(|_| allowed) {
-        Some((translate, world)) => look_up(&*translate, &world, session, &names),
+        Some(world) => look_up(&*store.translate, &world, session, &names),
         None => Some(Vec::new()),
     };
     if let Some(found) = found {

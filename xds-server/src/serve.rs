@@ -28,6 +28,8 @@ use crate::{Translate, stream};
 
 const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+/// Bytes that a connection takes from its streams before the client has taken them. What is behind costs pointers only.
+const SEND_BUFFER: usize = 64 << 10;
 /// Pause after a failed accept: mostly too many open files, which a busy loop would not cure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -66,7 +68,8 @@ async fn connection<T: Translate>(shared: Arc<Shared<T>>, tcp: TcpStream, peer: 
     http.timer(TokioTimer::new())
         .keep_alive_interval(config.keepalive_interval)
         .keep_alive_timeout(config.keepalive_timeout)
-        .max_concurrent_streams(config.max_streams);
+        .max_concurrent_streams(config.max_streams)
+        .max_send_buf_size(SEND_BUFFER);
     let service = service_fn(|request| ready(Ok::<_, Infallible>(answer(&shared, request, peer, &drain))));
     let mut connection = pin!(http.serve_connection(TokioIo::new(tcp), service));
     let result = tokio::select! {

@@ -1,11 +1,14 @@
 //! [`Server`]: what the binary holds.
 
 use std::io;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use pilotfish_push::{Gate, Limits, Rate};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::debug::Debug;
@@ -28,8 +31,13 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long a type waits for others (make before break) at a client that does not answer.
     pub patience: Duration,
-    /// Translations at a time.
-    pub parallel_translations: usize,
+    /// Scopes that are made at a time.
+    pub parallel_jobs: NonZeroUsize,
+    /// Connecting streams that are let in per second (`PILOT_MAX_REQUESTS_PER_SECOND`); `None` for no limit. Others wait,
+    /// nobody is refused.
+    pub streams_per_second: Option<NonZeroU32>,
+    /// Streams that may be in their first exchange at a time. Others wait, those that have nothing at all first.
+    pub parallel_connects: NonZeroUsize,
 }
 
 impl Default for Config {
@@ -41,7 +49,9 @@ impl Default for Config {
             max_request_bytes: 4 << 20,
             drain_timeout: Duration::from_secs(10),
             patience: Duration::from_secs(5),
-            parallel_translations: std::thread::available_parallelism().map_or(1, usize::from),
+            parallel_jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            streams_per_second: None,
+            parallel_connects: NonZeroUsize::MIN.saturating_add(255),
         }
     }
 }
@@ -50,6 +60,8 @@ pub(crate) struct Shared<T: Translate> {
     pub(crate) config: Config,
     pub(crate) store: Arc<Store<T>>,
     pub(crate) metrics: Metrics,
+    /// Streams go through it before their first exchange.
+    pub(crate) gate: Gate,
     streams: AtomicU64,
 }
 
@@ -74,14 +86,32 @@ impl<T: Translate> Server<T> {
     /// A server without a world: streams wait for the first one.
     pub fn new(translate: T, config: Config) -> Self {
         let metrics = Metrics::default();
-        let store = Arc::new(Store::new(translate, config.parallel_translations, metrics.clone()));
-        Server { shared: Arc::new(Shared { config, store, metrics, streams: AtomicU64::new(0) }) }
+        let store = Arc::new(Store::new(translate, config.parallel_jobs, metrics.clone()));
+        let rate = config.streams_per_second.map(|per_second| Rate { per_second, burst: per_second });
+        let gate = Gate::new(Limits { rate, concurrent: Some(config.parallel_connects) });
+        Server { shared: Arc::new(Shared { config, store, metrics, gate, streams: AtomicU64::new(0) }) }
     }
 
-    /// Makes `world` what is served. Returns once every class was translated and its streams were told; they send on their
-    /// own. Calls are served one at a time. Metadata of the report say what it cost.
-    pub async fn publish(&self, world: Arc<T::World>) -> PushReport {
-        self.shared.store.publish(world).await
+    /// Makes `world` what everything is made of from now on. Streams that wait for the first one go ahead; others learn of it
+    /// by [`Server::push`].
+    pub fn publish(&self, world: Arc<T::World>) {
+        self.shared.store.publish(world);
+    }
+
+    /// Says what changed up to the published world, `since` when. Returns at once; the future ends when every scope that the
+    /// change touches was made ([`Server::run`] does that) and its streams were told. They send on their own.
+    pub fn push(&self, change: T::Change, since: Instant) -> impl Future<Output = PushReport> + Send + use<T> {
+        self.shared.store.push(change, since)
+    }
+
+    /// Says which endpoints changed. They reach the streams at once, whatever else is being made.
+    pub async fn push_endpoints(&self, change: T::Change, since: Instant) -> PushReport {
+        self.shared.store.push_endpoints(change, since).await
+    }
+
+    /// Makes scopes until `drain` is cancelled.
+    pub async fn run(&self, drain: CancellationToken) {
+        self.shared.store.run(drain).await;
     }
 
     /// Serves ADS in clear text until `drain` is cancelled; then takes no connection any more, tells clients to go (GOAWAY,
@@ -103,6 +133,11 @@ impl<T: Translate> Server<T> {
     /// Metrics, to be registered once.
     pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics
+    }
+
+    /// Scopes that wait to be made, and how long the first of them has waited.
+    pub fn queue(&self) -> (usize, Duration) {
+        self.shared.store.queue()
     }
 
     /// What was done so far.

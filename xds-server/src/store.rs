@@ -1,342 +1,200 @@
-//! Worlds, classes and streams: [`Store`] translates each live class once per world and gives the result to its streams.
+//! Worlds, scopes and streams: [`Store`] makes each live scope once per change that touches it and gives the result to its
+//! streams.
 //!
-//! A class lives as long as a stream of it. Translations run on blocking threads, one flight per class and world; what did
-//! not change keeps its `Arc`, so that streams see at once that there is nothing to send. Locks are held for map operations
-//! only, never over a translation.
+//! ```text
+//!   publish(world) ──> newest                                     what jobs and the fast lane read
+//!   push(change) ────> scopes that it touches ─> schedule ─> job ─> commit ─┐
+//!   push_endpoints ──> scopes that see them ───────────────> commit ────────┴─> mailbox per stream
+//! ```
+//!
+//! A scope lives as long as a stream of it. Locks are held for moments: the order is streams, then one cell.
 
+mod cell;
+mod job;
+mod mailbox;
+mod push;
 mod session;
+mod work;
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use pilotfish_envoy::{ResourceSet, Snapshot};
-use tokio::sync::{OnceCell, Semaphore, watch};
-use tokio::task::JoinSet;
+use pilotfish_envoy::Snapshot;
+use pilotfish_push::{Scheduler, Urgency};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::client::Target;
+use crate::Translate;
 use crate::metrics::Metrics;
-use crate::{Translate, guard};
+use cell::Cell;
+use job::Pending;
 
+pub(crate) use mailbox::Mailbox;
 pub(crate) use session::{Connected, Session};
-
-/// What a push did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PushReport {
-    /// Its number, from 1.
-    pub generation: u64,
-    /// Streams that were told.
-    pub streams: usize,
-    /// Classes that were translated.
-    pub classes: usize,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// Work since the start, for tests and the curious.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Classes translated, once per world.
-    pub translations: u64,
-    /// Translations that panicked.
-    pub failed_translations: u64,
-    /// Responses sent.
-    pub responses: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Classes with a stream at this moment.
-    pub live_classes: usize,
-    /// Streams at this moment.
-    pub live_streams: usize,
-}
-
-#[derive(Default)]
-pub(crate) struct Counters {
-    translations: AtomicU64,
-    failed: AtomicU64,
-    pub(crate) responses: AtomicU64,
-    pub(crate) bytes: AtomicU64,
-}
+pub(crate) use work::{Counters, count};
+pub use work::{PushReport, Work};
 
 pub(crate) struct Store<T: Translate> {
-    translate: Arc<T>,
+    pub(crate) translate: Arc<T>,
+    newest: watch::Sender<Option<Arc<T::World>>>,
     state: Mutex<State<T>>,
-    generation: watch::Sender<u64>,
-    publishing: tokio::sync::Mutex<()>,
-    permits: Semaphore,
+    scheduler: Scheduler<T::Scope, Arc<str>, Pending<T>>,
+    workers: NonZeroUsize,
+    /// Counts worlds and what was made of them; streams see it rise.
+    generation: AtomicU64,
     pub(crate) counters: Counters,
     pub(crate) metrics: Metrics,
 }
 
 struct State<T: Translate> {
-    generation: u64,
-    published: Instant,
-    world: Option<Arc<T::World>>,
-    classes: HashMap<T::Class, Entry>,
+    scopes: HashMap<T::Scope, Arc<Cell<T>>>,
     streams: BTreeMap<u64, Slot<T>>,
-}
-
-/// A class. The cell is replaced with each world; it holds nothing if the translation failed and there was no earlier one.
-struct Entry {
-    generation: u64,
-    cell: Arc<OnceCell<Option<Arc<Snapshot>>>>,
-    last_good: Option<Arc<Snapshot>>,
-    streams: usize,
 }
 
 struct Slot<T: Translate> {
     session: Arc<Session>,
-    class: Option<T::Class>,
-    /// The world that the class belongs to.
-    classified: u64,
-    target: watch::Sender<Option<Target>>,
+    mailbox: Arc<Mailbox>,
+    place: Option<(T::Class, Arc<Cell<T>>)>,
 }
 
 impl<T: Translate> Store<T> {
-    pub(crate) fn new(translate: T, parallel: usize, metrics: Metrics) -> Self {
-        let state = State { generation: 0, published: Instant::now(), world: None, classes: HashMap::new(), streams: BTreeMap::new() };
+    pub(crate) fn new(translate: T, parallel: NonZeroUsize, metrics: Metrics) -> Self {
         Store {
             translate: Arc::new(translate),
-            state: Mutex::new(state),
-            generation: watch::Sender::new(0),
-            publishing: tokio::sync::Mutex::new(()),
-            permits: Semaphore::new(parallel.max(1)),
+            newest: watch::Sender::new(None),
+            state: Mutex::new(State { scopes: HashMap::new(), streams: BTreeMap::new() }),
+            scheduler: Scheduler::new(parallel),
+            workers: parallel,
+            generation: AtomicU64::new(0),
             counters: Counters::default(),
             metrics,
         }
     }
 
+    /// Of the newest world or push.
     pub(crate) fn generation(&self) -> u64 {
-        *self.generation.borrow()
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    fn next_generation(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn work(&self) -> Work {
         let state = self.lock();
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Work {
-            translations: load(&self.counters.translations),
-            failed_translations: load(&self.counters.failed),
-            responses: load(&self.counters.responses),
-            bytes: load(&self.counters.bytes),
-            live_classes: state.classes.len(),
-            live_streams: state.streams.len(),
-        }
+        let classes = state.scopes.values().map(|cell| cell.lock().classes.len()).sum();
+        Work { live_scopes: state.scopes.len(), live_classes: classes, live_streams: state.streams.len(), ..self.counters.read() }
+    }
+
+    /// Jobs that wait, and how long the first of them has.
+    pub(crate) fn queue(&self) -> (usize, std::time::Duration) {
+        self.scheduler.inspect(|s| (s.len(), s.oldest(Instant::now()).unwrap_or_default()))
     }
 
     pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
         self.lock().streams.values().map(|slot| slot.session.clone()).collect()
     }
 
-    /// The first world, waited for if there is none yet.
-    pub(crate) async fn world(&self) -> (Arc<T>, Arc<T::World>) {
-        let mut generation = self.generation.subscribe();
+    /// What each stream should have, in the order of streams. One that has nothing yet is left out.
+    pub(crate) fn served(&self) -> Vec<(Arc<Session>, Arc<Snapshot>)> {
+        let state = self.lock();
+        let served = |slot: &Slot<T>| {
+            let (class, cell) = slot.place.as_ref()?;
+            let snapshot = cell.lock().classes.get(class)?.snapshot.clone()?;
+            Some((slot.session.clone(), snapshot))
+        };
+        state.streams.values().filter_map(served).collect()
+    }
+
+    /// True if nothing waits to be made.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.scheduler.inspect(|s| s.is_empty() && s.in_flight() == 0)
+    }
+
+    /// Makes a world the one that everything is made of from now on.
+    pub(crate) fn publish(&self, world: Arc<T::World>) {
+        self.next_generation();
+        self.newest.send_replace(Some(world));
+    }
+
+    /// The newest world, waited for if there is none yet.
+    pub(crate) async fn world(&self) -> Arc<T::World> {
+        let mut newest = self.newest.subscribe();
         loop {
-            if let Some(newest) = self.newest() {
-                return newest;
+            if let Some(world) = self.newest() {
+                return world;
             }
             // The sender lives in self.
-            let _ = generation.changed().await;
+            let _ = newest.changed().await;
         }
     }
 
     /// The newest world, if there is one.
-    pub(crate) fn newest(&self) -> Option<(Arc<T>, Arc<T::World>)> {
-        let world = self.lock().world.clone()?;
-        Some((self.translate.clone(), world))
-    }
-
-    pub(crate) async fn publish(self: &Arc<Self>, world: Arc<T::World>) -> PushReport {
-        let _one_at_a_time = self.publishing.lock().await;
-        let published = Instant::now();
-        let (generation, sessions) = {
-            let mut state = self.lock();
-            state.generation += 1;
-            state.published = published;
-            state.world = Some(world.clone());
-            (state.generation, state.streams.iter().map(|(id, slot)| (*id, slot.session.clone())).collect::<Vec<_>>())
-        };
-        self.generation.send_replace(generation);
-
-        let mut by_class: BTreeMap<T::Class, Vec<u64>> = BTreeMap::new();
-        for (id, class) in self.classify(sessions, world.clone()).await {
-            if self.set_class(id, &class, generation) {
-                by_class.entry(class).or_default().push(id);
-            }
-        }
-        let mut report = PushReport { generation, classes: by_class.len(), ..PushReport::default() };
-        let mut flights = JoinSet::new();
-        for (class, ids) in by_class {
-            let (store, world) = (self.clone(), world.clone());
-            flights.spawn(async move {
-                let snapshot = store.snapshot_of(&class, generation, world).await;
-                snapshot.map_or(0, |snapshot| store.deliver(&ids, &Target { generation, snapshot, published }))
-            });
-        }
-        while let Some(told) = flights.join_next().await {
-            report.streams += told.unwrap_or_default();
-        }
-        report.took = published.elapsed();
-        report
-    }
-
-    /// Gives a new stream its first target. Its class may be in flight already.
-    pub(crate) async fn place(self: &Arc<Self>, session: &Arc<Session>) {
-        let (generation, published, world) = {
-            let state = self.lock();
-            match &state.world {
-                Some(world) => (state.generation, state.published, world.clone()),
-                None => return,
-            }
-        };
-        let classified = self.classify(vec![(session.id, session.clone())], world.clone()).await;
-        let Some((id, class)) = classified.into_iter().next() else { return };
-        if self.set_class(id, &class, generation)
-            && let Some(snapshot) = self.snapshot_of(&class, generation, world).await
-        {
-            self.deliver(&[id], &Target { generation, snapshot, published });
-        }
-    }
-
-    async fn classify(&self, sessions: Vec<(u64, Arc<Session>)>, world: Arc<T::World>) -> Vec<(u64, T::Class)> {
-        let translate = self.translate.clone();
-        let work = move || {
-            let classify = |(id, session): &(u64, Arc<Session>)| {
-                let class = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| translate.classify(&world, &session.proxy)));
-                match class {
-                    Ok(class) => Some((*id, class)),
-                    Err(_) => {
-                        tracing::error!(proxy = %session.connection_id, "classifying the proxy panicked; it keeps what it has");
-                        None
-                    }
-                }
-            };
-            sessions.iter().filter_map(classify).collect()
-        };
-        tokio::task::spawn_blocking(work).await.unwrap_or_default()
-    }
-
-    /// Moves a stream to a class, unless a newer world did already or the stream is gone: then false.
-    fn set_class(&self, id: u64, class: &T::Class, generation: u64) -> bool {
-        let state = &mut *self.lock();
-        let Some(slot) = state.streams.get_mut(&id).filter(|slot| slot.classified <= generation) else { return false };
-        slot.classified = generation;
-        if slot.class.as_ref() == Some(class) {
-            return true;
-        }
-        let old = slot.class.replace(class.clone());
-        let new = Entry { generation: 0, cell: Arc::default(), last_good: None, streams: 0 };
-        state.classes.entry(class.clone()).or_insert(new).streams += 1;
-        leave(&mut state.classes, old);
-        true
-    }
-
-    /// The resources of a class in a world, made at most once; `None` if that failed and never succeeded before, or if a
-    /// newer world has come.
-    async fn snapshot_of(self: &Arc<Self>, class: &T::Class, generation: u64, world: Arc<T::World>) -> Option<Arc<Snapshot>> {
-        let (cell, last_good) = {
-            let mut state = self.lock();
-            let entry = state.classes.get_mut(class)?;
-            if entry.generation > generation {
-                return None;
-            }
-            if entry.generation < generation {
-                if let Some(Some(good)) = entry.cell.get() {
-                    entry.last_good = Some(good.clone());
-                }
-                (entry.cell, entry.generation) = (Arc::default(), generation);
-            }
-            (entry.cell.clone(), entry.last_good.clone())
-        };
-        cell.get_or_init(|| self.fly(class, world, last_good)).await.clone()
-    }
-
-    async fn fly(&self, class: &T::Class, world: Arc<T::World>, last_good: Option<Arc<Snapshot>>) -> Option<Arc<Snapshot>> {
-        // Never closed.
-        let _permit = self.permits.acquire().await.ok()?;
-        self.counters.translations.fetch_add(1, Ordering::Relaxed);
-        let (translate, owned_class, before) = (self.translate.clone(), class.clone(), last_good.clone());
-        let work = move || {
-            let snapshot = translate.translate(&world, &owned_class);
-            if translate.is_checked(&owned_class) { guard::sound(before.as_deref(), snapshot) } else { (snapshot, Vec::new()) }
-        };
-        match tokio::task::spawn_blocking(work).await {
-            Ok((snapshot, refused)) => {
-                for r in refused {
-                    self.metrics.internal_errors.inc();
-                    let (name, violations) = (&r.name, &r.violations);
-                    tracing::error!(?class, r#type = r.type_url.short(), %name, replaced = r.replaced, ?violations, "breaks Envoy's rules and is kept in");
-                }
-                Some(keep_equal(last_good, snapshot))
-            }
-            Err(error) => {
-                self.counters.failed.fetch_add(1, Ordering::Relaxed);
-                self.metrics.internal_errors.inc();
-                tracing::error!(?class, %error, "translation failed; its proxies keep what they have");
-                last_good
-            }
-        }
-    }
-
-    fn deliver(&self, ids: &[u64], target: &Target) -> usize {
-        let state = self.lock();
-        let slots = ids.iter().filter_map(|id| state.streams.get(id));
-        let newer = |slot: &&Slot<T>| {
-            slot.target.send_if_modified(|current| {
-                let newer = current.as_ref().is_none_or(|c| c.generation < target.generation);
-                if newer {
-                    *current = Some(target.clone());
-                }
-                newer
-            })
-        };
-        slots.filter(newer).count()
+    pub(crate) fn newest(&self) -> Option<Arc<T::World>> {
+        self.newest.borrow().clone()
     }
 
     pub(crate) fn connect(self: &Arc<Self>, session: Session) -> Connected<T> {
-        let session = Arc::new(session);
-        let (target, targets) = watch::channel(None);
+        let (session, mailbox) = (Arc::new(session), Arc::new(Mailbox::default()));
         self.metrics.connected(&session.proxy.version, 1);
-        self.lock().streams.insert(session.id, Slot { session: session.clone(), class: None, classified: 0, target });
-        Connected { store: self.clone(), session, targets }
+        self.lock().streams.insert(session.id, Slot { session: session.clone(), mailbox: mailbox.clone(), place: None });
+        Connected { store: self.clone(), session, mailbox }
+    }
+
+    /// Puts a stream where it belongs in the newest world. It gets what is there at once; else a job makes it.
+    pub(crate) fn place(&self, session: &Session) {
+        let Some(world) = self.newest() else { return };
+        let class = match catch_unwind(AssertUnwindSafe(|| self.translate.classify(&world, &session.proxy))) {
+            Ok(class) => class,
+            Err(_) => {
+                count(&self.counters.failed, 1);
+                tracing::error!(proxy = %session.connection_id, "classifying the proxy panicked; it keeps what it has");
+                return;
+            }
+        };
+        let state = &mut *self.lock();
+        let Some(slot) = state.streams.get_mut(&session.id) else { return };
+        if slot.place.as_ref().is_some_and(|(at, _)| *at == class) {
+            return;
+        }
+        let scope = self.translate.scope(&class);
+        let cell = state.scopes.entry(scope).or_insert_with_key(|scope| Arc::new(Cell::new(scope.clone()))).clone();
+        let served = cell.lock().join(&class, session.id, &slot.mailbox, self.generation());
+        if !served {
+            let group = self.translate.group(&cell.scope);
+            self.scheduler.submit(cell.scope.clone(), group, Urgency::Unconfigured, Pending::default(), Instant::now());
+        }
+        let old = slot.place.replace((class, cell));
+        self.leave(&mut state.scopes, session.id, old);
     }
 
     fn disconnect(&self, session: &Session) {
         self.metrics.connected(&session.proxy.version, -1);
         let state = &mut *self.lock();
         if let Some(slot) = state.streams.remove(&session.id) {
-            leave(&mut state.classes, slot.class);
+            self.leave(&mut state.scopes, session.id, slot.place);
         }
     }
 
-    /// No panic happens while it is held; if one did, the maps are still whole.
+    /// Takes a stream out of its place, and drops the scope with the last one.
+    fn leave(&self, scopes: &mut HashMap<T::Scope, Arc<Cell<T>>>, id: u64, place: Option<(T::Class, Arc<Cell<T>>)>) {
+        let Some((class, cell)) = place else { return };
+        let mut inner = cell.lock();
+        inner.leave(&class, id);
+        if inner.classes.is_empty() {
+            scopes.remove(&cell.scope);
+            self.scheduler.remove(&cell.scope);
+        }
+    }
+
+    fn cells(&self) -> Vec<Arc<Cell<T>>> {
+        self.lock().scopes.values().cloned().collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Takes a stream out of its class, and drops the class with the last one.
-fn leave<C: Eq + std::hash::Hash>(classes: &mut HashMap<C, Entry>, class: Option<C>) {
-    let Some(class) = class else { return };
-    if let Some(entry) = classes.get_mut(&class) {
-        entry.streams -= 1;
-        if entry.streams == 0 {
-            classes.remove(&class);
-        }
-    }
-}
-
-/// Equal content keeps its pointer, per type and as a whole.
-fn keep_equal(old: Option<Arc<Snapshot>>, new: Snapshot) -> Arc<Snapshot> {
-    let Some(old) = old else { return Arc::new(new) };
-    let same = |a: &Arc<ResourceSet>, b: &Arc<ResourceSet>| a.version() == b.version() && a.len() == b.len();
-    let mut kept = Snapshot::new();
-    let mut equal = old.iter().count() == new.iter().count();
-    for (type_url, set) in new.iter() {
-        let before = old.get(type_url);
-        let is_same = same(&before, set);
-        equal &= is_same;
-        kept.insert(type_url, if is_same { before.clone() } else { set.clone() });
-    }
-    if equal { old } else { Arc::new(kept) }
 }

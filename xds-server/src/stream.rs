@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use pilotfish_envoy::TypeUrl;
 use pilotfish_envoy::pb::envoy::config::core::v3 as core;
 use pilotfish_model::Proxy;
+use pilotfish_push::{Permit, Urgency};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -15,10 +15,10 @@ use tonic::{Status, Streaming};
 use tracing::Instrument;
 
 use crate::body::Message;
-use crate::client::{Client, Next, Target};
+use crate::client::{Client, Next};
 use crate::node::NodeError;
 use crate::server::Shared;
-use crate::store::{Connected, Session};
+use crate::store::{Connected, Session, count};
 use crate::subscription::{Rejection, Verdict};
 use crate::wire::{WireRequest, encode};
 use crate::{Translate, node, secret};
@@ -58,11 +58,13 @@ async fn open_and_serve<T: Translate, R: WireRequest>(
     let node = first.take_node();
     let id = shared.next_stream();
     let (proxy, metadata) = understand(&shared, node).await?;
+    let urgency = if first.is_resumed() { Urgency::Config } else { Urgency::Unconfigured };
+    let admitted = Admitted { _permit: shared.gate.admit(urgency).await, until: Instant::now() + shared.config.patience };
     let client = Client::new(R::PROTOCOL, id, shared.config.patience);
     let connected = shared.store.connect(Session::new(id, proxy, metadata, peer, client));
     let session = connected.session.clone();
     let span = tracing::info_span!("ads", proxy = %session.connection_id);
-    let stream = Stream { shared, connected, responses, wave: None };
+    let stream = Stream { shared, connected, responses, wave: None, admitted: Some(admitted) };
     async move {
         let proxy = &session.proxy;
         tracing::info!(protocol = ?R::PROTOCOL, kind = ?proxy.kind, flavour = ?proxy.flavour, ns = %proxy.namespace, "connected");
@@ -81,7 +83,7 @@ async fn understand<T: Translate>(shared: &Shared<T>, node: Option<core::Node>) 
     let metadata = node.metadata.as_ref().map(|m| m.encode_to_vec()).unwrap_or_default();
     let understood = node::read(&node).map_err(refuse)?;
     // Which namespace is the root one is known with the first world. Nothing is served before it either.
-    let (translate, world) = shared.store.world().await;
+    let (translate, world) = (&shared.store.translate, shared.store.world().await);
     let proxy = Proxy::parse(understood, translate.root_namespace(&world), translate.domain(&world));
     Ok((proxy.map_err(|error| refuse(error.into()))?, metadata))
 }
@@ -92,6 +94,14 @@ struct Stream<T: Translate> {
     responses: mpsc::Sender<Message>,
     /// The push that is under way: its generation and when it began for this client.
     wave: Option<(u64, Instant)>,
+    /// Until the first exchange is over.
+    admitted: Option<Admitted>,
+}
+
+/// A place among the streams that are in their first exchange. A stream that gets nothing gives it up after a while.
+struct Admitted {
+    _permit: Permit,
+    until: Instant,
 }
 
 enum Event<R> {
@@ -102,16 +112,19 @@ enum Event<R> {
 
 impl<T: Translate> Stream<T> {
     async fn serve<R: WireRequest>(mut self, first: R, mut requests: Streaming<R>) -> Result<(), Status> {
-        let store = self.shared.store.clone();
-        store.place(&self.connected.session).await;
         self.on_request(first);
+        self.shared.store.place(&self.connected.session);
         loop {
             self.retarget();
-            let wake = self.send_all::<R>().await?;
+            let mut wake = self.send_all::<R>().await?;
+            let served = self.connected.session.client().target().is_some();
+            self.admitted.take_if(|a| served || a.until <= Instant::now());
+            if let Some(admitted) = &self.admitted {
+                wake = Some(wake.map_or(admitted.until, |wake| wake.min(admitted.until)));
+            }
             let event = tokio::select! {
                 request = requests.message() => Event::Request(request?),
-                // The sender lives as long as this stream's slot.
-                _ = self.connected.targets.changed() => Event::Target,
+                () = self.connected.mailbox.filled() => Event::Target,
                 () = sleep_until(wake) => Event::Patience,
             };
             match event {
@@ -123,16 +136,9 @@ impl<T: Translate> Stream<T> {
     }
 
     fn retarget(&mut self) {
-        let target: Option<Target> = self.connected.targets.borrow_and_update().clone();
-        let Some(target) = target else { return };
+        let Some(target) = self.connected.mailbox.take() else { return };
         let mut client = self.connected.session.client();
-        if client.target().is_some_and(|t| t.generation >= target.generation) {
-            return;
-        }
-        if client.target().is_some() {
-            self.shared.metrics.queue_time.observe(target.published.elapsed().as_secs_f64());
-        }
-        let began = if client.target().is_some() { target.published } else { Instant::now() };
+        let began = target.since.unwrap_or_else(Instant::now);
         self.wave = Some((target.generation, self.wave.map_or(began, |(_, earlier)| earlier.min(began))));
         client.retarget(target);
         drop(client);
@@ -142,7 +148,11 @@ impl<T: Translate> Stream<T> {
     async fn send_all<R: WireRequest>(&mut self) -> Result<Option<Instant>, Status> {
         loop {
             let began = Instant::now();
-            let next = self.connected.session.client().next(began, SystemTime::now());
+            let (next, compared) = {
+                let mut client = self.connected.session.client();
+                (client.next(began, SystemTime::now()), client.take_compared())
+            };
+            count(&self.shared.store.counters.compared, compared);
             let response = match next {
                 Next::Send(response) => response,
                 Next::Idle(wake) => {
@@ -155,19 +165,21 @@ impl<T: Translate> Stream<T> {
                     return Ok(wake);
                 }
             };
-            let message = encode(&response, R::PROTOCOL);
-            let (type_url, bytes) = (response.type_url, message.encoded_len());
-            tracing::debug!(
-                r#type = type_url.short(), nonce = %response.nonce, bytes,
-                resources = response.resources.len(), removed = response.removed.len(), "push"
-            );
-            drop(response);
+            let (type_url, since, resources) = (response.type_url, response.since, response.resources.len());
+            tracing::debug!(r#type = type_url.short(), nonce = %response.nonce, resources, removed = response.removed.len(), "push");
+            let message = encode(response, R::PROTOCOL);
+            let bytes = message.encoded_len();
             let sending = Instant::now();
             // Closed means that the client has gone; the stream is about to be dropped.
             self.responses.send(message).await.map_err(|_| Status::cancelled("the client has gone"))?;
-            self.shared.metrics.sent(type_url, bytes, began.elapsed(), sending.elapsed());
-            self.shared.store.counters.responses.fetch_add(1, Ordering::Relaxed);
-            self.shared.store.counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            let (metrics, counters) = (&self.shared.metrics, &self.shared.store.counters);
+            metrics.sent(type_url, bytes, began.elapsed(), sending.elapsed());
+            if let Some(since) = since {
+                metrics.told(type_url, since.elapsed());
+            }
+            count(&counters.responses, 1);
+            count(&counters.resources, resources);
+            count(&counters.bytes, bytes);
         }
     }
 
@@ -181,7 +193,13 @@ impl<T: Translate> Stream<T> {
             }
             return;
         };
-        let verdict = self.connected.session.client().on_request(type_url, request.into_request());
+        let (verdict, confirmed) = {
+            let mut client = self.connected.session.client();
+            (client.on_request(type_url, request.into_request()), client.take_confirmed(type_url))
+        };
+        if let Some(since) = confirmed {
+            metrics.confirmed(type_url, since.elapsed());
+        }
         if type_url == TypeUrl::Secret {
             secret::refresh(&self.shared.store, &self.connected.session);
         }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use pilotfish_envoy::{ResourceSet, TypeUrl, Version};
+use pilotfish_envoy::{Resource, ResourceSet, TypeUrl, Version};
 
 pub use diff::Diff;
 pub use request::{Interest, Request};
@@ -58,12 +58,24 @@ impl Rejection {
     }
 }
 
+/// What a client has said of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding<'a> {
+    /// It took this content.
+    Confirmed,
+    /// It was not sent this content, or has not answered yet.
+    Missing,
+    /// It refused this content, with these words.
+    Rejected(&'a str),
+}
+
 /// A response that the client has not answered yet.
 #[derive(Clone, Debug)]
 struct Outstanding {
     nonce: Arc<str>,
     generation: u64,
-    names: Vec<Arc<str>>,
+    since: Option<Instant>,
+    resources: Vec<Resource>,
     removed: Vec<Arc<str>>,
 }
 
@@ -103,6 +115,10 @@ pub struct Subscription {
     pub(crate) updates_wait: Option<Instant>,
     /// Since when removals wait for other types.
     pub(crate) removals_wait: Option<Instant>,
+    /// When the oldest event happened that the client was not told of.
+    pub(crate) since: Option<Instant>,
+    /// The same of the last response that was taken, until somebody measures it.
+    pub(crate) confirmed: Option<Instant>,
 
     sent: Option<Arc<str>>,
     acked: Option<Arc<str>>,
@@ -131,6 +147,8 @@ impl Subscription {
             reached: 0,
             updates_wait: None,
             removals_wait: None,
+            since: None,
+            confirmed: None,
             sent: None,
             acked: None,
             sent_at: None,
@@ -200,6 +218,18 @@ impl Subscription {
             Some(version) => *version,
             None if self.wants(name) => self.base.get(name).map(|r| r.version()),
             None => None,
+        }
+    }
+
+    /// What the client has said of a resource's present content. That another response was refused as a whole, without a word
+    /// about the resource, counts as a refusal only of what it held.
+    pub fn holding(&self, resource: &Resource) -> Holding<'_> {
+        let refused = self.last_error.as_ref().filter(|e| e.suspects().contains(resource.name()));
+        let outstanding = self.outstanding.as_ref().is_some_and(|o| o.resources.iter().any(|r| r.name() == resource.name()));
+        match refused {
+            _ if outstanding || self.known(resource.name()) != Some(resource.version()) => Holding::Missing,
+            Some(refused) => Holding::Rejected(&refused.message),
+            None => Holding::Confirmed,
         }
     }
 

@@ -15,6 +15,8 @@ pub(crate) trait WireRequest: prost::Message + Default + Send + 'static {
     const PROTOCOL: Protocol;
     fn type_url(&self) -> &str;
     fn take_node(&mut self) -> Option<Node>;
+    /// The client holds resources from an earlier stream.
+    fn is_resumed(&self) -> bool;
     fn into_request(self) -> Request;
 }
 
@@ -25,6 +27,9 @@ impl WireRequest for DiscoveryRequest {
     }
     fn take_node(&mut self) -> Option<Node> {
         self.node.take()
+    }
+    fn is_resumed(&self) -> bool {
+        !self.version_info.is_empty()
     }
     fn into_request(self) -> Request {
         Request {
@@ -43,6 +48,9 @@ impl WireRequest for DeltaDiscoveryRequest {
     fn take_node(&mut self) -> Option<Node> {
         self.node.take()
     }
+    fn is_resumed(&self) -> bool {
+        !self.initial_resource_versions.is_empty()
+    }
     fn into_request(self) -> Request {
         Request {
             nonce: self.response_nonce,
@@ -59,13 +67,13 @@ impl WireRequest for DeltaDiscoveryRequest {
 // Field numbers of the two responses in envoy/service/discovery/v3/discovery.proto. Fields may come in any order, so that
 // everything but the resources goes into the head.
 const VERSION: u32 = 1;
-const RESOURCES: u32 = 2;
+pub(crate) const RESOURCES: u32 = 2;
 const TYPE_URL: u32 = 4;
 const NONCE: u32 = 5;
 const REMOVED: u32 = 6;
 
 /// A response as a gRPC message made of a small head and the resources' own, shared bytes.
-pub(crate) fn encode(response: &Response, protocol: Protocol) -> Message {
+pub(crate) fn encode(response: Response, protocol: Protocol) -> Message {
     let mut head = BytesMut::with_capacity(256);
     put(VERSION, response.version.to_string().as_bytes(), &mut head);
     put(TYPE_URL, response.type_url.as_str().as_bytes(), &mut head);
@@ -74,20 +82,7 @@ pub(crate) fn encode(response: &Response, protocol: Protocol) -> Message {
     for name in response.removed.iter().filter(|_| protocol == Protocol::Delta) {
         put(REMOVED, name.as_bytes(), &mut head);
     }
-    let mut parts = Vec::with_capacity(2 * response.resources.len());
-    match protocol {
-        Protocol::Sotw => parts.extend(response.resources.iter().flat_map(|r| r.sotw_parts())),
-        Protocol::Delta => {
-            let mut prefixes = BytesMut::with_capacity(6 * response.resources.len());
-            for resource in &response.resources {
-                encode_key(RESOURCES, WireType::LengthDelimited, &mut prefixes);
-                encode_varint(resource.encoded_len() as u64, &mut prefixes);
-                parts.push(prefixes.split().freeze());
-                parts.extend(resource.delta_parts());
-            }
-        }
-    }
-    Message::new(head.freeze(), parts)
+    Message::new(head.freeze(), response.resources, protocol)
 }
 
 fn put(tag: u32, value: &[u8], buf: &mut BytesMut) {
@@ -117,13 +112,14 @@ mod tests {
             version: Version(5),
             resources: vec![resource("a", 0), resource("big", 100_000), resource("c", 3)],
             removed: vec!["gone".into()],
+            since: None,
         }
     }
 
     /// What a client's gRPC library would hand to its decoder.
     fn received(protocol: Protocol) -> Vec<u8> {
         let body = crate::body::AdsBody::new(|tx| async move {
-            tx.send(encode(&response(), protocol)).await.unwrap();
+            tx.send(encode(response(), protocol)).await.unwrap();
             Ok(())
         });
         let mut body = std::pin::pin!(body);

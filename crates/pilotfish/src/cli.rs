@@ -1,6 +1,7 @@
 //! The command line. Spellings of istiod's flags are accepted as aliases, so that its Deployment starts Pilotfish as well.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -77,6 +78,12 @@ pub struct ServeArgs {
     /// Longest time that a change waits in a batch.
     #[arg(long, env = "PILOT_DEBOUNCE_MAX", default_value = "10s", value_parser = duration)]
     pub debounce_max: Duration,
+    /// Connecting streams that are let in per second; the others wait. 0, the default: as many as the machine can take.
+    #[arg(long, env = "PILOT_MAX_REQUESTS_PER_SECOND", value_name = "N")]
+    pub max_requests_per_second: Option<u32>,
+    /// Scopes of proxies whose resources are made at a time. Without it: one per core.
+    #[arg(long, env = "PILOT_PUSH_THROTTLE", value_name = "N")]
+    pub push_throttle: Option<NonZeroUsize>,
     /// What to log, such as `info` or `pilotfish_xds_server=debug`.
     #[arg(long = "log", env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,

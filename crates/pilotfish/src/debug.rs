@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pilotfish_controller::{State, debug as listings};
-use pilotfish_model::Mesh;
+use pilotfish_model::{Kind, Mesh};
 use pilotfish_xds_server::debug::{Debug as AdsDebug, DebugError};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -33,6 +33,7 @@ pub struct Debug {
 /// Paths with a line of help, in the order of the alphabet.
 const PATHS: &[(&str, &str)] = &[
     ("adsz", "Connected proxies and what they watch"),
+    ("applied", "Which proxies have confirmed an object: kind, ns, name"),
     ("config_dump", "Everything that a proxy is sent; needs proxyID"),
     ("configz", "Configuration objects as accepted"),
     ("connections", "Connected proxies"),
@@ -75,6 +76,7 @@ impl Debug {
             "resourcesz" => Answer::Json(listings::resourcesz()),
             "push_status" => Answer::Json(push_status(&state)),
             "diagnosticz" => Answer::Json(diagnostics(&state)),
+            "applied" => self.applied(query),
             _ => self.ads_answer(path, query),
         }
     }
@@ -86,6 +88,18 @@ impl Debug {
             Some((id.clone(), workload.targets.as_slice()))
         });
         listings::instancesz(mesh, &self.cluster_id, served)
+    }
+
+    fn applied(&self, query: &BTreeMap<String, String>) -> Answer {
+        let get = |key: &str| query.get(key).map(String::as_str).unwrap_or_default();
+        let (asked, name) = (get("kind"), get("name"));
+        let Some(kind) = Kind::ALL.iter().find(|k| k.as_str().eq_ignore_ascii_case(asked)) else {
+            return Answer::Invalid(format!("kind {asked:?} is not one that is read; see /debug/resourcesz\n"));
+        };
+        if name.is_empty() {
+            return Answer::Invalid("name is missing\n".into());
+        }
+        Answer::Json(self.ads.applied(&format!("{}/{}/{name}", kind.as_str(), get("ns"))))
     }
 
     /// Pages about connected proxies.

@@ -13,6 +13,7 @@ pub mod offline;
 pub mod pipeline;
 pub mod serve;
 pub mod supervise;
+pub mod work;
 
 use clap::Parser;
 

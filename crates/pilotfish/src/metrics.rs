@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use pilotfish_controller::State;
 use pilotfish_model::{ChangeSet, Kind, Mesh};
 use pilotfish_xds_server::metrics::{Metrics, prometheus_text};
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 
@@ -52,8 +54,8 @@ pub struct PushMetrics {
 }
 
 impl Registry {
-    /// Registers everything once.
-    pub fn new(server: &Metrics, state: watch::Receiver<State>) -> Self {
+    /// Registers everything once. `work` is asked with every look at the page.
+    pub fn new(server: &Metrics, state: watch::Receiver<State>, work: impl Fn() -> Vec<Count> + Send + Sync + 'static) -> Self {
         let push = PushMetrics {
             inbound: Family::default(),
             triggers: Family::default(),
@@ -72,6 +74,7 @@ impl Registry {
         r.register("pilotfish_suppressed_events", "Events that changed nothing that matters", suppressed.clone());
         r.register("pilotfish_diagnostics", "Findings about users' objects", diagnostics.clone());
         r.register("istiod_uptime_seconds", "Seconds since the start", uptime.clone());
+        r.register_collector(Box::new(Collected(Box::new(work))));
         let info = Family::<VersionLabel, Gauge>::default();
         info.get_or_create(&VersionLabel { version: crate::VERSION }).set(1);
         r.register("pilot_info", "Version of this build", info);
@@ -97,6 +100,43 @@ impl Registry {
         self.uptime.set(i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX));
         // Formatting into a String fails only if a metric's own encoder does; an empty page shows it.
         prometheus_text(&self.registry).unwrap_or_default()
+    }
+}
+
+/// A number that somebody else keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Count {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub help: &'static str,
+    /// It never falls.
+    pub is_counter: bool,
+    /// What it is now.
+    pub value: f64,
+}
+
+/// Numbers that are asked for when the page is looked at.
+struct Collected(Box<dyn Fn() -> Vec<Count> + Send + Sync>);
+
+impl std::fmt::Debug for Collected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Collected")
+    }
+}
+
+impl Collector for Collected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for Count { name, help, is_counter, value } in (self.0)() {
+            if is_counter {
+                let metric = ConstCounter::new(value);
+                metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+            } else {
+                let metric = ConstGauge::new(value);
+                metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+            }
+        }
+        Ok(())
     }
 }
 

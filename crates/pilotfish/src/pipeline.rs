@@ -1,113 +1,154 @@
-//! From meshes to pushes: batches what the controller publishes and hands the newest mesh to the ADS server.
+//! From meshes to pushes: three tasks between the controller and the ADS server.
+//!
+//! ```text
+//!  Update ─ intake ─┬─ publish: the newest world, at once
+//!                   ├─ endpoints ─> micro-batch: lost | new ─────────────> push_endpoints     (fast lane)
+//!                   └─ the rest ──> debounce: namespace x kind | mesh ───> push               (configuration)
+//! ```
 
+mod split;
+mod translate;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pilotfish_controller::run::Update;
-use pilotfish_envoy::{Resource, Snapshot};
-use pilotfish_model::proxy::Flavour;
-use pilotfish_model::{ChangeSet, Mesh, Proxy};
-use pilotfish_push::{Debounced, Merge, Sender};
-use pilotfish_translator::ProxyClass;
-use pilotfish_xds_server::{Server, Translate};
+use pilotfish_model::{ChangeSet, EndpointChange, Mesh};
+use pilotfish_push::{Merge, Timing, debounce};
+use pilotfish_translator::World;
+use pilotfish_xds_server::{PushReport, Server};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
+
+pub use split::Origin;
+pub use translate::MeshTranslator;
 
 use crate::metrics::PushMetrics;
 
-/// The translator behind the server's seam.
-pub struct MeshTranslator;
+/// Lost endpoints wait for each other only as long as a write to many slices takes to arrive.
+const LOST: Timing = Timing { quiet: Duration::from_millis(1), ceiling: Duration::from_millis(3) };
+/// New endpoints: a roll-out brings many, and each push of them costs every proxy that sees them.
+const NEW: Timing = Timing { quiet: Duration::from_millis(3), ceiling: Duration::from_millis(10) };
 
-impl Translate for MeshTranslator {
-    type World = Mesh;
-    type Class = ProxyClass;
-
-    fn root_namespace<'a>(&self, mesh: &'a Mesh) -> &'a str {
-        &mesh.config.root_namespace
-    }
-
-    fn domain<'a>(&self, mesh: &'a Mesh) -> &'a str {
-        &mesh.domain
-    }
-
-    fn is_checked(&self, class: &ProxyClass) -> bool {
-        class.facts().flavour != Flavour::Grpc
-    }
-
-    fn classify(&self, mesh: &Mesh, proxy: &Proxy) -> ProxyClass {
-        pilotfish_translator::classify(mesh, proxy)
-    }
-
-    fn translate(&self, mesh: &Mesh, class: &ProxyClass) -> Snapshot {
-        pilotfish_translator::translate(mesh, class)
-    }
-
-    fn secrets(&self, mesh: &Mesh, proxy: &Proxy, names: &[Arc<str>]) -> Vec<Resource> {
-        pilotfish_translator::secret::secrets(mesh, proxy, names)
-    }
-}
-
-/// The newest mesh and everything that changed on the way to it.
-pub struct Change {
-    mesh: Arc<Mesh>,
-    changes: ChangeSet,
-}
+/// A change set behind the seams of the stages, which do not know it.
+#[derive(Clone, Debug, Default)]
+pub struct Change(pub ChangeSet);
 
 impl Merge for Change {
-    fn merge(&mut self, newer: Change) {
-        self.mesh = newer.mesh;
-        self.changes.merge(newer.changes);
+    fn merge(&mut self, later: Change) {
+        self.0.merge(later.0);
     }
+}
+
+/// The ends of the two debounces that [`intake`] feeds.
+pub struct Windows {
+    /// Everything but endpoints, by where it comes from.
+    pub config: debounce::Sender<Origin, Change>,
+    /// How long it waits.
+    pub timing: Timing,
+    /// Endpoints.
+    pub endpoints: debounce::Sender<EndpointChange, Change>,
 }
 
 /// Takes in what the controller publishes, until it ends or the drain. Never waits for a push.
 pub async fn intake(
+    server: Server<MeshTranslator>,
+    initial: Arc<World>,
     mut updates: mpsc::Receiver<Update>,
-    window: Sender<Change>,
+    windows: Windows,
     metrics: PushMetrics,
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
+    let mut world = initial;
     loop {
-        tokio::select! {
+        let update = tokio::select! {
             () = drain.cancelled() => return Ok(()),
-            update = updates.recv() => {
-                let Some(Update { mesh, changes, .. }) = update else {
-                    // A drain ends the controller too, and its end may be seen first.
-                    return if drain.is_cancelled() { Ok(()) } else { Err(anyhow::anyhow!("the controller is gone")) };
-                };
-                metrics.update(&changes);
-                window.send(Change { mesh, changes });
-            }
+            update = updates.recv() => update,
+        };
+        let Some(Update { mesh, changes, since }) = update else {
+            // A drain ends the controller too, and its end may be seen first.
+            return if drain.is_cancelled() { Ok(()) } else { Err(anyhow::anyhow!("the controller is gone")) };
+        };
+        metrics.update(&changes);
+        metrics.mesh(&mesh);
+        world = Arc::new(world.next(mesh, &changes));
+        // What is made from now on is made of this, whichever change asks for it.
+        server.publish(world.clone());
+        let root = &world.mesh.config.root_namespace;
+        let (rest, endpoints) = split::endpoints(changes);
+        for (kind, changed) in endpoints {
+            let timing = if kind == EndpointChange::Removed { LOST } else { NEW };
+            windows.endpoints.send(kind, Change(changed), timing, since);
+        }
+        for (origin, change) in split::by_origin(rest, root) {
+            windows.config.send(origin, Change(change), windows.timing, since);
         }
     }
 }
 
-/// Pushes batches until the drain. `initial` goes out before anything else; `ready` is called when it has.
-pub async fn push(
+/// The fast lane: pushes endpoints until the drain.
+pub async fn endpoints(
     server: Server<MeshTranslator>,
-    initial: Arc<Mesh>,
-    mut batches: Debounced<Change>,
+    mut batches: debounce::Receiver<EndpointChange, Change>,
     metrics: PushMetrics,
-    ready: impl FnOnce(),
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
-    metrics.mesh(&initial);
-    server.publish(initial).await;
-    ready();
     loop {
         let batch = tokio::select! {
             () = drain.cancelled() => return Ok(()),
             batch = batches.next() => batch,
         };
-        let Some(batch) = batch else {
-            // The intake ended, which the supervisor sees; what was sent stays served until the drain.
-            drain.cancelled().await;
-            return Ok(());
-        };
-        let Change { mesh, changes } = batch.change;
-        metrics.push(&changes, batch.since.elapsed());
-        metrics.mesh(&mesh);
-        let report = server.publish(mesh).await;
-        info!(events = batch.count, objects = changes.objects.len(), endpoints = changes.endpoints.len(), ?report, "pushed");
+        let Some((kind, batch)) = batch else { return intake_ended(&drain).await };
+        metrics.push(&batch.change.0, batch.since.elapsed());
+        let services = batch.change.0.endpoints.len();
+        let report = server.push_endpoints(batch.change, batch.since).await;
+        batches.spent(&kind, report.cost);
+        debug!(events = batch.count, services, ?kind, ?report, "pushed endpoints");
     }
 }
+
+/// Pushes everything else until the drain.
+pub async fn config(
+    server: Server<MeshTranslator>,
+    mut batches: debounce::Receiver<Origin, Change>,
+    metrics: PushMetrics,
+    drain: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut under_way: JoinSet<(Origin, PushReport)> = JoinSet::new();
+    loop {
+        let batch = tokio::select! {
+            () = drain.cancelled() => return Ok(()),
+            Some(ended) = under_way.join_next() => {
+                // A push that panicked says nothing about what the next one will cost.
+                if let Ok((origin, report)) = ended {
+                    debug!(%origin, ?report, "pushed");
+                    batches.spent(&origin, report.cost);
+                }
+                continue;
+            }
+            batch = batches.next() => batch,
+        };
+        let Some((origin, batch)) = batch else { return intake_ended(&drain).await };
+        let change = batch.change;
+        metrics.push(&change.0, batch.since.elapsed());
+        info!(%origin, events = batch.count, objects = change.0.objects.len(), services = change.0.services.len(), "push");
+        let push = server.push(change, batch.since);
+        under_way.spawn(async move { (origin, push.await) });
+    }
+}
+
+/// The supervisor sees that the intake ended; what was sent stays served until the drain.
+async fn intake_ended(drain: &CancellationToken) -> anyhow::Result<()> {
+    drain.cancelled().await;
+    Ok(())
+}
+
+/// The first world.
+pub fn first(mesh: Arc<Mesh>) -> Arc<World> {
+    Arc::new(World::new(mesh))
+}
+
+type ByOrigin = BTreeMap<Origin, ChangeSet>;

@@ -1,9 +1,11 @@
 //! `pilotfish serve`: starts everything under one supervisor and ends it in order.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use anyhow::Context;
 use pilotfish_controller::run::{Controller, Handle};
+use pilotfish_push::Timing;
 use pilotfish_xds_server::{Config, Server};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
@@ -15,7 +17,7 @@ use crate::http::{self, Pages, Readiness};
 use crate::metrics::Registry;
 use crate::pipeline::{self, MeshTranslator};
 use crate::supervise::Supervisor;
-use crate::{mesh_config, offline};
+use crate::{mesh_config, offline, work};
 
 /// Runs until SIGTERM or SIGINT, or until something fails.
 pub fn main(args: ServeArgs) -> anyhow::Result<()> {
@@ -52,8 +54,17 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let (controller, handle) = tokio::task::spawn_blocking(move || Controller::start(options)).await??;
     let Handle { initial, updates, state, mesh_config: settings } = handle;
 
-    let server = Server::new(MeshTranslator, Config { drain_timeout: args.shutdown_duration, ..Config::default() });
-    let registry = Registry::new(server.metrics(), state.clone());
+    let translator = MeshTranslator::default();
+    let defaults = Config::default();
+    let config = Config {
+        drain_timeout: args.shutdown_duration,
+        streams_per_second: args.max_requests_per_second.and_then(NonZeroU32::new),
+        parallel_jobs: args.push_throttle.unwrap_or(defaults.parallel_jobs),
+        ..defaults
+    };
+    let server = Server::new(translator.clone(), config);
+    let counted = server.clone();
+    let registry = Registry::new(server.metrics(), state.clone(), move || work::counts(&counted, &translator));
     let ready = Readiness::default();
     let debug = Debug::new(server.debug(), state, args.mesh.cluster_id.clone());
     let metrics = registry.clone();
@@ -71,11 +82,21 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(path) = args.mesh.mesh_config.clone() {
         supervisor.spawn("mesh configuration", mesh_config::watch(path, settings, drain.clone()));
     }
-    let times = pilotfish_push::Config { quiet: args.debounce_after, ceiling: args.debounce_max };
-    let (window, batches) = pilotfish_push::channel(times);
-    supervisor.spawn("intake", pipeline::intake(updates, window, registry.push(), drain.clone()));
-    let pushes = pipeline::push(server.clone(), initial, batches, registry.push(), move || ready.set(), drain.clone());
-    supervisor.spawn("push", pushes);
+    let world = pipeline::first(initial);
+    server.publish(world.clone());
+    ready.set();
+    let (config, config_batches) = pilotfish_push::debounce::channel();
+    let (endpoints, endpoint_batches) = pilotfish_push::debounce::channel();
+    let timing = Timing { quiet: args.debounce_after, ceiling: args.debounce_max };
+    let windows = pipeline::Windows { config, timing, endpoints };
+    supervisor.spawn("intake", pipeline::intake(server.clone(), world, updates, windows, registry.push(), drain.clone()));
+    supervisor.spawn("endpoints", pipeline::endpoints(server.clone(), endpoint_batches, registry.push(), drain.clone()));
+    supervisor.spawn("configuration", pipeline::config(server.clone(), config_batches, registry.push(), drain.clone()));
+    let (workers, working) = (server.clone(), drain.clone());
+    supervisor.spawn("workers", async move {
+        workers.run(working).await;
+        Ok(())
+    });
     if let Some(listener) = grpc_listener {
         let (server, drain) = (server.clone(), drain.clone());
         supervisor.spawn("ads", async move { server.serve(listener, drain).await.context("ADS failed") });

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod ads;
 pub mod envoy;
 pub mod golden;
 pub mod http;

@@ -156,7 +156,7 @@ impl Model {
     }
 
     fn retarget(&mut self) {
-        let target = Target { generation: self.generation, snapshot: snapshot(&self.world), published: self.now };
+        let target = Target { generation: self.generation, snapshot: snapshot(&self.world), since: Some(self.now) };
         self.server.retarget(target);
     }
 

@@ -6,11 +6,10 @@ use std::time::SystemTime;
 
 use pilotfish_envoy::Snapshot;
 use pilotfish_model::Proxy;
-use tokio::sync::watch;
 
-use super::Store;
+use super::{Mailbox, Store};
 use crate::Translate;
-use crate::client::{Client, Target};
+use crate::client::Client;
 
 /// A connected stream.
 pub(crate) struct Session {
@@ -53,7 +52,7 @@ impl Session {
 pub(crate) struct Connected<T: Translate> {
     pub(super) store: Arc<Store<T>>,
     pub(crate) session: Arc<Session>,
-    pub(crate) targets: watch::Receiver<Option<Target>>,
+    pub(crate) mailbox: Arc<Mailbox>,
 }
 
 impl<T: Translate> Drop for Connected<T> {

@@ -24,6 +24,8 @@ pub struct Diff {
     pub is_due: bool,
     /// True if removals are due too, but held back.
     pub holds_back: bool,
+    /// How many names were compared.
+    pub compared: usize,
     base: Arc<ResourceSet>,
     differs: BTreeMap<Arc<str>, Option<Version>>,
 }
@@ -67,6 +69,7 @@ impl Subscription {
             version: set.version(),
             is_due,
             holds_back: !held.is_empty(),
+            compared: latest.len() + self.base.len(),
             base: set,
             differs: BTreeMap::new(),
         }
@@ -76,7 +79,9 @@ impl Subscription {
         let mut diff = Diff { version: latest.version(), base: latest.clone(), ..Diff::default() };
         let (mut again, mut removed_again) = (Vec::new(), Vec::new());
         let silent = is_silent(self.type_url);
+        let mut compared = 0;
         self.for_each_name(latest, |name| {
+            compared += 1;
             let (known, new) = (self.known(name), latest.get(name));
             match (known, new) {
                 (known, Some(resource)) if known != Some(resource.version()) || self.forced.contains(name) => {
@@ -101,6 +106,7 @@ impl Subscription {
             diff.removed.clear();
             removed_again.clear();
         }
+        diff.compared = compared;
         diff.holds_back = !silent && !diff.differs.is_empty();
         let has_news = !diff.resources.is_empty() || !diff.removed.is_empty();
         diff.is_due = has_news || (self.owed && !silent);
@@ -111,17 +117,21 @@ impl Subscription {
         diff
     }
 
-    /// Every name that the client wants or holds, each once.
+    /// Every name of which the client may hold something else than it should, each once.
     fn for_each_name<'a>(&'a self, latest: &'a ResourceSet, mut visit: impl FnMut(&'a Arc<str>)) {
+        let special = self.differs.keys().chain(&self.asked).chain(&self.forced).chain(&self.retry);
+        if let Some(changed) = latest.changed_since(&self.base) {
+            // What changed was found out once for all streams.
+            let special = special.filter(|n| self.wildcard || self.names.contains(*n) || self.asked.contains(*n));
+            let names: BTreeSet<_> = changed.filter(|n| self.wants(n)).chain(special).collect();
+            return names.into_iter().for_each(visit);
+        }
         if !self.wildcard {
             return self.names.iter().for_each(visit);
         }
         latest.iter().for_each(|r| visit(r.name()));
         let gone = self.base.iter().map(|r| r.name()).filter(|n| latest.get(n).is_none());
-        let others = self.differs.keys().chain(&self.names).chain(&self.asked).chain(&self.retry).filter(|n| latest.get(n).is_none());
-        if self.base.version() == latest.version() && self.differs.is_empty() && self.asked.is_empty() && self.retry.is_empty() {
-            return;
-        }
+        let others = special.chain(&self.names).filter(|n| latest.get(n).is_none());
         gone.chain(others).collect::<BTreeSet<_>>().into_iter().for_each(visit);
     }
 
@@ -132,19 +142,19 @@ impl Subscription {
         self.asked.clear();
         // Still so only where silence is the answer.
         self.owed = false;
-        self.updates_wait = None;
+        (self.updates_wait, self.since) = (None, None);
         self.reached = self.reached.max(generation);
     }
 
     /// Notes that the difference was sent.
     pub(crate) fn commit(&mut self, diff: Diff, nonce: Arc<str>, generation: u64, now: SystemTime) {
-        let names: Vec<Arc<str>> = diff.resources.iter().map(|r| r.name().clone()).collect();
         if !self.retry.is_empty() {
-            for name in names.iter().chain(&diff.removed) {
+            for name in diff.resources.iter().map(|r| r.name()).chain(&diff.removed) {
                 self.retry.remove(name);
             }
         }
-        self.outstanding = Some(Outstanding { nonce: nonce.clone(), generation, names, removed: diff.removed });
+        let since = self.since.take();
+        self.outstanding = Some(Outstanding { nonce: nonce.clone(), generation, since, resources: diff.resources, removed: diff.removed });
         (self.sent, self.sent_at) = (Some(nonce), Some(now));
         (self.owed, self.answered) = (false, true);
         // Also if only the interest is new: what was just asked for has not arrived.

@@ -74,12 +74,14 @@ impl Subscription {
                 self.reached = outstanding.generation;
                 match error {
                     None => {
+                        self.confirmed = outstanding.since;
                         self.acked = Some(outstanding.nonce);
                         self.last_error = None;
                         Verdict::Ack
                     }
                     Some(message) => {
-                        let rejection = Rejection { nonce: outstanding.nonce, message, names: outstanding.names };
+                        let names = outstanding.resources.iter().map(|r| r.name().clone()).collect();
+                        let rejection = Rejection { nonce: outstanding.nonce, message, names };
                         if !self.type_url.is_wildcard() {
                             self.retry.extend(rejection.names.iter().cloned());
                         }

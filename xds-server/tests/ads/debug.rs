@@ -7,8 +7,8 @@ use pilotfish_xds_server::debug::DebugError;
 use pretty_assertions::assert_eq;
 use serde_json::json;
 
-use crate::client::{Delta, said, sidecar};
 use crate::fake::{World, start};
+use pilotfish_testkit::ads::{Delta, said, sidecar};
 
 #[tokio::test]
 async fn a_client_shows_up_with_what_it_has() {
@@ -58,4 +58,48 @@ async fn a_client_shows_up_with_what_it_has() {
     assert_eq!(debug.config_dump(Some("web-0"), true).unwrap()["configs"].as_array().unwrap().len(), 8);
     assert_eq!(debug.config_dump(None, false), Err(DebugError::NoProxy));
     assert_eq!(debug.config_dump(Some("nobody"), false), Err(DebugError::NotConnected("nobody".into())));
+}
+
+#[tokio::test]
+async fn who_has_confirmed_an_object() {
+    let running = start(Config::default()).await;
+    let debug = running.server.debug();
+    let told = |thing: &str| {
+        let answer = debug.applied(&format!("Thing/ns/{thing}"));
+        let proxies =
+            |key: &str| answer[key].as_array().unwrap().iter().map(|p| p["proxy"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        (answer["proxies"].as_u64().unwrap(), answer["applied"].as_u64().unwrap(), proxies("missing"), proxies("rejected"))
+    };
+    let world = |content: &str| World::default().with(Cluster, &[("a", content), ("b", "1")]);
+    running.publish(&world("1")).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = Delta::connect(&running.url, sidecar("shop")).await;
+        client.subscribe(Cluster, &["*"]).await;
+        clients.push((client.next().await, client));
+    }
+    let id = |i: usize| format!("web-0.shop-{i}");
+    assert_eq!(told("a"), (3, 0, vec![id(1), id(2), id(3)], vec![]));
+    for (response, client) in &mut clients {
+        client.ack(response).await;
+    }
+    let confirmed = |thing: &'static str, count: u64| {
+        let told = &told;
+        async move { crate::streams::until("confirmed", || told(thing).1 == count).await }
+    };
+    confirmed("a", 3).await;
+    assert_eq!(debug.applied("Thing/ns/a")["summary"], "3 of 3 proxies have it; 0 missing, 0 rejected it");
+    assert_eq!(told("nothing"), (0, 0, vec![], vec![]));
+
+    running.publish(&world("2")).await;
+    let responses = [clients[0].1.next().await, clients[1].1.next().await];
+    clients[0].1.ack(&responses[0]).await;
+    clients[1].1.nack(&responses[1], "a: no such extension").await;
+    confirmed("a", 1).await;
+    crate::streams::until("refused", || !told("a").3.is_empty()).await;
+    assert_eq!(told("a"), (3, 1, vec![id(3)], vec![id(2)]));
+    let reason = &debug.applied("Thing/ns/a")["rejected"][0]["resources"][0]["reason"];
+    assert_eq!(reason, "a: no such extension");
+    // What the refused response did not hold is as it was.
+    assert_eq!(told("b"), (3, 3, vec![], vec![]));
 }

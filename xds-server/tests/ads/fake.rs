@@ -1,7 +1,7 @@
 //! A world and a translator of a few lines.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
 use pilotfish_envoy::pb::envoy::config::cluster::v3::Cluster;
 use pilotfish_envoy::pb::envoy::config::core::v3::{DataSource, data_source::Specifier};
@@ -9,10 +9,12 @@ use pilotfish_envoy::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use pilotfish_envoy::pb::envoy::config::listener::v3::Listener;
 use pilotfish_envoy::pb::envoy::config::route::v3::RouteConfiguration;
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, TlsCertificate, secret};
-use pilotfish_envoy::{Resource, ResourceSet, Snapshot, TypeUrl};
+use pilotfish_envoy::{Layer, Layers, Resource, TypeUrl};
 use pilotfish_model::Proxy;
-use pilotfish_xds_server::{Config, Server, Translate};
+use pilotfish_push::Merge;
+use pilotfish_xds_server::{Config, PushReport, Server, Translate};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Per type, names and content. A class is a namespace; content that holds `{ns}` differs by class.
@@ -21,6 +23,8 @@ pub(crate) struct World {
     pub(crate) resources: BTreeMap<TypeUrl, BTreeMap<String, String>>,
     /// Translating for this namespace panics.
     pub(crate) poison: Option<String>,
+    /// Proxies of the first namespace are of another class.
+    pub(crate) moved: BTreeMap<String, String>,
     /// Key material by namespace and name. Looking up `poison` panics.
     pub(crate) keys: BTreeMap<(String, String), String>,
 }
@@ -38,11 +42,63 @@ impl World {
     }
 }
 
-pub(crate) struct Fake;
+#[derive(Default)]
+pub(crate) struct Fake {
+    /// While it is locked, no view is finished.
+    pub(crate) gate: Arc<Mutex<()>>,
+}
 
+/// What changed: these namespaces, or all.
+#[derive(Clone, Default)]
+pub(crate) struct Change {
+    pub(crate) only: Option<BTreeSet<String>>,
+    /// Proxies may be of other classes now.
+    pub(crate) classes: bool,
+}
+
+impl Merge for Change {
+    fn merge(&mut self, later: Change) {
+        self.classes |= later.classes;
+        self.only = match (self.only.take(), later.only) {
+            (Some(mut a), Some(b)) => {
+                a.extend(b);
+                Some(a)
+            }
+            _ => None,
+        };
+    }
+}
+
+pub(crate) struct View {
+    namespace: String,
+    layers: Layers,
+}
+
+impl Change {
+    fn touches(&self, namespace: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(namespace))
+    }
+}
+
+impl Fake {
+    fn layer(world: &World, type_url: TypeUrl, namespace: &str) -> Layer {
+        let resources = world.resources.get(&type_url).into_iter().flatten();
+        let made = |(name, content): (&String, &String)| {
+            resource(type_url, name, &content.replace("{ns}", namespace)).with_sources([Arc::from(format!("Thing/ns/{name}"))])
+        };
+        Layer::new(resources.map(made))
+    }
+}
+
+/// A scope is a namespace; a class is a proxy's name in it, without the number.
 impl Translate for Fake {
     type World = World;
-    type Class = String;
+    type Change = Change;
+    type Class = (String, String);
+    type Scope = String;
+    type View = View;
+    type Endpoints = Arc<Layer>;
+    type Own = Layers;
 
     fn root_namespace<'a>(&self, _: &'a World) -> &'a str {
         "root"
@@ -52,18 +108,72 @@ impl Translate for Fake {
         "cluster.local"
     }
 
-    fn classify(&self, _: &World, proxy: &Proxy) -> String {
-        proxy.namespace.to_string()
+    fn classify(&self, world: &World, proxy: &Proxy) -> (String, String) {
+        let moved = world.moved.get(&*proxy.namespace).cloned();
+        (moved.unwrap_or_else(|| proxy.namespace.to_string()), proxy.name.trim_end_matches(|c: char| c != '-').to_owned())
     }
 
-    fn translate(&self, world: &World, class: &String) -> Snapshot {
-        assert_ne!(world.poison.as_ref(), Some(class));
-        let mut snapshot = Snapshot::new();
-        for (type_url, resources) in &world.resources {
-            let encode = |(name, content): (&String, &String)| resource(*type_url, name, &content.replace("{ns}", class));
-            snapshot.insert(*type_url, ResourceSet::new(resources.iter().map(encode)));
+    fn reclassifies(&self, change: &Change, _: &Proxy) -> bool {
+        change.classes
+    }
+
+    fn scope(&self, class: &(String, String)) -> String {
+        class.0.clone()
+    }
+
+    fn group(&self, scope: &String) -> Arc<str> {
+        scope.as_str().into()
+    }
+
+    fn view(&self, world: &World, scope: &String, before: Option<(&Arc<View>, &Change)>) -> Arc<View> {
+        drop(self.gate.lock().unwrap());
+        assert_ne!(world.poison.as_ref(), Some(scope));
+        if let Some((view, _)) = before.filter(|(_, change)| !change.touches(scope)) {
+            return view.clone();
         }
-        snapshot
+        let mut layers = Layers::new();
+        for type_url in world.resources.keys().filter(|t| **t != TypeUrl::Endpoint) {
+            let layer = Self::layer(world, *type_url, scope);
+            layers.insert(*type_url, before.map_or_else(|| Arc::new(layer.clone()), |(v, _)| layer.clone().after(v.layers.get(*type_url))));
+        }
+        Arc::new(View { namespace: scope.clone(), layers })
+    }
+
+    fn endpoints(&self, world: &World, view: &Arc<View>, before: Option<&Arc<Arc<Layer>>>, _: Option<&Change>) -> Arc<Arc<Layer>> {
+        let layer = Self::layer(world, TypeUrl::Endpoint, &view.namespace);
+        Arc::new(before.map_or_else(|| Arc::new(layer.clone()), |before| layer.clone().after(before)))
+    }
+
+    fn own(&self, _: &World, _: &(String, String), _: &Arc<View>, before: Option<(&Arc<Layers>, &Change)>) -> Arc<Layers> {
+        before.map_or_else(Arc::default, |(own, _)| own.clone())
+    }
+
+    fn touches_view(&self, _: &World, view: &View, change: &Change) -> bool {
+        change.touches(&view.namespace)
+    }
+
+    fn touches_own(&self, _: &World, _: &Layers, _: &Change) -> bool {
+        false
+    }
+
+    fn touches_endpoints(&self, view: &View, change: &Change) -> bool {
+        change.touches(&view.namespace)
+    }
+
+    fn touches_secrets(&self, _: &Change) -> bool {
+        true
+    }
+
+    fn view_layers<'a>(&self, view: &'a View) -> &'a Layers {
+        &view.layers
+    }
+
+    fn endpoint_layer<'a>(&self, endpoints: &'a Arc<Layer>) -> &'a Arc<Layer> {
+        endpoints
+    }
+
+    fn own_layers<'a>(&self, own: &'a Layers) -> &'a Layers {
+        own
     }
 
     fn secrets(&self, world: &World, proxy: &Proxy, names: &[Arc<str>]) -> Vec<Resource> {
@@ -98,20 +208,37 @@ pub(crate) struct Running {
     pub(crate) server: Server<Fake>,
     pub(crate) url: String,
     pub(crate) drain: CancellationToken,
+    /// Holds up views while it is locked.
+    pub(crate) gate: Arc<Mutex<()>>,
     _guard: DropGuard,
 }
 
 pub(crate) async fn start(config: Config) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let (server, drain) = (Server::new(Fake, config), CancellationToken::new());
+    let gate = Arc::<Mutex<()>>::default();
+    let (server, drain) = (Server::new(Fake { gate: gate.clone() }, config), CancellationToken::new());
     let (serving, token) = (server.clone(), drain.clone());
     tokio::spawn(async move { serving.serve(listener, token).await });
-    Running { server, url, _guard: drain.clone().drop_guard(), drain }
+    let (working, token) = (server.clone(), drain.clone());
+    tokio::spawn(async move { working.run(token).await });
+    Running { server, url, gate, _guard: drain.clone().drop_guard(), drain }
 }
 
 impl Running {
-    pub(crate) async fn publish(&self, world: &World) {
-        self.server.publish(Arc::new(world.clone())).await;
+    /// A world in which everything may differ, and waits until it is what streams are served.
+    pub(crate) async fn publish(&self, world: &World) -> PushReport {
+        self.change(world, Change { classes: true, ..Change::default() }).await
+    }
+
+    pub(crate) async fn change(&self, world: &World, change: Change) -> PushReport {
+        self.server.publish(Arc::new(world.clone()));
+        self.server.push(change, Instant::now()).await
+    }
+
+    /// A world in which only endpoints differ.
+    pub(crate) async fn publish_endpoints(&self, world: &World) -> PushReport {
+        self.server.publish(Arc::new(world.clone()));
+        self.server.push_endpoints(Change::default(), Instant::now()).await
     }
 }

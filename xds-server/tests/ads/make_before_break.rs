@@ -6,8 +6,8 @@ use pilotfish_envoy::TypeUrl::{Cluster, Endpoint, Listener, Route};
 use pilotfish_xds_server::Config;
 use pretty_assertions::assert_eq;
 
-use crate::client::{Delta, Sotw, said, sidecar};
 use crate::fake::{Running, World, start};
+use pilotfish_testkit::ads::{Delta, Sotw, said, sidecar};
 
 fn split(cluster: &str) -> World {
     World::default()

@@ -9,8 +9,8 @@ use pilotfish_xds_server::Config;
 use pretty_assertions::assert_eq;
 use tonic::Code;
 
-use crate::client::{Delta, Sotw, node, said, sidecar, versions};
 use crate::fake::{World, resource, start};
+use pilotfish_testkit::ads::{Delta, Sotw, node, said, sidecar, versions};
 
 fn anys(resources: &[(&str, &str)]) -> Vec<Any> {
     resources.iter().map(|(n, c)| resource(Cluster, n, c).to_any()).collect()

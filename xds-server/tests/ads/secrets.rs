@@ -4,8 +4,8 @@ use pilotfish_envoy::TypeUrl::{Cluster, Secret};
 use pilotfish_xds_server::Config;
 use pretty_assertions::assert_eq;
 
-use crate::client::{Delta, Sotw, said, sidecar};
 use crate::fake::{Running, World, start};
+use pilotfish_testkit::ads::{Delta, Sotw, said, sidecar};
 
 /// One cluster and one secret of the class, which holds no key.
 fn world() -> World {

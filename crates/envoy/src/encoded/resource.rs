@@ -210,6 +210,11 @@ impl Resource {
         self.0.head.len() + self.0.tail_len
     }
 
+    /// Size of its entry in a state-of-the-world response, in bytes.
+    pub fn sotw_len(&self) -> usize {
+        self.encoded_len() - self.0.any_field
+    }
+
     /// Does not keep it.
     pub fn downgrade(&self) -> WeakResource {
         WeakResource(Arc::downgrade(&self.0))

@@ -1,4 +1,8 @@
 //! A small ADS client on tonic's own codec: it proves that a stock client takes what the server sends.
+//!
+//! [`Delta`] and [`Sotw`] are one stream each; [`Proxy`] is a delta client that does what Envoy does.
+
+mod proxy;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,30 +19,36 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
+pub use proxy::{Held, Proxy, TYPES};
+
 const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-pub(crate) fn node(id: &str) -> Node {
+/// A node of that id.
+pub fn node(id: &str) -> Node {
     Node { id: id.into(), cluster: "test".into(), ..Default::default() }
 }
 
 /// A sidecar of a namespace.
-pub(crate) fn sidecar(namespace: &str) -> Node {
+pub fn sidecar(namespace: &str) -> Node {
     node(&format!("sidecar~10.0.0.1~web-0.{namespace}~{namespace}.svc.cluster.local"))
 }
 
 /// One stream; requests of type `Q`, responses of type `S`.
-pub(crate) struct Ads<Q, S> {
+pub struct Ads<Q, S> {
     requests: mpsc::Sender<Q>,
     responses: Streaming<S>,
     node: Option<Node>,
 }
 
-pub(crate) type Sotw = Ads<DiscoveryRequest, DiscoveryResponse>;
-pub(crate) type Delta = Ads<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
+/// State of the world.
+pub type Sotw = Ads<DiscoveryRequest, DiscoveryResponse>;
+/// Incremental.
+pub type Delta = Ads<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
 
-pub(crate) async fn channel(url: &str) -> Channel {
+/// Connects; streams may share it.
+pub async fn channel(url: &str) -> Channel {
     Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap()
 }
 
@@ -57,20 +67,23 @@ where
         Ads { requests, responses, node: Some(node) }
     }
 
-    pub(crate) async fn send_raw(&self, request: Q) {
+    /// Sends any request.
+    pub async fn send_raw(&self, request: Q) {
         self.requests.send(request).await.unwrap();
     }
 
-    pub(crate) async fn receive(&mut self) -> Result<Option<S>, Status> {
+    /// What comes next; panics if nothing does in time.
+    pub async fn receive(&mut self) -> Result<Option<S>, Status> {
         tokio::time::timeout(TIMEOUT, self.responses.message()).await.expect("no response in time")
     }
 
-    pub(crate) async fn next(&mut self) -> S {
+    /// The next response; panics if none comes in time.
+    pub async fn next(&mut self) -> S {
         self.receive().await.unwrap().expect("the stream ended")
     }
 
     /// Panics if anything arrives before the server has surely had its say.
-    pub(crate) async fn expect_silence(&mut self) {
+    pub async fn expect_silence(&mut self) {
         let quiet = tokio::time::timeout(Duration::from_millis(150), self.responses.message()).await;
         assert!(quiet.is_err(), "unexpected {quiet:?}");
     }
@@ -81,15 +94,18 @@ fn error(text: &str) -> Option<RpcStatus> {
 }
 
 impl Sotw {
-    pub(crate) async fn connect(url: &str, node: Node) -> Self {
+    /// A stream on a connection of its own.
+    pub async fn connect(url: &str, node: Node) -> Self {
         Self::open(channel(url).await, SOTW, node).await
     }
 
-    pub(crate) async fn ask(&mut self, type_url: TypeUrl, names: &[&str]) {
+    /// Asks for names of a type.
+    pub async fn ask(&mut self, type_url: TypeUrl, names: &[&str]) {
         self.ask_with(type_url, names, "").await;
     }
 
-    pub(crate) async fn ask_with(&mut self, type_url: TypeUrl, names: &[&str], nonce: &str) {
+    /// The same with the nonce of what it answers.
+    pub async fn ask_with(&mut self, type_url: TypeUrl, names: &[&str], nonce: &str) {
         let names = names.iter().map(|n| n.to_string()).collect();
         let node = self.node.take();
         let request = DiscoveryRequest {
@@ -102,11 +118,13 @@ impl Sotw {
         self.send_raw(request).await;
     }
 
-    pub(crate) async fn ack(&mut self, response: &DiscoveryResponse, names: &[&str]) {
+    /// Confirms a response.
+    pub async fn ack(&mut self, response: &DiscoveryResponse, names: &[&str]) {
         self.ask_with(TypeUrl::parse(&response.type_url).unwrap(), names, &response.nonce).await;
     }
 
-    pub(crate) async fn nack(&mut self, response: &DiscoveryResponse, names: &[&str], why: &str) {
+    /// Refuses a response.
+    pub async fn nack(&mut self, response: &DiscoveryResponse, names: &[&str], why: &str) {
         let request = DiscoveryRequest {
             type_url: response.type_url.clone(),
             resource_names: names.iter().map(|n| n.to_string()).collect(),
@@ -119,25 +137,23 @@ impl Sotw {
 }
 
 impl Delta {
-    pub(crate) async fn connect(url: &str, node: Node) -> Self {
+    /// A stream on a connection of its own.
+    pub async fn connect(url: &str, node: Node) -> Self {
         Self::open(channel(url).await, DELTA, node).await
     }
 
-    pub(crate) async fn on(channel: Channel, node: Node) -> Self {
+    /// A stream on a shared connection.
+    pub async fn on(channel: Channel, node: Node) -> Self {
         Self::open(channel, DELTA, node).await
     }
 
-    pub(crate) async fn subscribe(&mut self, type_url: TypeUrl, names: &[&str]) {
+    /// Asks for more names of a type.
+    pub async fn subscribe(&mut self, type_url: TypeUrl, names: &[&str]) {
         self.subscribe_with(type_url, names, &[], &BTreeMap::new()).await;
     }
 
-    pub(crate) async fn subscribe_with(
-        &mut self,
-        type_url: TypeUrl,
-        names: &[&str],
-        unsubscribe: &[&str],
-        initial: &BTreeMap<String, String>,
-    ) {
+    /// The same, with names that are not wanted any more, and what is held from an earlier stream.
+    pub async fn subscribe_with(&mut self, type_url: TypeUrl, names: &[&str], unsubscribe: &[&str], initial: &BTreeMap<String, String>) {
         let request = DeltaDiscoveryRequest {
             type_url: type_url.as_str().into(),
             resource_names_subscribe: names.iter().map(|n| n.to_string()).collect(),
@@ -149,13 +165,15 @@ impl Delta {
         self.send_raw(request).await;
     }
 
-    pub(crate) async fn ack(&mut self, response: &DeltaDiscoveryResponse) {
+    /// Confirms a response.
+    pub async fn ack(&mut self, response: &DeltaDiscoveryResponse) {
         let request =
             DeltaDiscoveryRequest { type_url: response.type_url.clone(), response_nonce: response.nonce.clone(), ..Default::default() };
         self.send_raw(request).await;
     }
 
-    pub(crate) async fn nack(&mut self, response: &DeltaDiscoveryResponse, why: &str) {
+    /// Refuses a response.
+    pub async fn nack(&mut self, response: &DeltaDiscoveryResponse, why: &str) {
         let request = DeltaDiscoveryRequest {
             type_url: response.type_url.clone(),
             response_nonce: response.nonce.clone(),
@@ -166,7 +184,7 @@ impl Delta {
     }
 
     /// The next response, taken.
-    pub(crate) async fn take(&mut self) -> DeltaDiscoveryResponse {
+    pub async fn take(&mut self) -> DeltaDiscoveryResponse {
         let response = self.next().await;
         self.ack(&response).await;
         response
@@ -174,7 +192,7 @@ impl Delta {
 }
 
 /// What a delta response says: type, names sent, names removed.
-pub(crate) fn said(response: &DeltaDiscoveryResponse) -> (TypeUrl, Vec<&str>, Vec<&str>) {
+pub fn said(response: &DeltaDiscoveryResponse) -> (TypeUrl, Vec<&str>, Vec<&str>) {
     (
         TypeUrl::parse(&response.type_url).unwrap(),
         response.resources.iter().map(|r| r.name.as_str()).collect(),
@@ -182,6 +200,7 @@ pub(crate) fn said(response: &DeltaDiscoveryResponse) -> (TypeUrl, Vec<&str>, Ve
     )
 }
 
-pub(crate) fn versions(response: &DeltaDiscoveryResponse) -> BTreeMap<String, String> {
+/// Versions of what a response holds, by name.
+pub fn versions(response: &DeltaDiscoveryResponse) -> BTreeMap<String, String> {
     response.resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect()
 }

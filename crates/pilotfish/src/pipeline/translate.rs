@@ -1,0 +1,100 @@
+//! The translator behind the server's seam: [`MeshTranslator`].
+
+use std::sync::Arc;
+
+use pilotfish_envoy::{Layer, Layers, Resource};
+use pilotfish_model::{Kind, Proxy};
+use pilotfish_translator::{Endpoints, Own, ProxyClass, ScopeClass, Translator, View, World};
+use pilotfish_xds_server::Translate;
+
+use super::Change;
+
+/// The translator, with its cache.
+#[derive(Clone, Default)]
+pub struct MeshTranslator(Arc<Translator>);
+
+impl MeshTranslator {
+    /// What it did so far.
+    pub fn translator(&self) -> &Translator {
+        &self.0
+    }
+}
+
+impl Translate for MeshTranslator {
+    type World = World;
+    type Change = Change;
+    type Class = ProxyClass;
+    type Scope = ScopeClass;
+    type View = View;
+    type Endpoints = Endpoints;
+    type Own = Own;
+
+    fn root_namespace<'a>(&self, world: &'a World) -> &'a str {
+        &world.mesh.config.root_namespace
+    }
+
+    fn domain<'a>(&self, world: &'a World) -> &'a str {
+        &world.mesh.domain
+    }
+
+    fn classify(&self, world: &World, proxy: &Proxy) -> ProxyClass {
+        pilotfish_translator::classify(&world.mesh, proxy)
+    }
+
+    fn reclassifies(&self, change: &Change, proxy: &Proxy) -> bool {
+        pilotfish_translator::reclassifies(&change.0, proxy)
+    }
+
+    fn scope(&self, class: &ProxyClass) -> ScopeClass {
+        class.scope().clone()
+    }
+
+    fn group(&self, scope: &ScopeClass) -> Arc<str> {
+        scope.namespace().clone()
+    }
+
+    fn view(&self, world: &World, scope: &ScopeClass, before: Option<(&Arc<View>, &Change)>) -> Arc<View> {
+        self.0.view(world, scope, before.map(|(view, change)| (view, &change.0)))
+    }
+
+    fn endpoints(&self, world: &World, view: &Arc<View>, before: Option<&Arc<Endpoints>>, changed: Option<&Change>) -> Arc<Endpoints> {
+        self.0.endpoints(world, view, before, changed.map(|change| &change.0.endpoints))
+    }
+
+    fn own(&self, world: &World, class: &ProxyClass, view: &Arc<View>, before: Option<(&Arc<Own>, &Change)>) -> Arc<Own> {
+        self.0.own(world, class, view, before.map(|(own, change)| (own, &change.0)))
+    }
+
+    fn touches_view(&self, world: &World, view: &View, change: &Change) -> bool {
+        view.touched_by(world, &change.0)
+    }
+
+    fn touches_own(&self, world: &World, own: &Own, change: &Change) -> bool {
+        own.touched_by(world, &change.0)
+    }
+
+    fn touches_endpoints(&self, view: &View, change: &Change) -> bool {
+        change.0.endpoints.keys().any(|service| view.sees(service))
+    }
+
+    fn touches_secrets(&self, change: &Change) -> bool {
+        let secret = |kind| matches!(kind, Kind::Secret | Kind::Gateway | Kind::DestinationRule);
+        change.0.everything || change.0.objects.iter().any(|object| secret(object.kind))
+    }
+
+    fn view_layers<'a>(&self, view: &'a View) -> &'a Layers {
+        view.layers()
+    }
+
+    fn endpoint_layer<'a>(&self, endpoints: &'a Endpoints) -> &'a Arc<Layer> {
+        endpoints.layer()
+    }
+
+    fn own_layers<'a>(&self, own: &'a Own) -> &'a Layers {
+        own.layers()
+    }
+
+    fn secrets(&self, world: &World, proxy: &Proxy, names: &[Arc<str>]) -> Vec<Resource> {
+        pilotfish_translator::secret::secrets(&world.mesh, proxy, names)
+    }
+}

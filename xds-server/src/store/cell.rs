@@ -1,0 +1,150 @@
+//! One live scope: [`Cell`], its classes and their streams.
+//!
+//! Its lock is held for moments only, never over a translation: a job takes what there is, works, and commits. Endpoints do
+//! not wait for that; they are made of the view that there is, and again of the new one when it is committed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use pilotfish_envoy::{Layers, ResourceSet, Snapshot, TypeUrl};
+
+use super::mailbox::Mailbox;
+use crate::Translate;
+use crate::client::Target;
+
+/// A scope with at least one stream.
+pub(crate) struct Cell<T: Translate> {
+    pub(super) scope: T::Scope,
+    inner: Mutex<Inner<T>>,
+}
+
+pub(super) struct Inner<T: Translate> {
+    /// `None` until the first job is through.
+    pub(super) view: Option<Arc<T::View>>,
+    pub(super) endpoints: Option<Arc<T::Endpoints>>,
+    pub(super) classes: HashMap<T::Class, Member<T>>,
+    /// A job is making the next view out of a world that may be older than a change that comes now.
+    pub(super) in_flight: bool,
+    /// The last job failed, so its changes are in no view: the next one starts from scratch.
+    pub(super) stale: bool,
+}
+
+/// One class of the scope.
+pub(super) struct Member<T: Translate> {
+    pub(super) own: Option<Arc<T::Own>>,
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    streams: BTreeMap<u64, Arc<Mailbox>>,
+}
+
+impl<T: Translate> Default for Member<T> {
+    fn default() -> Self {
+        Member { own: None, snapshot: None, streams: BTreeMap::new() }
+    }
+}
+
+impl<T: Translate> Cell<T> {
+    pub(super) fn new(scope: T::Scope) -> Self {
+        let inner = Inner { view: None, endpoints: None, classes: HashMap::new(), in_flight: false, stale: false };
+        Cell { scope, inner: Mutex::new(inner) }
+    }
+
+    /// No panic happens while it is held, except in a translator's quick methods; maps and pointers are whole even then.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Translate> Inner<T> {
+    /// Adds a stream; it gets what its class has. False if that is nothing yet.
+    pub(super) fn join(&mut self, class: &T::Class, id: u64, mailbox: &Arc<Mailbox>, generation: u64) -> bool {
+        let member = self.classes.entry(class.clone()).or_default();
+        member.streams.insert(id, mailbox.clone());
+        let Some(snapshot) = &member.snapshot else { return false };
+        mailbox.put(Target { generation, snapshot: snapshot.clone(), since: None });
+        true
+    }
+
+    /// Takes a stream out; a class ends with its last one.
+    pub(super) fn leave(&mut self, class: &T::Class, id: u64) {
+        if let Some(member) = self.classes.get_mut(class) {
+            member.streams.remove(&id);
+            if member.streams.is_empty() {
+                self.classes.remove(class);
+            }
+        }
+    }
+
+    /// Makes the snapshots of all classes anew and gives those that differ to their streams: how many classes and streams.
+    pub(super) fn deliver(&mut self, translate: &T, generation: u64, since: Option<Instant>) -> (usize, usize) {
+        let (Some(view), Some(endpoints)) = (&self.view, &self.endpoints) else { return (0, 0) };
+        let (shared, endpoints) = (translate.view_layers(view), translate.endpoint_layer(endpoints));
+        let mut told = (0, 0);
+        for member in self.classes.values_mut() {
+            let Some(own) = &member.own else { continue };
+            let new = next(member.snapshot.as_ref(), || Snapshot::from_layers(shared, endpoints, translate.own_layers(own)));
+            told.0 += usize::from(member.show(new, generation, since, &mut told.1));
+        }
+        told
+    }
+
+    /// The same after nothing but the endpoints changed.
+    pub(super) fn deliver_endpoints(&mut self, translate: &T, generation: u64, since: Option<Instant>) -> (usize, usize) {
+        let Some(endpoints) = &self.endpoints else { return (0, 0) };
+        let shared = translate.endpoint_layer(endpoints);
+        let mut told = (0, 0);
+        for member in self.classes.values_mut() {
+            let (Some(own), Some(before)) = (&member.own, &member.snapshot) else { continue };
+            let own: &Layers = translate.own_layers(own);
+            let set = ResourceSet::layered(shared, own.get(TypeUrl::Endpoint));
+            if set.version() == before.get(TypeUrl::Endpoint).version() {
+                continue;
+            }
+            let mut snapshot = Snapshot::clone(before);
+            snapshot.insert(TypeUrl::Endpoint, set);
+            told.0 += usize::from(member.show(Arc::new(snapshot), generation, since, &mut told.1));
+        }
+        told
+    }
+}
+
+impl<T: Translate> Member<T> {
+    /// Gives a snapshot to all streams, if it is not what they were given last.
+    fn show(&mut self, new: Arc<Snapshot>, generation: u64, since: Option<Instant>, told: &mut usize) -> bool {
+        if self.snapshot.as_ref().is_some_and(|old| Arc::ptr_eq(old, &new)) {
+            return false;
+        }
+        // What is new to a class is nobody's change: its streams have waited since they came.
+        let since = since.filter(|_| self.snapshot.is_some());
+        for mailbox in self.streams.values() {
+            mailbox.put(Target { generation, snapshot: new.clone(), since });
+        }
+        *told += self.streams.len();
+        self.snapshot = Some(new);
+        true
+    }
+
+    /// Wakes all streams with what they have: what is theirs alone may have changed.
+    pub(super) fn remind(&self, generation: u64, since: Option<Instant>) {
+        let Some(snapshot) = &self.snapshot else { return };
+        for mailbox in self.streams.values() {
+            mailbox.put(Target { generation, snapshot: snapshot.clone(), since });
+        }
+    }
+}
+
+/// A new snapshot, in which equal sets keep their pointers; the old one if all are equal.
+fn next(old: Option<&Arc<Snapshot>>, make: impl FnOnce() -> Snapshot) -> Arc<Snapshot> {
+    let mut new = make();
+    let Some(old) = old else { return Arc::new(new) };
+    let mut equal = true;
+    for type_url in TypeUrl::ALL {
+        let (before, now) = (old.get(type_url), new.get(type_url));
+        let same = before.version() == now.version() && before.len() == now.len();
+        equal &= same;
+        if same && !before.is_empty() {
+            new.insert(type_url, before.clone());
+        }
+    }
+    if equal { old.clone() } else { Arc::new(new) }
+}

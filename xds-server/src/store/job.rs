@@ -1,0 +1,142 @@
+//! Jobs: a scope is made anew, or out of what it was and a change.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pilotfish_push::{Merge, Running};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Store;
+use super::cell::Cell;
+use super::work::{PushReport, count};
+use crate::Translate;
+
+/// Held until what it stands for is done; reports what that cost.
+pub(super) type Ticket = UnboundedSender<PushReport>;
+
+/// What a scope still has to take in, and who waits for it.
+pub(super) struct Pending<T: Translate> {
+    change: T::Change,
+    tickets: Vec<Ticket>,
+}
+
+impl<T: Translate> Default for Pending<T> {
+    fn default() -> Self {
+        Pending { change: T::Change::default(), tickets: Vec::new() }
+    }
+}
+
+impl<T: Translate> Pending<T> {
+    pub(super) fn new(change: T::Change, ticket: Ticket) -> Self {
+        Pending { change, tickets: vec![ticket] }
+    }
+}
+
+impl<T: Translate> Merge for Pending<T> {
+    fn merge(&mut self, later: Self) {
+        self.change.merge(later.change);
+        self.tickets.extend(later.tickets);
+    }
+}
+
+impl<T: Translate> Store<T> {
+    /// Works until the drain. Without it nothing but endpoints is ever made.
+    pub(crate) async fn run(self: &Arc<Self>, drain: CancellationToken) {
+        let mut workers = JoinSet::new();
+        for _ in 0..self.workers.get() {
+            let (store, drain) = (self.clone(), drain.clone());
+            workers.spawn(async move {
+                loop {
+                    tokio::select! {
+                        () = drain.cancelled() => return,
+                        running = store.scheduler.next() => store.perform(running).await,
+                    }
+                }
+            });
+        }
+        while workers.join_next().await.is_some() {}
+    }
+
+    async fn perform(self: &Arc<Self>, Running { job, lease }: Running<T::Scope, Arc<str>, Pending<T>>) {
+        let store = self.clone();
+        let work = move || {
+            let Some(cell) = store.lock().scopes.get(&job.key).cloned() else { return Duration::ZERO };
+            let began = Instant::now();
+            let mut report = store.make(&cell, &job.change.change, job.since);
+            report.cost = began.elapsed();
+            for _ in 0..report.streams {
+                store.metrics.queue_time.observe((began - job.queued_at).as_secs_f64());
+            }
+            store.metrics.job_time.observe(report.cost.as_secs_f64());
+            tracing::debug!(scope = ?cell.scope, urgency = job.urgency.as_str(), changes = job.count, ?report, "made");
+            // Where several changes waited, each is told the whole cost: none would have been cheaper alone.
+            for ticket in job.change.tickets {
+                // Whoever does not want to know has dropped the other end.
+                let _ = ticket.send(report);
+            }
+            report.cost
+        };
+        // A panic outside of the translator drops the lease, which ends the job.
+        if let Ok(cost) = tokio::task::spawn_blocking(work).await {
+            lease.done(cost);
+        }
+    }
+
+    fn make(&self, cell: &Cell<T>, change: &T::Change, since: Instant) -> PushReport {
+        let (before, members) = {
+            let mut inner = cell.lock();
+            inner.in_flight = true;
+            let from_scratch = inner.stale;
+            let members: Vec<_> = inner.classes.iter().map(|(c, m)| (c.clone(), m.own.clone().filter(|_| !from_scratch))).collect();
+            (inner.view.clone().filter(|_| !from_scratch), members)
+        };
+        // Only now: a change that is not in this world finds the cell in flight, and comes again.
+        let Some(world) = self.newest() else { return PushReport::default() };
+        count(&self.counters.views, 1);
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            let view = self.translate.view(&world, &cell.scope, before.as_ref().map(|view| (view, change)));
+            let own = |(class, before): (T::Class, Option<Arc<T::Own>>)| {
+                let own = || self.translate.own(&world, &class, &view, before.as_ref().map(|own| (own, change)));
+                let own = catch_unwind(AssertUnwindSafe(own)).ok();
+                (class, own)
+            };
+            let owns: Vec<_> = members.into_iter().map(own).collect();
+            (view, owns)
+        }));
+        let inner = &mut *cell.lock();
+        inner.in_flight = false;
+        let (view, owns) = match made {
+            Ok(made) => made,
+            Err(_) => {
+                inner.stale = true;
+                self.failed(&cell.scope, "view");
+                return PushReport::default();
+            }
+        };
+        // The endpoints may have moved on meanwhile, so they are those of the newest world.
+        let newest = self.newest().unwrap_or(world);
+        let endpoints = catch_unwind(AssertUnwindSafe(|| self.translate.endpoints(&newest, &view, inner.endpoints.as_ref(), None)));
+        let Ok(endpoints) = endpoints else {
+            inner.stale = true;
+            self.failed(&cell.scope, "endpoints");
+            return PushReport::default();
+        };
+        (inner.stale, inner.view, inner.endpoints) = (false, Some(view), Some(endpoints));
+        for (class, own) in owns {
+            match (own, inner.classes.get_mut(&class)) {
+                (Some(own), Some(member)) => member.own = Some(own),
+                (Some(_), None) => {}
+                (None, _) => {
+                    inner.stale = true;
+                    self.failed(&cell.scope, "own part of a class");
+                }
+            }
+        }
+        let (classes, streams) = inner.deliver(&self.translate, self.next_generation(), Some(since.into_std()));
+        PushReport { scopes: 1, classes, streams, cost: Duration::ZERO }
+    }
+}
