@@ -14,7 +14,7 @@ use pilotfish_model::virtual_service::{Destination, GatewayRef, HttpDestination,
 use pilotfish_model::{
     DestinationRule, Endpoint, Host, Kind, Mesh, ObjectId, Protocol, Proxy, Resolution, Service, ServicePort, VirtualService,
 };
-use pilotfish_translator::{ProxyClass, classify};
+use pilotfish_translator::{ProxyClass, World, classify};
 
 const NAMESPACES: usize = 50;
 
@@ -39,11 +39,11 @@ pub(crate) fn mesh(services: usize) -> Mesh {
 }
 
 /// The class of a sidecar that sees all of it.
-pub(crate) fn class(mesh: &Mesh) -> ProxyClass {
+pub(crate) fn class(world: &World) -> ProxyClass {
     let metadata = Metadata { istio_version: Some("1.29.1".into()), namespace: Some("ns0".into()), ..Metadata::default() };
     let node = Node { id: "sidecar~10.9.9.9~client.ns0~ns0.svc.cluster.local".into(), metadata, ..Node::default() };
     let proxy = Proxy::parse(node, "istio-system", "cluster.local").expect("the node is well formed");
-    classify(mesh, &proxy)
+    classify(world, &proxy)
 }
 
 fn service(i: usize, namespace: &Str, name: &Str, host: &Host) -> Service {

@@ -4,23 +4,24 @@
 
 mod mesh;
 
+use std::sync::Arc;
+
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use pilotfish_envoy::Snapshot;
-use pilotfish_model::Mesh;
-use pilotfish_translator::{ProxyClass, translate};
+use pilotfish_translator::{ProxyClass, World, snapshot};
 
-fn setup(services: usize) -> (Mesh, ProxyClass) {
-    let mesh = mesh::mesh(services);
-    let class = mesh::class(&mesh);
-    (mesh, class)
+fn setup(services: usize) -> (World, ProxyClass) {
+    let world = World::new(Arc::new(mesh::mesh(services)));
+    let class = mesh::class(&world);
+    (world, class)
 }
 
 #[library_benchmark]
 #[bench::services_100(args = (100), setup = setup)]
 #[bench::services_1000(args = (1000), setup = setup)]
-fn translate_and_encode(input: (Mesh, ProxyClass)) -> (Snapshot, (Mesh, ProxyClass)) {
+fn translate_and_encode(input: (World, ProxyClass)) -> (Snapshot, (World, ProxyClass)) {
     // The input goes back out so that dropping it is not counted.
-    (std::hint::black_box(translate(&input.0, &input.1)), input)
+    (std::hint::black_box(snapshot(&input.0, &input.1)), input)
 }
 
 library_benchmark_group!(name = translation, benchmarks = translate_and_encode);

@@ -4,17 +4,20 @@
 
 mod mesh;
 
+use std::sync::Arc;
 use std::time::Instant;
+
+use pilotfish_translator::World;
 
 fn main() {
     // `cargo test --benches` runs this too: once is enough there.
     let rounds = if std::env::args().any(|a| a == "--bench") { 30 } else { 1 };
     for services in [100, 1000] {
-        let mesh = mesh::mesh(services);
-        let class = mesh::class(&mesh);
+        let world = World::new(Arc::new(mesh::mesh(services)));
+        let class = mesh::class(&world);
         let once = || {
             let start = Instant::now();
-            let snapshot = std::hint::black_box(pilotfish_translator::translate(&mesh, &class));
+            let snapshot = std::hint::black_box(pilotfish_translator::snapshot(&world, &class));
             let elapsed = start.elapsed();
             assert!(snapshot.get(pilotfish_envoy::TypeUrl::Cluster).len() > services, "the bench translates nothing");
             elapsed

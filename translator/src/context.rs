@@ -1,29 +1,57 @@
-//! [`Context`]: the mesh as one class sees it. Built once per translation; the generators read it and make their inputs.
+//! What generators work from: the mesh as one scope sees it ([`Context`]), as one class serves it ([`OwnContext`]), and
+//! what both have in common ([`Common`]).
 
 use std::sync::Arc;
 
-use pilotfish_model::peer_authentication::MtlsMode;
+use pilotfish_model::sidecar::Sidecar;
 use pilotfish_model::{Mesh, MeshConfig, Service};
 
-use crate::class::{ClassFacts, ProxyClass};
+use crate::facts::{OwnFacts, ScopeFacts, UnitFacts};
 use crate::policy::MergedRule;
 use crate::scope::Scope;
+use crate::world::World;
 
-/// What generators work from.
+/// For outbound and gateway resources.
+#[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// The mesh.
+    /// The world.
+    pub world: &'a World,
+    /// Its mesh.
     pub mesh: &'a Mesh,
-    /// The class.
-    pub class: &'a ClassFacts,
-    /// What the class sees.
-    pub scope: Scope,
+    /// The client.
+    pub class: &'a ScopeFacts,
+    /// What it sees.
+    pub scope: &'a Scope,
+}
+
+/// For what a class serves.
+#[derive(Clone, Copy)]
+pub struct OwnContext<'a> {
+    /// The world.
+    pub world: &'a World,
+    /// Its mesh.
+    pub mesh: &'a Mesh,
+    /// What the class shares with others.
+    pub class: &'a ScopeFacts,
+    /// What it does not.
+    pub own: &'a OwnFacts,
+    /// Its Sidecar, if one applies.
+    pub sidecar: Option<&'a Arc<Sidecar>>,
+}
+
+/// For the leaf inputs of both.
+#[derive(Clone, Copy)]
+pub struct Common<'a> {
+    /// Mesh settings.
+    pub config: &'a MeshConfig,
+    /// The client.
+    pub class: &'a UnitFacts,
 }
 
 impl<'a> Context<'a> {
-    /// Computes the scope.
-    pub fn new(mesh: &'a Mesh, class: &'a ProxyClass) -> Self {
-        let class = class.facts();
-        Context { mesh, class, scope: Scope::of(mesh, class) }
+    /// Of a scope that was computed in this world.
+    pub fn new(world: &'a World, class: &'a ScopeFacts, scope: &'a Scope) -> Self {
+        Context { world, mesh: &world.mesh, class, scope }
     }
 
     /// Mesh settings.
@@ -33,12 +61,23 @@ impl<'a> Context<'a> {
 
     /// The DestinationRules that apply to a service, merged; `None` if there is none.
     pub fn rule(&self, service: &Service) -> Option<Arc<MergedRule>> {
-        self.scope.rule(self.mesh, self.class, service)
+        self.scope.rule(self.world, self.class, service)
     }
 
-    /// What the servers of a service accept on its target ports, as far as PeerAuthentication says (for automatic mTLS the
-    /// client must not offer TLS where it is switched off).
-    pub fn service_mtls(&self, service: &Service, port: u16) -> MtlsMode {
-        crate::policy::service_mtls_mode(self.mesh, service, port)
+    /// What leaf inputs need.
+    pub fn common(&self) -> Common<'a> {
+        Common { config: &self.mesh.config, class: &self.class.unit }
+    }
+}
+
+impl<'a> OwnContext<'a> {
+    /// Mesh settings.
+    pub fn config(&self) -> &'a MeshConfig {
+        &self.mesh.config
+    }
+
+    /// What leaf inputs need.
+    pub fn common(&self) -> Common<'a> {
+        Common { config: &self.mesh.config, class: &self.class.unit }
     }
 }

@@ -142,7 +142,7 @@ impl PortTranslation {
         let direct = |t: &&pilotfish_model::mesh::ServiceTarget| {
             context.mesh.services.get(&t.service).is_some_and(|s| s.labels.contains_key(NO_PORT_TRANSLATION))
         };
-        let targets = &context.class.targets;
+        let targets = context.class.targets();
         PortTranslation {
             targets: targets.iter().filter(|t| !direct(t)).map(|t| (t.port, t.target_port)).collect(),
             direct: targets.iter().any(|t| direct(&t)),

@@ -1,22 +1,27 @@
 //! Pure functions from a mesh and a proxy class to Envoy resources.
 //!
 //! ```text
-//!  Proxy ──classify──> ProxyClass ─┐
-//!                                  ├─ Context (scope: what the class sees) ──> cluster   CDS  inputs -> Cluster
-//!  Mesh  ──────────────────────────┘                                        ├> endpoint  EDS  inputs -> ClusterLoadAssignment
-//!                                                                           ├> listener  LDS  inputs -> Listener
-//!                                                                           └> route     RDS  inputs -> RouteConfiguration
+//!  Mesh ──> World ─────┬─────────────────────────────┐         one for all
+//!                      │                             │
+//!  Proxy ──classify──> ProxyClass ──> ScopeClass ──> View      what a scope sees: clusters, outbound listeners, routes
+//!                      │                             ├──> Endpoints   the assignments of that
+//!                      └─────────────────────────────┴──> Own  what one class serves: inbound clusters and listeners
 //! ```
 //!
+//! Each of the three is made out of its predecessor: what went into it is recorded, so what did not change is kept by
+//! pointer, and [`View::touched_by`] says whether a change concerns it at all. Services are shared between scopes
+//! (`unit`), encoded resources between all (`leaf`).
+//!
 //! One folder per resource type, one file per Envoy feature. Leaf builders take a struct of exactly the inputs that their
-//! output depends on, never the mesh, so that a cache in front of them cannot miss one. Nothing here blocks, reads a clock
-//! or knows a client. Enter at [`classify`] and [`translate`].
+//! output depends on, never the mesh, so that the cache in front of them cannot miss one. Nothing here blocks, reads a
+//! clock or knows a client. Enter at [`Translator`]; [`translate`] is all of it for one class.
 
 pub mod class;
 pub mod cluster;
 pub mod context;
 pub mod endpoint;
 pub mod extensions;
+pub mod facts;
 pub mod gateway;
 pub mod grpc;
 pub mod listener;
@@ -28,31 +33,48 @@ pub mod route;
 pub mod scope;
 pub mod secret;
 pub mod tls;
+pub mod unit;
+pub mod world;
 
-use pilotfish_envoy::{ResourceSet, Snapshot, TypeUrl};
+mod endpoints;
+mod leaf;
+mod own;
+mod refused;
+mod touched;
+mod translator;
+mod view;
+mod work;
+
+use std::sync::Arc;
+
+use pilotfish_envoy::Snapshot;
 use pilotfish_model::{Mesh, Proxy};
 
-pub use class::{ClassFacts, ProxyClass};
+pub use class::{ClassFacts, ProxyClass, ScopeClass, reclassifies};
 pub use context::Context;
+pub use endpoints::Endpoints;
+pub use own::Own;
+pub use refused::Refused;
+pub use translator::Translator;
+pub use view::View;
+pub use work::Work;
+pub use world::World;
 
 /// Everything about a proxy that its output depends on, resolved against the mesh (labels and services of its workload).
-pub fn classify(mesh: &Mesh, proxy: &Proxy) -> ProxyClass {
-    ProxyClass::new(ClassFacts::of(mesh, proxy))
+pub fn classify(world: &World, proxy: &Proxy) -> ProxyClass {
+    ProxyClass::of(world, proxy)
 }
 
-/// All resources of one class.
-pub fn translate(mesh: &Mesh, class: &ProxyClass) -> Snapshot {
-    let context = Context::new(mesh, class);
-    let mut snapshot = Snapshot::new();
-    if class.facts().flavour == pilotfish_model::proxy::Flavour::Grpc {
-        grpc::translate(&context, &mut snapshot);
-        return snapshot;
-    }
-    snapshot.insert(TypeUrl::Cluster, ResourceSet::new(cluster::clusters(&context)));
-    snapshot.insert(TypeUrl::Endpoint, ResourceSet::new(endpoint::assignments(&context)));
-    snapshot.insert(TypeUrl::Listener, ResourceSet::new(listener::listeners(&context)));
-    snapshot.insert(TypeUrl::Route, ResourceSet::new(route::routes(&context)));
-    snapshot.insert(TypeUrl::Secret, ResourceSet::new(tls::file_secrets(&context)));
-    snapshot.insert(TypeUrl::NameTable, ResourceSet::new(name_table::name_table(&context)));
-    snapshot
+/// All resources of one class, from nothing.
+pub fn translate(mesh: &Arc<Mesh>, class: &ProxyClass) -> Snapshot {
+    snapshot(&World::new(mesh.clone()), class)
+}
+
+/// The same in a world that is known already.
+pub fn snapshot(world: &World, class: &ProxyClass) -> Snapshot {
+    let translator = Translator::default();
+    let view = translator.view(world, class.scope(), None);
+    let endpoints = translator.endpoints(world, &view, None, None);
+    let own = translator.own(world, class, &view, None);
+    Snapshot::from_layers(view.layers(), endpoints.layer(), own.layers())
 }

@@ -9,8 +9,8 @@ use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health};
 use pilotfish_model::name::Str;
 use pilotfish_model::service::{Registry, Resolution, Service};
 
-use crate::class::ClassFacts;
 use crate::context::Context;
+use crate::facts::UnitFacts;
 
 /// One name and its addresses. What the table is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,10 +29,10 @@ pub fn name_table(context: &Context<'_>) -> Vec<Resource> {
         return Vec::new();
     }
     let mut entries = Vec::new();
-    for service in &context.scope.services {
+    for service in context.scope.services.iter() {
         let kubernetes = service.registry == Registry::Kubernetes;
         let short = |name: &str| kubernetes.then(|| (name.into(), service.namespace.clone()));
-        let mut ips = addresses(context.class, service);
+        let mut ips = addresses(&context.class.unit, service);
         if ips.is_empty() && service.resolution == Resolution::Passthrough && kubernetes {
             let ready: Vec<(IpAddr, &Endpoint)> = ready(context, service).collect();
             ips = ready.iter().map(|(ip, _)| *ip).collect();
@@ -65,7 +65,7 @@ pub fn table(entries: &[NameEntry]) -> NameTable {
 }
 
 /// Virtual addresses of the families that the proxy has; those of the other family if there is nothing else.
-fn addresses(class: &ClassFacts, service: &Service) -> Vec<IpAddr> {
+fn addresses(class: &UnitFacts, service: &Service) -> Vec<IpAddr> {
     let usable = |ip: &IpAddr| !ip.is_unspecified();
     let own = |ip: &IpAddr| if ip.is_ipv4() { class.ipv4 } else { class.ipv6 };
     let declared: Vec<IpAddr> = service.vips().filter(usable).collect();

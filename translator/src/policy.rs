@@ -1,17 +1,19 @@
 //! Which DestinationRule and which mTLS mode applies where.
 
-use std::collections::HashMap;
+mod index;
+
 use std::sync::Arc;
 
 use pilotfish_model::destination_rule::{DestinationRule, Subset, TrafficPolicy};
 use pilotfish_model::mesh::Mesh;
-use pilotfish_model::name::{Host, Labels, ObjectId, Str, Visibility, selects};
+use pilotfish_model::name::{Host, Labels, ObjectId, Visibility, selects};
 use pilotfish_model::peer_authentication::{MtlsMode, PeerAuthentication};
 use pilotfish_model::service::Service;
 use pilotfish_model::{Kind, Resolution};
 
-use crate::class::ClassFacts;
-use crate::naming::Direction;
+use crate::facts::OwnFacts;
+
+pub use index::{Found, RuleIndex, Twins};
 
 /// DestinationRules of one namespace for one host, merged: subsets of all, the policy of the oldest that has one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,92 +74,6 @@ fn overlay(merged: &mut TrafficPolicy, level: &TrafficPolicy, port: u16) {
     }
 }
 
-/// Merged rules by namespace and host.
-pub struct RuleIndex {
-    by_namespace: HashMap<Str, NamespaceRules>,
-}
-
-/// Rules of one namespace. Several for one host differ in whom they are for.
-#[derive(Default)]
-struct NamespaceRules {
-    by_host: HashMap<Host, Vec<Arc<MergedRule>>>,
-    /// Wildcard hosts, the most specific first.
-    wildcards: Vec<Host>,
-}
-
-impl NamespaceRules {
-    fn add(&mut self, rule: &DestinationRule, visibility: Visibility) {
-        let twins = self.by_host.entry(rule.host.clone()).or_insert_with(|| {
-            if rule.host.is_wildcard() {
-                let at = self.wildcards.partition_point(|h| h.cmp_specific(&rule.host).is_lt());
-                self.wildcards.insert(at, rule.host.clone());
-            }
-            Vec::new()
-        });
-        match twins.iter_mut().find(|m| m.visibility == visibility && m.selector == rule.workload_selector) {
-            Some(first) => Arc::make_mut(first).absorb(rule),
-            None => twins.push(Arc::new(MergedRule::of(rule, visibility))),
-        }
-    }
-
-    /// Usable rules for the most specific host that covers `host` and has one.
-    fn most_specific(&self, host: &Host, usable: &impl Fn(&MergedRule) -> bool) -> Option<&Vec<Arc<MergedRule>>> {
-        let has_usable = |rules: &&Vec<Arc<MergedRule>>| rules.iter().any(|r| usable(r));
-        let exact = self.by_host.get(host).filter(has_usable);
-        exact.or_else(|| self.wildcards.iter().filter(|w| w.covers(host)).find_map(|w| self.by_host.get(w).filter(has_usable)))
-    }
-}
-
-impl RuleIndex {
-    /// Merges all rules of a mesh.
-    pub fn new(mesh: &Mesh) -> Self {
-        let mut rules: Vec<&Arc<DestinationRule>> = mesh.destination_rules.values().collect();
-        rules.sort_by(|a, b| a.meta.age_order().cmp(&b.meta.age_order()));
-        let mut by_namespace: HashMap<Str, NamespaceRules> = HashMap::new();
-        for rule in rules {
-            let own = &rule.meta.namespace;
-            let visibility = match &rule.visibility {
-                // A rule for some clients only is private to its namespace.
-                _ if !rule.workload_selector.is_empty() => Visibility::Private,
-                Some(v) => v.clone(),
-                None => Visibility::parse(&mesh.config.default_destination_rule_export_to, own).unwrap_or_default(),
-            };
-            by_namespace.entry(own.clone()).or_default().add(rule, visibility);
-        }
-        RuleIndex { by_namespace }
-    }
-
-    /// The rule that a client of `class` uses for `service`: of its own namespace, of the service's, of the root's. The
-    /// first namespace that has rules for the host decides, even if they are all for other clients.
-    pub fn lookup(&self, mesh: &Mesh, class: &ClassFacts, service: &Service, direction: Direction) -> Option<Arc<MergedRule>> {
-        let root = &mesh.config.root_namespace;
-        let client = &class.namespace;
-        // The root namespace's own rules are everybody's; its clients find only private ones this way.
-        let own = |r: &MergedRule| client != root || r.visibility == Visibility::Private;
-        let exported = |r: &MergedRule| r.visibility.allows(&r.sources[0].namespace, client);
-        self.find(client, class, service, direction, own)
-            .or_else(|| self.find(&service.namespace, class, service, direction, exported))
-            .or_else(|| self.find(root, class, service, direction, exported))
-            .flatten()
-    }
-
-    /// `None`: the namespace has nothing for the host. `Some(None)`: nothing for this client.
-    fn find(
-        &self,
-        namespace: &Str,
-        class: &ClassFacts,
-        service: &Service,
-        direction: Direction,
-        usable: impl Fn(&MergedRule) -> bool,
-    ) -> Option<Option<Arc<MergedRule>>> {
-        let rules = self.by_namespace.get(namespace)?.most_specific(&service.host, &usable)?;
-        let same_host = || rules.iter().filter(|r| usable(r));
-        let selecting =
-            |r: &&Arc<MergedRule>| direction == Direction::Outbound && !r.selector.is_empty() && selects(&r.selector, &class.labels);
-        Some(same_host().find(selecting).or_else(|| same_host().find(|r| r.selector.is_empty())).cloned())
-    }
-}
-
 impl MergedRule {
     fn of(rule: &DestinationRule, visibility: Visibility) -> Self {
         MergedRule {
@@ -198,8 +114,8 @@ pub fn namespace_mtls_mode(mesh: &Mesh, namespace: &str) -> MtlsMode {
 }
 
 /// What a workload accepts on a port, or on ports that nothing is said about (`None`).
-pub fn workload_mtls_mode(mesh: &Mesh, class: &ClassFacts, port: Option<u16>) -> MtlsMode {
-    mtls_mode(mesh, &class.namespace, &class.labels, port)
+pub fn workload_mtls_mode(mesh: &Mesh, namespace: &str, own: &OwnFacts, port: Option<u16>) -> MtlsMode {
+    mtls_mode(mesh, namespace, &own.labels, port)
 }
 
 /// The same for a workload that is known by its labels.
@@ -214,8 +130,8 @@ pub fn mtls_mode(mesh: &Mesh, namespace: &str, labels: &Labels, port: Option<u16
 }
 
 /// Ports that the workload's PeerAuthentication speaks of.
-pub fn workload_mtls_ports(mesh: &Mesh, class: &ClassFacts) -> Vec<u16> {
-    workload_policy(mesh, &class.namespace, &class.labels).map(|p| p.ports.keys().copied().collect()).unwrap_or_default()
+pub fn workload_mtls_ports(mesh: &Mesh, namespace: &str, own: &OwnFacts) -> Vec<u16> {
+    workload_policy(mesh, namespace, &own.labels).map(|p| p.ports.keys().copied().collect()).unwrap_or_default()
 }
 
 fn workload_policy<'a>(mesh: &'a Mesh, namespace: &'a str, labels: &Labels) -> Option<&'a Arc<PeerAuthentication>> {
@@ -226,7 +142,7 @@ fn workload_policy<'a>(mesh: &'a Mesh, namespace: &'a str, labels: &Labels) -> O
 
 /// Whether clients may use mesh mTLS towards a service without being told. [`MtlsMode::Disable`]: they must not.
 /// Services whose addresses clients choose (headless) need every endpoint to speak it.
-pub fn service_mtls_mode(mesh: &Mesh, service: &Service, _port: u16) -> MtlsMode {
+pub fn service_mtls_mode(mesh: &Mesh, service: &Service) -> MtlsMode {
     if service.mesh_external {
         return MtlsMode::Disable;
     }

@@ -1,23 +1,31 @@
 //! [`Scope`]: which services, routes and rules a class sees.
 //!
 //! A gateway sees everything that is exported to its namespace. A sidecar sees what its Sidecar object imports; without
-//! one, everything that is exported to it.
+//! one, everything that is exported to it. What is imported by namespace is looked up there, so that a narrow scope costs
+//! what it sees and not what there is. A list that came out as before keeps its pointer.
+
+mod imports;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use pilotfish_model::mesh::Mesh;
-use pilotfish_model::name::{Host, Str, Visibility, selects};
+use pilotfish_model::name::{Host, Str, selects};
 use pilotfish_model::service::{Registry, Service};
-use pilotfish_model::sidecar::{EgressHost, EgressListener, EgressNamespace, OutboundPolicy, Sidecar};
-use pilotfish_model::virtual_service::{GatewayRef, VirtualService};
+use pilotfish_model::sidecar::{EgressListener, OutboundPolicy, Sidecar};
+use pilotfish_model::virtual_service::VirtualService;
 
-use crate::class::ClassFacts;
+use crate::facts::ScopeFacts;
 use crate::naming::Direction;
-use crate::policy::{MergedRule, RuleIndex};
-use crate::route::delegate;
+use crate::policy::{Found, MergedRule, RuleIndex};
+use crate::world::by_age::service_order;
+use crate::world::{Rules, World};
+use imports::{Imports, is_visible};
+
+pub(crate) use imports::{sees_routes, sees_service};
 
 /// What a class sees.
+#[derive(Default)]
 pub struct Scope {
     /// Its Sidecar, if one applies.
     pub sidecar: Option<Arc<Sidecar>>,
@@ -25,49 +33,76 @@ pub struct Scope {
     pub egress: Vec<EgressScope>,
     /// All services seen, oldest first, one per host: what clusters and endpoints are made for. A service may have fewer
     /// ports here than in the mesh, where an egress listener names a port.
-    pub services: Vec<Arc<Service>>,
-    by_host: HashMap<Host, usize>,
+    pub services: Arc<[Arc<Service>]>,
+    /// The rules for them, in the same order.
+    pub found: Arc<[Found]>,
+    /// Where in `services` they are, in the order of hosts.
+    by_host: Arc<[u32]>,
     rules: RuleIndex,
 }
 
 /// What is seen through one egress listener.
+#[derive(Clone)]
 pub struct EgressScope {
     /// Its listener; `None` for the implicit one that sees everything.
     pub listener: Option<EgressListener>,
     /// Services, oldest first.
-    pub services: Vec<Arc<Service>>,
+    pub services: Arc<[Arc<Service>]>,
     /// VirtualServices of the mesh gateway (or, for a gateway class, all visible ones), oldest first, delegates merged.
-    pub virtual_services: Vec<Arc<VirtualService>>,
+    pub virtual_services: Arc<[Arc<Rules>]>,
+}
+
+impl EgressScope {
+    /// True if nothing differs.
+    pub(crate) fn is_same(&self, other: &EgressScope) -> bool {
+        Arc::ptr_eq(&self.services, &other.services)
+            && Arc::ptr_eq(&self.virtual_services, &other.virtual_services)
+            && self.listener == other.listener
+    }
 }
 
 impl Scope {
-    /// Computes what `class` sees.
-    pub fn of(mesh: &Mesh, class: &ClassFacts) -> Scope {
-        let sidecar = if class.is_sidecar() { sidecar_for(mesh, class) } else { None };
-        let visible = visible_services(mesh, &class.namespace);
-        let routes = visible_virtual_services(mesh, class);
+    /// Computes what `class` sees. `before`: what such a class saw in an earlier world.
+    pub fn of(world: &World, class: &ScopeFacts, before: Option<&Scope>) -> Scope {
+        let sidecar = if class.is_sidecar() { sidecar_for(&world.mesh, class) } else { None };
+        let seen = |at: usize| before.and_then(|b| b.egress.get(at));
         let egress: Vec<EgressScope> = match &sidecar {
-            Some(s) if !s.egress.is_empty() => s.egress.iter().map(|l| EgressScope::through(l, class, &visible, &routes)).collect(),
-            _ => vec![EgressScope { listener: None, services: visible.clone(), virtual_services: routes }],
+            Some(s) if !s.egress.is_empty() => {
+                s.egress.iter().enumerate().map(|(at, l)| EgressScope::through(l, world, class, seen(at))).collect()
+            }
+            _ => vec![EgressScope::everything(world, class, seen(0))],
         };
-        let services = all_services(&egress, class, &visible);
-        let by_host = services.iter().enumerate().map(|(i, s)| (s.host.clone(), i)).collect();
-        Scope { sidecar, egress, services, by_host, rules: RuleIndex::new(mesh) }
+        let services = all_services(&egress, world, class);
+        let services = match services {
+            Ok(list) => list,
+            Err(list) => kept(before.map(|b| &b.services), list),
+        };
+        let same_services = before.filter(|b| Arc::ptr_eq(&b.services, &services));
+        let by_host = same_services.map_or_else(|| by_host(&services), |b| b.by_host.clone());
+        let found = match same_services {
+            Some(b) if b.rules.is_same(&world.rules) => b.found.clone(),
+            known => look_up(world, class, &services, known),
+        };
+        Scope { sidecar, egress, services, found, by_host, rules: world.rules.clone() }
     }
 
     /// A visible service by host.
     pub fn service(&self, host: &Host) -> Option<&Arc<Service>> {
-        self.by_host.get(host).map(|i| &self.services[*i])
+        self.index(host).map(|i| &self.services[i])
+    }
+
+    /// Where in the list of services a host is.
+    pub fn index(&self, host: &Host) -> Option<usize> {
+        let at = self.by_host.binary_search_by(|i| self.services[*i as usize].host.cmp(host)).ok()?;
+        Some(self.by_host[at] as usize)
     }
 
     /// The rule for outbound traffic to a service.
-    pub fn rule(&self, mesh: &Mesh, class: &ClassFacts, service: &Service) -> Option<Arc<MergedRule>> {
-        self.rules.lookup(mesh, class, service, Direction::Outbound)
-    }
-
-    /// The rule for inbound traffic of a service: selectors of clients do not count.
-    pub fn inbound_rule(&self, mesh: &Mesh, class: &ClassFacts, service: &Service) -> Option<Arc<MergedRule>> {
-        self.rules.lookup(mesh, class, service, Direction::Inbound)
+    pub fn rule(&self, world: &World, class: &ScopeFacts, service: &Service) -> Option<Arc<MergedRule>> {
+        match self.index(&service.host) {
+            Some(i) if self.services[i].namespace == service.namespace => self.found[i].rule.clone(),
+            _ => world.rules.lookup(&world.mesh.config.root_namespace, class, service, Direction::Outbound).rule,
+        }
     }
 
     /// What happens to unknown outbound traffic, where the Sidecar says so.
@@ -76,52 +111,72 @@ impl Scope {
     }
 }
 
+/// The list, or the one before if they are equal.
+pub(crate) fn kept<T: PartialEq + Eq>(before: Option<&Arc<[Arc<T>]>>, list: Vec<Arc<T>>) -> Arc<[Arc<T>]> {
+    match before {
+        Some(before) if **before == *list => before.clone(),
+        _ => list.into(),
+    }
+}
+
+fn by_host(services: &[Arc<Service>]) -> Arc<[u32]> {
+    let mut order: Vec<u32> = (0..u32::try_from(services.len()).unwrap_or(u32::MAX)).collect();
+    order.sort_by(|a, b| services[*a as usize].host.cmp(&services[*b as usize].host));
+    order.into()
+}
+
+/// The rules of each service. `before`: of the same services.
+fn look_up(world: &World, class: &ScopeFacts, services: &[Arc<Service>], before: Option<&Scope>) -> Arc<[Found]> {
+    let root = &world.mesh.config.root_namespace;
+    let same = |b: &Scope, namespace: &Str| b.rules.is_same_in(&world.rules, namespace);
+    let before = before.filter(|b| same(b, &class.namespace) && same(b, root));
+    let mut last: Option<(&Str, bool)> = None;
+    let mut differs = before.is_none();
+    let found: Vec<Found> = services
+        .iter()
+        .enumerate()
+        .map(|(i, service)| {
+            if let Some(before) = before {
+                let unchanged = match last {
+                    Some((namespace, same)) if namespace == &service.namespace => same,
+                    _ => same(before, &service.namespace),
+                };
+                last = Some((&service.namespace, unchanged));
+                if unchanged {
+                    return before.found[i].clone();
+                }
+            }
+            let found = world.rules.lookup(root, class, service, Direction::Outbound);
+            differs |= before.is_some_and(|b| b.found[i] != found);
+            found
+        })
+        .collect();
+    match before {
+        Some(before) if !differs => before.found.clone(),
+        _ => found.into(),
+    }
+}
+
 impl EgressScope {
-    fn through(listener: &EgressListener, class: &ClassFacts, visible: &[Arc<Service>], routes: &[Arc<VirtualService>]) -> EgressScope {
+    fn everything(world: &World, class: &ScopeFacts, before: Option<&EgressScope>) -> EgressScope {
+        let services = world.services_by_age().iter().filter(|s| s.visibility.allows(&s.namespace, &class.namespace));
+        let routes = world.routes_by_age().iter().filter(|r| is_visible(world, class, r));
+        EgressScope {
+            listener: None,
+            services: kept(before.map(|b| &b.services), services.cloned().collect()),
+            virtual_services: kept(before.map(|b| &b.virtual_services), routes.cloned().collect()),
+        }
+    }
+
+    fn through(listener: &EgressListener, world: &World, class: &ScopeFacts, before: Option<&EgressScope>) -> EgressScope {
         let imports = Imports::new(&listener.hosts, &class.namespace);
         let port = listener.port.as_ref().map(|p| p.number).filter(|p| *p != 0);
-        let services = visible.iter().filter(|s| imports.service(s)).filter_map(|s| with_port(s, port));
-        let virtual_services = routes.iter().filter(|v| v.hosts.iter().any(|h| imports.route(&v.meta.namespace, h)));
+        let services = imports.services(world).into_iter().filter_map(|s| with_port(&s, port));
         EgressScope {
             listener: Some(listener.clone()),
-            services: one_per_host(services.collect(), class),
-            virtual_services: virtual_services.cloned().collect(),
+            services: kept(before.map(|b| &b.services), one_per_host(services.collect(), class)),
+            virtual_services: kept(before.map(|b| &b.virtual_services), imports.routes(world, class)),
         }
-    }
-}
-
-/// The `hosts` of an egress listener, ready to ask.
-struct Imports<'a> {
-    own: &'a str,
-    hosts: &'a [EgressHost],
-}
-
-impl<'a> Imports<'a> {
-    fn new(hosts: &'a [EgressHost], own: &'a str) -> Self {
-        Imports { own, hosts }
-    }
-
-    fn namespace(&self, entry: &EgressHost, namespace: &str) -> bool {
-        match &entry.namespace {
-            EgressNamespace::Any => true,
-            EgressNamespace::Nothing => false,
-            EgressNamespace::Own => namespace == self.own,
-            EgressNamespace::Named(n) => &**n == namespace,
-        }
-    }
-
-    fn imports(&self, namespace: &str, matches: impl Fn(&Host) -> bool) -> bool {
-        let hit = |exclude: bool| self.hosts.iter().any(|e| e.exclude == exclude && self.namespace(e, namespace) && matches(&e.host));
-        hit(false) && !hit(true)
-    }
-
-    fn service(&self, service: &Service) -> bool {
-        self.imports(&service.namespace, |host| host.covers(&service.host))
-    }
-
-    /// Routes are imported by the hosts that they speak for; a wildcard route is imported if it overlaps.
-    fn route(&self, namespace: &str, host: &Host) -> bool {
-        self.imports(namespace, |imported| imported.covers(host) || (host.is_wildcard() && host.covers(imported)))
     }
 }
 
@@ -135,32 +190,43 @@ fn with_port(service: &Arc<Service>, port: Option<u16>) -> Option<Arc<Service>> 
     }
 }
 
-/// Services exported to a namespace, oldest first.
-fn visible_services(mesh: &Mesh, namespace: &str) -> Vec<Arc<Service>> {
-    let mut services: Vec<Arc<Service>> =
-        mesh.services.values().filter(|s| s.visibility.allows(&s.namespace, namespace)).cloned().collect();
-    services.sort_by(|a, b| (a.created, &a.name, &a.namespace, &a.host).cmp(&(b.created, &b.name, &b.namespace, &b.host)));
-    services
+fn rank(service: &Service, class: &ScopeFacts) -> (bool, bool) {
+    (service.namespace != class.namespace, service.registry != Registry::Kubernetes)
 }
 
 /// Of services with one host: the namespace's own, then Kubernetes', then the oldest.
-fn one_per_host(services: Vec<Arc<Service>>, class: &ClassFacts) -> Vec<Arc<Service>> {
+fn one_per_host(services: Vec<Arc<Service>>, class: &ScopeFacts) -> Vec<Arc<Service>> {
     let mut best: HashMap<&Host, &Arc<Service>> = HashMap::with_capacity(services.len());
-    let rank = |s: &Service| (s.namespace != class.namespace, s.registry != Registry::Kubernetes);
+    let mut doubled = false;
     for service in &services {
         let entry = best.entry(&service.host).or_insert(service);
-        if rank(service) < rank(entry) {
+        doubled |= !Arc::ptr_eq(entry, service);
+        if rank(service, class) < rank(entry, class) {
             *entry = service;
         }
+    }
+    if !doubled {
+        drop(best);
+        return services;
     }
     let kept: HashSet<*const Service> = best.values().map(|s| Arc::as_ptr(s)).collect();
     services.iter().filter(|s| kept.contains(&Arc::as_ptr(s))).cloned().collect()
 }
 
+/// The same of one host alone, among those that are exported to the class.
+fn best_of(world: &World, class: &ScopeFacts, host: &Host) -> Option<Arc<Service>> {
+    let visible = world.services_of(host).iter().filter(|s| s.visibility.allows(&s.namespace, &class.namespace));
+    visible.min_by_key(|s| rank(s, class)).cloned()
+}
+
 /// The union of what the egress listeners see, and the destinations of their routes: a route may lead out of the scope.
-fn all_services(egress: &[EgressScope], class: &ClassFacts, visible: &[Arc<Service>]) -> Vec<Arc<Service>> {
+/// `Ok`: the very list of the only listener.
+fn all_services(egress: &[EgressScope], world: &World, class: &ScopeFacts) -> Result<Arc<[Arc<Service>]>, Vec<Arc<Service>>> {
     if let [EgressScope { listener: None, services, .. }] = egress {
-        return one_per_host(services.clone(), class);
+        if world.hosts_are_unique() {
+            return Ok(services.clone());
+        }
+        return Err(one_per_host(services.to_vec(), class));
     }
     let mut union: Vec<Arc<Service>> = Vec::new();
     let mut at: HashMap<(Str, Host), usize> = HashMap::new();
@@ -174,17 +240,16 @@ fn all_services(egress: &[EgressScope], class: &ClassFacts, visible: &[Arc<Servi
             Some(i) => union[*i] = with_ports_of(&union[*i], service),
         }
     };
-    egress.iter().flat_map(|e| &e.services).for_each(&mut add);
+    egress.iter().flat_map(|e| &*e.services).for_each(&mut add);
     let seen: HashSet<Host> = egress.iter().flat_map(|e| e.services.iter().map(|s| s.host.clone())).collect();
-    let candidates = one_per_host(visible.to_vec(), class);
-    for (host, port) in egress.iter().flat_map(|e| &e.virtual_services).flat_map(|v| destinations(v)).filter(|(h, _)| !seen.contains(h)) {
-        if let Some(service) = candidates.iter().find(|s| s.host == host)
-            && let Some(service) = with_port(service, port)
+    for (host, port) in egress.iter().flat_map(|e| &*e.virtual_services).flat_map(|v| destinations(v)).filter(|(h, _)| !seen.contains(*h)) {
+        if let Some(service) = best_of(world, class, host)
+            && let Some(service) = with_port(&service, port)
         {
             add(&service);
         }
     }
-    one_per_host(union, class)
+    Err(one_per_host(union, class))
 }
 
 fn with_ports_of(into: &Arc<Service>, from: &Arc<Service>) -> Arc<Service> {
@@ -198,40 +263,14 @@ fn with_ports_of(into: &Arc<Service>, from: &Arc<Service>) -> Arc<Service> {
 }
 
 /// Every destination that a VirtualService names.
-pub fn destinations(route: &VirtualService) -> impl Iterator<Item = (Host, Option<u16>)> + '_ {
-    let http = route.http.iter().flat_map(|r| {
-        r.route.iter().map(|d| &d.destination).chain(r.mirrors.iter().map(|m| &m.destination)).map(|d| (d.host.clone(), d.port))
-    });
+pub fn destinations(route: &VirtualService) -> impl Iterator<Item = (&Host, Option<u16>)> + '_ {
+    let http = route.http.iter().flat_map(|r| r.route.iter().map(|d| &d.destination).chain(r.mirrors.iter().map(|m| &m.destination)));
     let l4 = route.tls.iter().flat_map(|r| &r.route).chain(route.tcp.iter().flat_map(|r| &r.route));
-    http.chain(l4.map(|d| (d.destination.host.clone(), d.destination.port)))
-}
-
-/// A list from mesh configuration, such as `defaultVirtualServiceExportTo`, for an object of `own`.
-fn default_visibility(entries: &[Str], own: &str) -> Visibility {
-    Visibility::parse(entries, own).unwrap_or_default()
-}
-
-/// Routes that the class may use, oldest first, delegates merged in: for sidecars those of the mesh gateway.
-fn visible_virtual_services(mesh: &Mesh, class: &ClassFacts) -> Vec<Arc<VirtualService>> {
-    let mut routes: Vec<Arc<VirtualService>> = mesh
-        .virtual_services
-        .values()
-        .filter(|v| !v.hosts.is_empty())
-        .filter(|v| {
-            let own = &v.meta.namespace;
-            let visibility =
-                v.visibility.clone().unwrap_or_else(|| default_visibility(&mesh.config.default_virtual_service_export_to, own));
-            visibility.allows(own, &class.namespace)
-        })
-        .filter(|v| class.is_router() || v.gateways.contains(&GatewayRef::Mesh))
-        .map(|v| delegate::resolve(mesh, v))
-        .collect();
-    routes.sort_by(|a, b| a.meta.age_order().cmp(&b.meta.age_order()));
-    routes
+    http.chain(l4.map(|d| &d.destination)).map(|d| (&d.host, d.port))
 }
 
 /// The Sidecar of a workload: one that selects it, else its namespace's, else the root namespace's. The oldest wins.
-fn sidecar_for(mesh: &Mesh, class: &ClassFacts) -> Option<Arc<Sidecar>> {
+pub(crate) fn sidecar_for(mesh: &Mesh, class: &ScopeFacts) -> Option<Arc<Sidecar>> {
     let oldest = |namespace: &str, fits: &dyn Fn(&Sidecar) -> bool| {
         Mesh::in_namespace(&mesh.sidecars, namespace)
             .filter(|s| fits(s))
@@ -243,4 +282,11 @@ fn sidecar_for(mesh: &Mesh, class: &ClassFacts) -> Option<Arc<Sidecar>> {
     oldest(&class.namespace, &selecting)
         .or_else(|| oldest(&class.namespace, &general))
         .or_else(|| oldest(&mesh.config.root_namespace, &general))
+}
+
+/// Services of an import, in the order of age, each once.
+fn in_order(mut services: Vec<Arc<Service>>) -> Vec<Arc<Service>> {
+    services.sort_by(|a, b| service_order(a, b));
+    services.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    services
 }

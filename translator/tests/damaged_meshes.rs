@@ -16,7 +16,7 @@ use pilotfish_envoy::validate;
 use pilotfish_model::proxy::{Flavour, Node};
 use pilotfish_model::{Mesh, Proxy};
 use pilotfish_testkit::skip;
-use pilotfish_translator::{classify, translate};
+use pilotfish_translator::{World, classify, snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -60,6 +60,7 @@ fn check(scenario: &Path, mut random: Random, failures: &mut Vec<String>) -> usi
     let seed = random.0;
     let name = format!("{} seed {seed}", scenario.file_name().unwrap().to_string_lossy());
     let mesh = damaged(scenario, &mut random);
+    let world = World::new(mesh.clone());
     let proxies = std::fs::read_to_string(scenario.join("proxies.yaml")).unwrap();
     let entries: Vec<Entry> = yaml_serde::from_str(&proxies).unwrap();
     let mut translated = 0;
@@ -69,7 +70,7 @@ fn check(scenario: &Path, mut random: Random, failures: &mut Vec<String>) -> usi
         for node in [entry.node, plain] {
             let Ok(proxy) = Proxy::parse(node, &mesh.config.root_namespace, &mesh.domain) else { continue };
             translated += 1;
-            let Ok(snapshot) = catch_unwind(AssertUnwindSafe(|| translate(&mesh, &classify(&mesh, &proxy)))) else {
+            let Ok(snapshot) = catch_unwind(AssertUnwindSafe(|| snapshot(&world, &classify(&world, &proxy)))) else {
                 failures.push(format!("{name}: {} {:?} panics", proxy.name, proxy.flavour));
                 continue;
             };

@@ -16,7 +16,7 @@ use pilotfish_envoy::{Snapshot, TypeUrl, json, validate};
 use pilotfish_model::proxy::Node;
 use pilotfish_model::{Mesh, Proxy};
 use pilotfish_testkit::{Goldens, golden};
-use pilotfish_translator::{classify, translate};
+use pilotfish_translator::{World, classify, translate};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -52,7 +52,7 @@ fn every_case_is_as_recorded() {
         let (mesh, diagnostics) = load(&dir, &case);
         assert_eq!(diagnostics, case.diagnostics, "{}", dir.display());
         let proxy = Proxy::parse(case.node.clone(), &mesh.config.root_namespace, &mesh.domain).unwrap();
-        let class = classify(&mesh, &proxy);
+        let class = classify(&World::new(mesh.clone()), &proxy);
         let snapshot = translate(&mesh, &class);
         assert_eq!(snapshot, translate(&mesh, &class), "{}: translation is not deterministic", dir.display());
         assert_valid(&dir, &snapshot);

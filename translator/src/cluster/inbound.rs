@@ -15,8 +15,9 @@ use super::input::{Balanced, ClusterInput, ClusterLabels, Discovery, StaticEndpo
 use super::outbound::{preserve_case, rule_path, service_label, stat_name};
 use super::protocol::{HttpVersion, UpstreamHttp};
 use super::special::{base, inbound_source};
-use crate::context::Context;
-use crate::naming;
+use crate::context::OwnContext;
+use crate::naming::{self, Direction};
+use crate::policy::Found;
 
 /// A port of the workload and the service that it first serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +33,9 @@ pub struct InboundTarget {
 }
 
 /// The workload's ports in the order of numbers. Of services that share one, the oldest decides.
-pub fn inbound_targets(context: &Context<'_>) -> Vec<InboundTarget> {
+pub fn inbound_targets(context: &OwnContext<'_>) -> Vec<InboundTarget> {
     let mut targets: Vec<InboundTarget> = Vec::new();
-    for target in &context.class.targets {
+    for target in &context.own.targets {
         let Some(service) = context.mesh.services.get(&target.service) else { continue };
         let Some(port) = service.port(target.port).filter(|p| p.protocol != Protocol::Udp) else { continue };
         match targets.iter_mut().find(|t| t.target_port == target.target_port) {
@@ -52,11 +53,16 @@ pub fn inbound_targets(context: &Context<'_>) -> Vec<InboundTarget> {
     targets
 }
 
-pub(super) fn inbound(context: &Context<'_>, add: &mut impl FnMut(ClusterInput)) {
+/// The rule for inbound traffic of a service: selectors of clients do not count.
+pub(crate) fn inbound_rule(context: &OwnContext<'_>, service: &Service) -> Found {
+    context.world.rules.lookup(&context.config().root_namespace, context.class, service, Direction::Inbound)
+}
+
+pub(super) fn inbound(context: &OwnContext<'_>, add: &mut impl FnMut(ClusterInput)) {
     if !context.class.is_sidecar() {
         return;
     }
-    match &context.scope.sidecar {
+    match context.sidecar {
         Some(sidecar) if !sidecar.ingress.is_empty() => of_sidecar(context, sidecar, add),
         // Without capture nothing arrives but what a Sidecar opens a port for.
         _ if context.class.interception == Interception::None => {}
@@ -64,7 +70,7 @@ pub(super) fn inbound(context: &Context<'_>, add: &mut impl FnMut(ClusterInput))
     }
 }
 
-fn of_services(context: &Context<'_>, add: &mut impl FnMut(ClusterInput)) {
+fn of_services(context: &OwnContext<'_>, add: &mut impl FnMut(ClusterInput)) {
     let local = context.config().inbound_traffic_policy.mode == InboundMode::Localhost;
     for target in inbound_targets(context) {
         let to = if local { Some(StaticEndpoint::Ip(context.class.localhost_ip().into(), target.target_port)) } else { None };
@@ -72,7 +78,7 @@ fn of_services(context: &Context<'_>, add: &mut impl FnMut(ClusterInput)) {
     }
 }
 
-fn of_sidecar(context: &Context<'_>, sidecar: &Sidecar, add: &mut impl FnMut(ClusterInput)) {
+fn of_sidecar(context: &OwnContext<'_>, sidecar: &Sidecar, add: &mut impl FnMut(ClusterInput)) {
     let targets = inbound_targets(context);
     let mut seen = BTreeSet::new();
     for ingress in &sidecar.ingress {
@@ -87,7 +93,7 @@ fn of_sidecar(context: &Context<'_>, sidecar: &Sidecar, add: &mut impl FnMut(Clu
 }
 
 /// Where an ingress listener sends to; `None`: where the client wanted to go.
-fn endpoint(context: &Context<'_>, ingress: &IngressListener) -> Option<StaticEndpoint> {
+fn endpoint(context: &OwnContext<'_>, ingress: &IngressListener) -> Option<StaticEndpoint> {
     let text = &*ingress.default_endpoint;
     if let Some(path) = text.strip_prefix("unix://") {
         return Some(StaticEndpoint::Pipe(path.into()));
@@ -95,7 +101,7 @@ fn endpoint(context: &Context<'_>, ingress: &IngressListener) -> Option<StaticEn
     let (host, port) = text.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let own = |wanted: fn(&IpAddr) -> bool| {
-        let ips = &context.class.own_ips;
+        let ips = &context.own.own_ips;
         ips.iter().find(|ip| wanted(ip)).or(ips.first()).map(|ip| ip.to_string())
     };
     let ip = match host {
@@ -108,7 +114,7 @@ fn endpoint(context: &Context<'_>, ingress: &IngressListener) -> Option<StaticEn
 }
 
 fn input(
-    context: &Context<'_>,
+    context: &OwnContext<'_>,
     port: u16,
     protocol: Protocol,
     target: Option<&InboundTarget>,
@@ -116,10 +122,10 @@ fn input(
     pool: Option<&ConnectionPool>,
 ) -> ClusterInput {
     let name: Str = naming::inbound_cluster(port).into();
-    let rule = target.and_then(|t| context.scope.inbound_rule(context.mesh, context.class, &t.service));
+    let rule = target.and_then(|t| inbound_rule(context, &t.service).rule);
     // Rules for the service hold for its servers as well, as far as connections go; port settings do too.
     let own = |t: &InboundTarget| rule.as_ref().and_then(|r| r.policy_for(None, t.port.port).connection_pool);
-    let wide = context.scope.sidecar.as_ref().and_then(|s| s.inbound_connection_pool.clone());
+    let wide = context.sidecar.and_then(|s| s.inbound_connection_pool.clone());
     let pool = pool.cloned().or(wide).or_else(|| target.and_then(own));
     let local = matches!(&to, Some(StaticEndpoint::Ip(ip, _)) if &**ip == "127.0.0.1" || &**ip == "::1");
     let as_client = pool.as_ref().is_some_and(|p| p.use_client_protocol);
@@ -129,10 +135,10 @@ fn input(
     ClusterInput {
         stat_name: stat.unwrap_or_else(|| name.clone()),
         no_cleanup: to.is_none(),
-        bind: if local { Vec::new() } else { inbound_source(context) },
+        bind: if local { Vec::new() } else { inbound_source(context.common()) },
         http: UpstreamHttp {
             version,
-            preserve_case: preserve_case(context) && !protocol.is_tcp() && version != HttpVersion::Http2,
+            preserve_case: preserve_case(context.common()) && !protocol.is_tcp() && version != HttpVersion::Http2,
             ..UpstreamHttp::default()
         },
         pool,
@@ -142,6 +148,6 @@ fn input(
             ..ClusterLabels::default()
         },
         balanced: Some(Balanced { inbound: true, ..Balanced::default() }),
-        ..base(context, &name, to.map_or(Discovery::OriginalDst, |e| Discovery::Static(Some(e))))
+        ..base(context.common(), &name, to.map_or(Discovery::OriginalDst, |e| Discovery::Static(Some(e))))
     }
 }

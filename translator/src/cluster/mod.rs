@@ -12,27 +12,30 @@ mod protocol;
 mod security;
 mod special;
 
-use pilotfish_envoy::Resource;
+use crate::context::{Context, OwnContext};
+use crate::unit::UnitInput;
 
-use crate::context::Context;
-use crate::gateway;
-
+pub(crate) use inbound::inbound_rule;
 pub use inbound::{InboundTarget, inbound_targets};
 pub use input::{ClusterInput, DYNAMIC_DNS_CACHE, build};
 pub(crate) use lb::table as hash_table;
-pub(crate) use outbound::service_accounts;
 
-/// All clusters of a class.
-pub fn clusters(context: &Context<'_>) -> Vec<Resource> {
-    let mut resources = Vec::with_capacity(context.scope.services.len() * 2 + 8);
-    let mut add = |input: ClusterInput| resources.push(Resource::new(input.name.clone(), &build(&input)));
-    outbound::outbound(context, false, &mut add);
-    if context.class.is_router() && gateway::merged(context).has_auto_passthrough() {
-        outbound::outbound(context, true, &mut add);
+/// Clusters of one service. `by_sni`: also those behind an AUTO_PASSTHROUGH gateway.
+pub fn of_service(unit: &UnitInput<'_>, by_sni: bool, add: &mut impl FnMut(ClusterInput)) {
+    outbound::outbound(unit, false, add);
+    if by_sni {
+        outbound::outbound(unit, true, add);
     }
-    inbound::inbound(context, &mut add);
-    special::special(context, &mut add);
-    resources
+}
+
+/// Clusters of a scope that stand for no service.
+pub fn special(context: &Context<'_>, add: &mut impl FnMut(ClusterInput)) {
+    special::special(context, add);
+}
+
+/// Clusters to the workload itself.
+pub fn inbound(context: &OwnContext<'_>, add: &mut impl FnMut(ClusterInput)) {
+    inbound::inbound(context, add);
 }
 
 /// A duration on the wire. Configured durations are far below the limit of the type.

@@ -28,9 +28,9 @@ pub fn assignment(input: &AssignmentInput) -> ClusterLoadAssignment {
     }
     let groups =
         by_locality.into_iter().map(|(locality, endpoints)| Group { locality, priority: 0, weight: weight(&endpoints), endpoints });
-    let groups = input.spread.apply(groups.collect());
+    let groups = input.plan.spread.apply(groups.collect());
     ClusterLoadAssignment {
-        cluster_name: input.cluster.to_string(),
+        cluster_name: input.plan.cluster.to_string(),
         endpoints: groups.iter().map(|g| group(input, g)).collect(),
         ..Default::default()
     }
@@ -63,7 +63,7 @@ fn endpoint(input: &AssignmentInput, index: usize, endpoint: &Endpoint) -> LbEnd
         EndpointAddress::Dns(name) => address::socket(name, endpoint.port),
         EndpointAddress::Unix(path) => address::pipe(path),
     };
-    let mtls = endpoint.workload.mtls && !input.no_mtls && input.plaintext.binary_search(&index).is_err();
+    let mtls = endpoint.workload.mtls && input.tells_mtls(index);
     LbEndpoint {
         health_status: health.into(),
         metadata: labels(&endpoint.workload, mtls),

@@ -1,26 +1,27 @@
-//! [`AssignmentInput`]: everything that one assignment depends on.
+//! [`AssignmentInput`]: everything that one assignment depends on, of which the [`Plan`] is what stays while endpoints come
+//! and go.
 
 use std::sync::Arc;
 
+use pilotfish_model::Mesh;
 use pilotfish_model::destination_rule::{LbAlgorithm, Subset, TrafficPolicy};
 use pilotfish_model::endpoint::{Endpoint, Health};
-use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::name::{Labels, Str, selects};
 use pilotfish_model::peer_authentication::MtlsMode;
 use pilotfish_model::proxy::Flavour;
-use pilotfish_model::service::{Resolution, Service, ServicePort};
+use pilotfish_model::service::{Protocol, Resolution, Service, ServicePort};
 use pilotfish_model::tls::ClientTlsMode;
 
 use super::spread::{Locality, Spread};
-use crate::context::Context;
+use crate::context::Common;
+use crate::naming::{self, Direction};
+use crate::unit::UnitInput;
 
-/// Everything that an assignment depends on.
+/// Which endpoints of a service make an assignment, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct AssignmentInput {
+pub struct Plan {
     /// Name of the cluster.
     pub cluster: Str,
-    /// All endpoints of the service.
-    pub endpoints: Arc<Vec<Endpoint>>,
     /// Name of the port.
     pub port: Str,
     /// Labels that endpoints must have.
@@ -29,77 +30,142 @@ pub struct AssignmentInput {
     pub node: Option<Str>,
     /// Endpoints that are not ready do not count, where the client must know how many are well.
     pub healthy: bool,
-    /// Do not say which endpoints speak mesh mTLS: the client does not want to know.
-    pub no_mtls: bool,
-    /// Endpoints (by index) that say that they speak mesh mTLS, and must not be believed.
-    pub plaintext: Vec<usize>,
+    /// What a rule says about mesh mTLS, and so not the endpoints.
+    pub mtls: RuledMtls,
     /// Preference among localities.
     pub spread: Spread,
 }
 
-impl AssignmentInput {
+/// What a rule says about mesh mTLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RuledMtls {
+    /// Nothing: each endpoint says whether it speaks it, and is not believed where a PeerAuthentication says otherwise.
+    Unsaid,
+    /// Always: endpoints say so.
+    On,
+    /// Never: the client does not want to know.
+    Off,
+}
+
+/// Everything that an assignment depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AssignmentInput {
+    /// What stays.
+    pub plan: Plan,
+    /// All endpoints of the service.
+    pub endpoints: Arc<Vec<Endpoint>>,
+    /// Endpoints (by index) that say that they speak mesh mTLS, and must not be believed.
+    pub plaintext: Arc<[usize]>,
+}
+
+impl Plan {
     /// The endpoints that count, with their index.
-    pub fn chosen(&self) -> impl Iterator<Item = (usize, &Endpoint)> {
-        self.endpoints.iter().enumerate().filter(|(_, e)| {
+    pub fn chosen<'a>(&'a self, endpoints: &'a [Endpoint]) -> impl Iterator<Item = (usize, &'a Endpoint)> {
+        endpoints.iter().enumerate().filter(|(_, e)| {
             e.service_port == self.port
                 && (self.subset.is_empty() || selects(&self.subset, &e.workload.labels))
                 && !(self.healthy && e.health == Health::Unhealthy)
                 && self.node.as_ref().is_none_or(|n| *n == e.workload.node)
         })
     }
+}
+
+impl AssignmentInput {
+    /// The endpoints that count, with their index.
+    pub fn chosen(&self) -> impl Iterator<Item = (usize, &Endpoint)> {
+        self.plan.chosen(&self.endpoints)
+    }
 
     /// True if no endpoint counts.
     pub fn is_empty(&self) -> bool {
         self.chosen().next().is_none()
     }
+
+    /// Whether the client is told that an endpoint speaks mesh mTLS.
+    pub(super) fn tells_mtls(&self, index: usize) -> bool {
+        match self.plan.mtls {
+            RuledMtls::On => true,
+            RuledMtls::Off => false,
+            RuledMtls::Unsaid => self.plaintext.binary_search(&index).is_err(),
+        }
+    }
 }
 
 /// Services whose endpoints the client gets from this server.
-pub(super) fn has_assignments(context: &Context<'_>, service: &Service) -> bool {
+fn has_assignments(common: Common<'_>, service: &Service) -> bool {
     match service.resolution {
         Resolution::Static => true,
-        Resolution::Passthrough => context.class.is_router() || context.class.flavour == Flavour::Grpc,
+        Resolution::Passthrough => common.class.is_router() || common.class.flavour == Flavour::Grpc,
         _ => false,
     }
 }
 
 /// A rule that sends to whatever address the client asked for.
-pub(super) fn is_passthrough(policy: &TrafficPolicy) -> bool {
+fn is_passthrough(policy: &TrafficPolicy) -> bool {
     policy.load_balancer.as_ref().and_then(|b| b.algorithm.as_ref()) == Some(&LbAlgorithm::Passthrough)
 }
 
-/// What the assignment of one port and subset depends on.
-pub fn input(
-    context: &Context<'_>,
+/// What the assignments of a service are made by. `by_sni`: also for the clusters behind an AUTO_PASSTHROUGH gateway.
+pub fn plans(unit: &UnitInput<'_>, by_sni: bool) -> Vec<Plan> {
+    let service = unit.service;
+    let mut plans = Vec::new();
+    if !has_assignments(unit.common, service) {
+        return plans;
+    }
+    for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
+        let subsets = unit.rule.iter().flat_map(|r| r.subsets.iter().map(Some));
+        for subset in std::iter::once(None).chain(subsets) {
+            let policy = unit.rule.map(|r| r.policy_for(subset, port.port)).unwrap_or_default();
+            if is_passthrough(&policy) {
+                continue;
+            }
+            let name = subset.map_or("", |s| &s.name);
+            let locality = Locality::of(unit.common, service, &policy);
+            let cluster = naming::cluster(Direction::Outbound, port.port, name, service.host.as_str());
+            let first = plan(unit.common, service, port, subset, cluster.into(), &policy, &locality);
+            if by_sni && !service.mesh_external {
+                let cluster = naming::sni(Direction::Outbound, port.port, name, service.host.as_str());
+                plans.push(Plan { cluster: cluster.into(), ..first.clone() });
+            }
+            plans.push(first);
+        }
+    }
+    plans
+}
+
+/// What the assignment of one port and subset is made by.
+pub fn plan(
+    common: Common<'_>,
     service: &Service,
     port: &ServicePort,
     subset: Option<&Subset>,
     cluster: Str,
     policy: &TrafficPolicy,
     locality: &Locality,
-) -> AssignmentInput {
-    let key = ServiceKey { namespace: service.namespace.clone(), host: service.host.clone() };
-    let endpoints = context.mesh.endpoints.get(&key).cloned().unwrap_or_default();
-    let tls = policy.tls.as_ref().map(|t| t.mode);
-    let disabled = |e: &Endpoint| {
-        e.workload.mtls
-            && crate::policy::mtls_mode(context.mesh, &e.workload.namespace, &e.workload.labels, Some(e.port)) == MtlsMode::Disable
-    };
-    let plaintext = match tls {
-        Some(_) => Vec::new(),
-        None if context.mesh.peer_authentications.is_empty() => Vec::new(),
-        None => endpoints.iter().enumerate().filter(|(_, e)| e.service_port == port.name && disabled(e)).map(|(i, _)| i).collect(),
-    };
-    AssignmentInput {
+) -> Plan {
+    Plan {
         cluster,
         port: port.name.clone(),
         subset: subset.map(|s| s.labels.clone()).unwrap_or_default(),
-        node: service.node_local.then(|| context.class.node.clone()),
+        node: service.node_local.then(|| common.class.node.clone()),
         // Endpoints known to be down would count as ejected, and switch the protection off that the user asks for.
         healthy: policy.outlier_detection.as_ref().is_some_and(|o| o.min_health_percent > 0),
-        no_mtls: tls.is_some_and(|m| m != ClientTlsMode::IstioMutual),
-        plaintext,
-        spread: locality.spread(context.class),
-        endpoints,
+        mtls: match policy.tls.as_ref().map(|t| t.mode) {
+            None => RuledMtls::Unsaid,
+            Some(ClientTlsMode::IstioMutual) => RuledMtls::On,
+            Some(_) => RuledMtls::Off,
+        },
+        spread: locality.spread(common.class),
     }
+}
+
+/// Endpoints (by index) that say that they speak mesh mTLS, and must not be believed.
+pub fn plaintext(mesh: &Mesh, endpoints: &[Endpoint]) -> Arc<[usize]> {
+    if mesh.peer_authentications.is_empty() {
+        return Arc::default();
+    }
+    let disabled = |e: &Endpoint| {
+        e.workload.mtls && crate::policy::mtls_mode(mesh, &e.workload.namespace, &e.workload.labels, Some(e.port)) == MtlsMode::Disable
+    };
+    endpoints.iter().enumerate().filter(|(_, e)| disabled(e)).map(|(i, _)| i).collect()
 }

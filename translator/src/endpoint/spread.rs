@@ -8,8 +8,8 @@ use pilotfish_model::name::Str;
 use pilotfish_model::service::{Service, TrafficDistribution};
 
 use super::build::{Group, weight};
-use crate::class::ClassFacts;
-use crate::context::Context;
+use crate::context::Common;
+use crate::facts::UnitFacts;
 
 const NETWORK: &str = "topology.istio.io/network";
 const REGION: &str = "topology.kubernetes.io/region";
@@ -17,6 +17,9 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 const SUB_ZONE: &str = "topology.istio.io/subzone";
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const CLUSTER: &str = "topology.istio.io/cluster";
+
+/// Labels of a client that preferences among endpoints may look at without being told.
+pub(crate) const TOPOLOGY_LABELS: [&str; 6] = [NETWORK, REGION, ZONE, SUB_ZONE, HOSTNAME, CLUSTER];
 
 /// The setting that holds for a service: of its rule, of the service itself, of the mesh.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,9 +32,9 @@ pub struct Locality {
 
 impl Locality {
     /// Which setting holds.
-    pub fn of(context: &Context<'_>, service: &Service, policy: &TrafficPolicy) -> Locality {
+    pub fn of(common: Common<'_>, service: &Service, policy: &TrafficPolicy) -> Locality {
         let own = policy.load_balancer.as_ref().and_then(|b| b.locality.as_ref());
-        let mesh = &context.config().locality_lb_setting;
+        let mesh = &common.config.locality_lb_setting;
         let labels =
             |keys: &[&str]| LocalityLb { failover_priority: keys.iter().map(|k| Str::from(*k)).collect(), ..LocalityLb::default() };
         let near = match service.traffic_distribution {
@@ -65,7 +68,7 @@ impl Locality {
     }
 
     /// The preference of one class.
-    pub fn spread(&self, class: &ClassFacts) -> Spread {
+    pub fn spread(&self, class: &UnitFacts) -> Spread {
         let Some(setting) = &self.setting else { return Spread::Even };
         if !setting.distribute.is_empty() {
             let shares = setting.distribute.iter().find(|d| matches(&class.locality, &d.from));
@@ -83,7 +86,7 @@ impl Locality {
 }
 
 /// A label, and the value that endpoints share with the client: `label=value` gives it.
-fn label(class: &ClassFacts, text: &str) -> (Str, Str) {
+fn label(class: &UnitFacts, text: &str) -> (Str, Str) {
     if let Some((key, value)) = text.split_once('=') {
         return (key.into(), value.into());
     }
@@ -96,7 +99,7 @@ fn label(class: &ClassFacts, text: &str) -> (Str, Str) {
         CLUSTER => &class.cluster_id,
         _ => "",
     };
-    (text.into(), class.labels.get(text).cloned().unwrap_or_else(|| topology.into()))
+    (text.into(), class.topology.get(text).cloned().unwrap_or_else(|| topology.into()))
 }
 
 /// `region/zone/sub-zone`, from some part on `*`.

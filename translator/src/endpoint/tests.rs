@@ -33,17 +33,9 @@ fn four_zones() -> Vec<Endpoint> {
 }
 
 fn of(endpoints: Vec<Endpoint>, spread: Spread) -> AssignmentInput {
-    AssignmentInput {
-        cluster: "c".into(),
-        endpoints: Arc::new(endpoints),
-        port: "http".into(),
-        subset: Default::default(),
-        node: None,
-        healthy: false,
-        no_mtls: false,
-        plaintext: Vec::new(),
-        spread,
-    }
+    let (cluster, port, subset) = ("c".into(), "http".into(), Default::default());
+    let plan = Plan { cluster, port, subset, node: None, healthy: false, mtls: RuledMtls::Unsaid, spread };
+    AssignmentInput { plan, endpoints: Arc::new(endpoints), plaintext: Arc::default() }
 }
 
 /// Zone, priority, weight and number of endpoints of each group.
@@ -98,13 +90,14 @@ fn who_counts() {
     let mut endpoints = four_zones();
     endpoints[3].health = Health::Unhealthy;
     let all = of(endpoints, Spread::Even);
-    let ips = |input: &AssignmentInput| input.chosen().map(|(i, _)| i).collect::<Vec<_>>();
+    let ips = |plan: Plan| plan.chosen(&all.endpoints).map(|(i, _)| i).collect::<Vec<_>>();
+    let plan = || all.plan.clone();
     let version = [(Str::from("v"), Str::from("1"))].into_iter().collect();
-    assert_eq!(ips(&all), [0, 1, 2, 3]);
-    assert_eq!(ips(&AssignmentInput { healthy: true, ..all.clone() }), [0, 1, 2]);
-    assert_eq!(ips(&AssignmentInput { subset: version, ..all.clone() }), [0, 2]);
-    assert_eq!(ips(&AssignmentInput { port: "tcp".into(), ..all.clone() }), [0usize; 0]);
-    assert_eq!(ips(&AssignmentInput { node: Some("n".into()), ..all.clone() }), [0usize; 0]);
+    assert_eq!(ips(plan()), [0, 1, 2, 3]);
+    assert_eq!(ips(Plan { healthy: true, ..plan() }), [0, 1, 2]);
+    assert_eq!(ips(Plan { subset: version, ..plan() }), [0, 2]);
+    assert_eq!(ips(Plan { port: "tcp".into(), ..plan() }), [0usize; 0]);
+    assert_eq!(ips(Plan { node: Some("n".into()), ..plan() }), [0usize; 0]);
 }
 
 #[test]
@@ -115,6 +108,6 @@ fn mesh_mtls_is_told_of_endpoints_that_accept_it() {
     };
     let all = of(four_zones(), Spread::Even);
     assert_eq!(says(&all), [true, true, true, true]);
-    assert_eq!(says(&AssignmentInput { plaintext: vec![1], ..all.clone() }), [true, false, true, true]);
-    assert_eq!(says(&AssignmentInput { no_mtls: true, ..all }), [false; 4]);
+    assert_eq!(says(&AssignmentInput { plaintext: [1].into(), ..all.clone() }), [true, false, true, true]);
+    assert_eq!(says(&AssignmentInput { plan: Plan { mtls: RuledMtls::Off, ..all.plan.clone() }, ..all }), [false; 4]);
 }

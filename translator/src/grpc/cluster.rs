@@ -16,10 +16,10 @@ use pilotfish_model::name::Str;
 use pilotfish_model::service::{Protocol, Resolution};
 use pilotfish_model::tls::ClientTlsMode;
 
-use crate::cluster::{hash_table, service_accounts};
-use crate::context::Context;
+use crate::cluster::hash_table;
 use crate::naming::{self, Direction};
 use crate::tls;
+use crate::unit::UnitInput;
 
 /// Instance of gRPC's bootstrap that holds the workload's certificate and the mesh's roots.
 const PROVIDER: &str = "default";
@@ -35,31 +35,31 @@ struct GrpcCluster {
     hash: Option<ConsistentHash>,
 }
 
-pub(super) fn clusters(context: &Context<'_>) -> Vec<Resource> {
-    let mut resources = Vec::new();
-    for service in context.scope.services.iter().filter(|s| s.resolution != Resolution::Alias) {
-        let rule = context.rule(service);
-        for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
-            let subsets = rule.iter().flat_map(|r| r.subsets.iter().map(Some));
-            for subset in std::iter::once(None).chain(subsets) {
-                let policy = rule.as_ref().map(|r| r.policy_for(subset, port.port)).unwrap_or_default();
-                let mesh_tls = policy.tls.as_ref().filter(|t| t.mode == ClientTlsMode::IstioMutual);
-                let names = |own: &[Str]| if own.is_empty() { service_accounts(context.mesh, service) } else { own.to_vec() };
-                let hash = match policy.load_balancer.and_then(|b| b.algorithm) {
-                    Some(LbAlgorithm::ConsistentHash(hash)) => Some(hash),
-                    _ => None,
-                };
-                let subset = subset.map_or("", |s| &s.name);
-                let input = GrpcCluster {
-                    name: naming::cluster(Direction::Outbound, port.port, subset, service.host.as_str()).into(),
-                    mesh_tls: mesh_tls.map(|t| names(&t.subject_alt_names)),
-                    hash,
-                };
-                resources.push(Resource::new(input.name.clone(), &build(&input)));
-            }
+/// Of one service.
+pub(crate) fn of_service(unit: &UnitInput<'_>, add: &mut impl FnMut(Resource)) {
+    let service = unit.service;
+    if service.resolution == Resolution::Alias {
+        return;
+    }
+    for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
+        let subsets = unit.rule.iter().flat_map(|r| r.subsets.iter().map(Some));
+        for subset in std::iter::once(None).chain(subsets) {
+            let policy = unit.rule.map(|r| r.policy_for(subset, port.port)).unwrap_or_default();
+            let mesh_tls = policy.tls.as_ref().filter(|t| t.mode == ClientTlsMode::IstioMutual);
+            let names = |own: &[Str]| if own.is_empty() { unit.accounts.to_vec() } else { own.to_vec() };
+            let hash = match policy.load_balancer.and_then(|b| b.algorithm) {
+                Some(LbAlgorithm::ConsistentHash(hash)) => Some(hash),
+                _ => None,
+            };
+            let subset = subset.map_or("", |s| &s.name);
+            let input = GrpcCluster {
+                name: naming::cluster(Direction::Outbound, port.port, subset, service.host.as_str()).into(),
+                mesh_tls: mesh_tls.map(|t| names(&t.subject_alt_names)),
+                hash,
+            };
+            add(Resource::new(input.name.clone(), &build(&input)));
         }
     }
-    resources
 }
 
 fn build(input: &GrpcCluster) -> Cluster {

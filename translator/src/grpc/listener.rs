@@ -20,7 +20,7 @@ use pilotfish_model::service::{Protocol, Registry, Resolution, Service};
 
 use super::cluster::{downstream, from_this_server};
 use crate::cluster::inbound_targets;
-use crate::context::Context;
+use crate::context::{Context, OwnContext};
 use crate::endpoint::address;
 use crate::extensions;
 use crate::naming::{self, Direction};
@@ -31,7 +31,7 @@ const INBOUND: &str = "xds.istio.io/grpc/lds/inbound/";
 /// Label of workloads that accept mesh mTLS.
 const TLS_MODE: &str = "security.istio.io/tlsMode";
 
-pub(super) fn outbound(context: &Context<'_>) -> Vec<Resource> {
+pub(crate) fn outbound(context: &Context<'_>) -> Vec<Resource> {
     let mut resources = Vec::new();
     for service in context.scope.services.iter().filter(|s| s.resolution != Resolution::Alias) {
         let ip = service.vips().next().map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
@@ -89,19 +89,19 @@ struct ServerListener {
     mtls: bool,
 }
 
-pub(super) fn inbound(context: &Context<'_>) -> Vec<Resource> {
+pub(crate) fn inbound(context: &OwnContext<'_>) -> Vec<Resource> {
     let class = context.class;
     let any: [IpAddr; 2] = [std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()];
     let mut resources = Vec::new();
     for target in inbound_targets(context) {
         let port = target.target_port;
         // A gRPC server cannot tell TLS from clear text on one port.
-        let mtls = match policy::workload_mtls_mode(context.mesh, class, Some(port)) {
+        let mtls = match policy::workload_mtls_mode(context.mesh, &class.namespace, context.own, Some(port)) {
             MtlsMode::Strict => true,
-            MtlsMode::Permissive => class.labels.get(TLS_MODE).is_some_and(|m| &**m == "istio"),
+            MtlsMode::Permissive => context.own.labels.get(TLS_MODE).is_some_and(|m| &**m == "istio"),
             MtlsMode::Disable => false,
         };
-        for ip in any.iter().chain(&class.own_ips) {
+        for ip in any.iter().chain(&context.own.own_ips) {
             let name = format!("{INBOUND}{}", std::net::SocketAddr::new(*ip, port));
             let input = ServerListener { name: name.into(), ip: *ip, port, mtls };
             resources.push(Resource::new(input.name.clone(), &server(&input)));

@@ -8,15 +8,6 @@ mod cluster;
 mod listener;
 mod route;
 
-use pilotfish_envoy::{ResourceSet, Snapshot, TypeUrl};
-
-use crate::context::Context;
-use crate::endpoint;
-
-/// Fills the snapshot of a gRPC class.
-pub fn translate(context: &Context<'_>, snapshot: &mut Snapshot) {
-    snapshot.insert(TypeUrl::Cluster, ResourceSet::new(cluster::clusters(context)));
-    snapshot.insert(TypeUrl::Endpoint, ResourceSet::new(endpoint::assignments(context)));
-    snapshot.insert(TypeUrl::Listener, ResourceSet::new(listener::outbound(context).into_iter().chain(listener::inbound(context))));
-    snapshot.insert(TypeUrl::Route, ResourceSet::new(route::routes(context)));
-}
+pub(crate) use cluster::of_service as clusters;
+pub(crate) use listener::{inbound, outbound};
+pub(crate) use route::routes;

@@ -8,7 +8,7 @@ use pilotfish_envoy::pb::envoy::config::route::v3::route::Action;
 use pilotfish_envoy::pb::envoy::config::route::v3::{Route, RouteConfiguration, route_action::MaxStreamDuration};
 use pilotfish_model::name::Host;
 use pilotfish_model::service::{Protocol, Resolution, Service, ServicePort};
-use pilotfish_model::virtual_service::{GatewayRef, VirtualService};
+use pilotfish_model::virtual_service::GatewayRef;
 
 use crate::context::Context;
 use crate::naming::{self, Direction};
@@ -19,8 +19,9 @@ use crate::route::rule::{self, Place};
 use crate::route::virtual_host::{self, RouteSource, ServiceRoute, VirtualHost};
 use crate::route::{attempt_count, hash};
 use crate::scope::EgressScope;
+use crate::world::Rules;
 
-pub(super) fn routes(context: &Context<'_>) -> Vec<Resource> {
+pub(crate) fn routes(context: &Context<'_>) -> Vec<Resource> {
     let defaults = Arc::new(RouteDefaults {
         retry: context.config().default_http_retry_policy.as_ref().map(Into::into),
         retry_extensions: RetryExtensions { previous_hosts: true, previous_priorities: true },
@@ -48,8 +49,8 @@ pub(super) fn routes(context: &Context<'_>) -> Vec<Resource> {
 }
 
 /// Rules that speak of a host by its name, oldest first.
-fn by_host(egress: &EgressScope) -> HashMap<&Host, Vec<&Arc<VirtualService>>> {
-    let mut rules: HashMap<&Host, Vec<&Arc<VirtualService>>> = HashMap::new();
+fn by_host(egress: &EgressScope) -> HashMap<&Host, Vec<&Arc<Rules>>> {
+    let mut rules: HashMap<&Host, Vec<&Arc<Rules>>> = HashMap::new();
     for rule in egress.virtual_services.iter().filter(|v| !v.http.is_empty()) {
         for host in &rule.hosts {
             rules.entry(host).or_default().push(rule);
@@ -63,7 +64,7 @@ fn virtual_host(
     defaults: &Arc<RouteDefaults>,
     service: &Arc<Service>,
     port: &ServicePort,
-    rules: &[&Arc<VirtualService>],
+    rules: &[&Arc<Rules>],
 ) -> VirtualHost {
     let single_port = |host: &Host| context.scope.service(host).map(|s| &**s).filter(|s| s.ports.len() == 1);
     let place = Place { gateway: &GatewayRef::Mesh, port: port.port, tls: false, defaults, single_port };
@@ -82,6 +83,7 @@ fn virtual_host(
         routes: vec![route],
         require_tls: false,
         attempt_count: attempt_count(context),
+        service: Some(service.source.clone()),
         catch_all_last: false,
     }
 }

@@ -17,8 +17,8 @@ use pilotfish_model::mesh_config::{AccessLogEncoding, LogFormat, ProviderKind};
 use pilotfish_model::name::Str;
 use prost_types::Struct;
 
-use crate::class::ClassFacts;
 use crate::extensions;
+use crate::facts::UnitFacts;
 use crate::metadata;
 
 /// Provider name that stands for the mesh's own file settings.
@@ -92,7 +92,7 @@ pub enum LineFormat {
 
 impl AccessLogs {
     /// From mesh config.
-    pub fn of(class: &ClassFacts, config: &MeshConfig) -> Self {
+    pub fn of(class: &UnitFacts, config: &MeshConfig) -> Self {
         let file = class.has_extension(extensions::ACCESS_LOG_FILE);
         AccessLogs {
             files: if file { files(config) } else { Vec::new() },

@@ -1,7 +1,7 @@
 //! Listeners (LDS).
 //!
 //! Three orchestrators ([`outbound`], [`inbound`], [`gateway`]) say which listeners there are, as [`spec::ListenerSpec`]s; [`spec`]
-//! turns each into Envoy's message with the leaf builders beside it. Enter at [`listeners`].
+//! turns each into Envoy's message with the leaf builders beside it. Enter at [`of_scope`] and [`of_own`].
 
 pub mod access_log;
 pub mod gateway;
@@ -19,22 +19,18 @@ mod http_filters;
 mod pack;
 mod trace_provider;
 
-use pilotfish_envoy::Resource;
+use crate::context::{Context, OwnContext};
 
-use crate::context::Context;
-use settings::Settings;
-use spec::{Builder, ListenerSpec};
+pub use settings::Settings;
+pub(crate) use spec::Builder;
+pub use spec::ListenerSpec;
 
-/// All of a class.
-pub fn listeners(context: &Context<'_>) -> Vec<Resource> {
-    let settings = Settings::of(context);
-    let mut builder = Builder::new(&settings);
-    let specs: Vec<ListenerSpec> = if context.class.is_sidecar() {
-        let mut specs = outbound::listeners(context);
-        specs.extend(inbound::listeners(context));
-        specs
-    } else {
-        gateway::listeners(context)
-    };
-    specs.iter().map(|spec| builder.resource(spec)).collect()
+/// Listeners of a scope: for outbound connections of a sidecar, all of a gateway.
+pub fn of_scope(context: &Context<'_>) -> Vec<ListenerSpec> {
+    if context.class.is_sidecar() { outbound::listeners(context) } else { gateway::listeners(context) }
+}
+
+/// Listeners for what the workload beside a sidecar serves.
+pub fn of_own(context: &OwnContext<'_>) -> Vec<ListenerSpec> {
+    if context.class.is_sidecar() { inbound::listeners(context) } else { Vec::new() }
 }

@@ -9,8 +9,9 @@ use pilotfish_model::proxy_config::{GatewayTopology, ProxyHeaders};
 use pilotfish_model::sidecar::OutboundMode;
 
 use super::access_log::AccessLogs;
-use super::tracing::Tracing;
+use super::tracing::{Tracing, Workload};
 use crate::context::Context;
+use crate::facts::OwnFacts;
 
 /// Where a filter chain stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,7 +72,7 @@ impl Settings {
             istio,
             extensions: class.extensions.clone(),
             stats: istio && config.default_providers.metrics.iter().any(|p| config.is_prometheus(p)),
-            access_logs: AccessLogs::of(class, config),
+            access_logs: AccessLogs::of(&class.unit, config),
             tracing: Tracing::of(context),
             headers: class.proxy_config.proxy_headers.clone().unwrap_or_default(),
             topology: class.proxy_config.gateway_topology.clone().unwrap_or_default(),
@@ -85,6 +86,20 @@ impl Settings {
             }),
             detection_timeout: config.protocol_detection_timeout.into(),
         }
+    }
+
+    /// Listeners that read HTTP depend on what the workload is called: they are not for a whole scope.
+    pub fn names_workload(&self) -> bool {
+        self.tracing.as_ref().is_some_and(Tracing::names_workload)
+    }
+
+    /// Those of one workload.
+    pub fn of_workload(&self, own: &OwnFacts) -> Self {
+        let mut settings = self.clone();
+        if let Some(tracing) = &mut settings.tracing {
+            tracing.workload = Some(Workload::of(own));
+        }
+        settings
     }
 
     /// True if the client has an extension, or does not say what it has.

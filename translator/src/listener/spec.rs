@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-use pilotfish_envoy::Resource;
 use pilotfish_envoy::pb::envoy::config::accesslog::v3::AccessLog;
 use pilotfish_envoy::pb::envoy::config::core::v3::{CidrRange, TrafficDirection, TransportSocket};
 use pilotfish_envoy::pb::envoy::config::listener::v3::listener::ConnectionBalanceConfig;
@@ -45,6 +44,13 @@ pub struct ListenerSpec {
     pub chains: Vec<ChainSpec>,
     /// Where connections go that no chain matches.
     pub fallback: Option<ChainSpec>,
+}
+
+impl ListenerSpec {
+    /// Some connections are read as HTTP.
+    pub fn reads_http(&self) -> bool {
+        self.chains.iter().chain(&self.fallback).any(|c| matches!(c.content, Content::Http(_)))
+    }
 }
 
 /// What a listener is for.
@@ -156,23 +162,19 @@ fn range(net: &IpNet) -> CidrRange {
 }
 
 /// What builds listeners of one class.
-pub(super) struct Builder<'a> {
+pub(crate) struct Builder<'a> {
     settings: &'a Settings,
     templates: Templates<'a>,
     connection_logs: Vec<AccessLog>,
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(settings: &'a Settings) -> Self {
+    pub(crate) fn new(settings: &'a Settings) -> Self {
         let connection_logs = access_log::connections(&settings.access_logs);
         Builder { settings, templates: Templates::new(settings), connection_logs }
     }
 
-    pub(super) fn resource(&mut self, spec: &ListenerSpec) -> Resource {
-        Resource::new(spec.name.as_str(), &self.listener(spec))
-    }
-
-    pub(super) fn listener(&mut self, spec: &ListenerSpec) -> Listener {
+    pub(crate) fn listener(&mut self, spec: &ListenerSpec) -> Listener {
         let side = spec.role.side();
         let binds: Vec<_> = spec.binds.iter().map(|b| address(b, spec.port)).collect();
         let mut binds = binds.into_iter();

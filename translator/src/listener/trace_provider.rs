@@ -42,7 +42,7 @@ pub struct Provider {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Zipkin { settings: ZipkinProvider, as_service: bool },
-    OpenTelemetry { settings: OpenTelemetryProvider, service_name: Str },
+    OpenTelemetry(OpenTelemetryProvider),
 }
 
 impl Provider {
@@ -56,10 +56,7 @@ impl Provider {
                 let kind = Kind::Zipkin { settings: z.clone(), as_service: class.version >= ZIPKIN_HTTP_SERVICE };
                 (ZIPKIN, &z.service, z.port, z.max_tag_length, kind)
             }
-            ProviderKind::Opentelemetry(o) => {
-                let kind = Kind::OpenTelemetry { settings: o.clone(), service_name: class.service_cluster.clone() };
-                (OPEN_TELEMETRY, &o.service, o.port, o.max_tag_length, kind)
-            }
+            ProviderKind::Opentelemetry(o) => (OPEN_TELEMETRY, &o.service, o.port, o.max_tag_length, Kind::OpenTelemetry(o.clone())),
             _ => return None,
         };
         let host = Host::new(service.rsplit_once('/').map_or(service, |(_, host)| host));
@@ -70,11 +67,18 @@ impl Provider {
     }
 }
 
-/// The tracer.
-pub(super) fn config(input: &Provider) -> tracing::Http {
+impl Provider {
+    /// Spans name the workload.
+    pub(super) fn names_workload(&self) -> bool {
+        matches!(self.kind, Kind::OpenTelemetry(_))
+    }
+}
+
+/// The tracer. `service_name`: what it calls the workload, if it does.
+pub(super) fn config(input: &Provider, service_name: &str) -> tracing::Http {
     let (name, config) = match &input.kind {
         Kind::Zipkin { settings, as_service } => (ZIPKIN, any(&zipkin(input, settings, *as_service))),
-        Kind::OpenTelemetry { settings, service_name } => (OPEN_TELEMETRY, any(&open_telemetry(input, settings, service_name))),
+        Kind::OpenTelemetry(settings) => (OPEN_TELEMETRY, any(&open_telemetry(input, settings, service_name))),
     };
     tracing::Http { name: name.to_owned(), config_type: Some(tracing::http::ConfigType::TypedConfig(config)) }
 }

@@ -5,11 +5,15 @@ use pilotfish_model::proxy::{Node, Proxy};
 use pilotfish_model::service::{Registry, TrafficDistribution};
 
 use super::*;
+use crate::facts::{self, ScopeFacts};
+use crate::naming::Direction;
+use crate::world::World;
 
-fn class(namespace: &str, labels: &[(&str, &str)]) -> ClassFacts {
+fn class(namespace: &str, labels: &[(&str, &str)]) -> ScopeFacts {
     let mut node = Node { id: format!("sidecar~10.0.0.1~a.{namespace}~{namespace}.svc.cluster.local"), ..Node::default() };
     node.metadata.labels = map(labels);
-    ClassFacts::of(&Mesh::default(), &Proxy::parse(node, "istio-system", "cluster.local").unwrap())
+    let proxy = Proxy::parse(node, "istio-system", "cluster.local").unwrap();
+    ScopeFacts { labels: map(labels), ..facts::of(&World::new(Mesh::default().into()), &proxy).0 }
 }
 
 fn map(labels: &[(&str, &str)]) -> Labels {
@@ -61,8 +65,8 @@ fn service() -> Service {
 }
 
 /// Name of the rule that a client uses.
-fn used(mesh: &Mesh, class: &ClassFacts, direction: Direction) -> Option<String> {
-    let rule = RuleIndex::new(mesh).lookup(mesh, class, &service(), direction)?;
+fn used(mesh: &Mesh, class: &ScopeFacts, direction: Direction) -> Option<String> {
+    let rule = RuleIndex::new(mesh).lookup(&mesh.config.root_namespace, class, &service(), direction).rule?;
     Some(rule.sources[0].name.to_string())
 }
 
@@ -104,7 +108,8 @@ fn rules_for_one_host_merge_the_oldest_first() {
     };
     let private = DestinationRule { visibility: Some(Visibility::Private), ..rule("shop", "c", "web.shop.svc.cluster.local") };
     let mesh = mesh(vec![b, private, a]);
-    let merged = RuleIndex::new(&mesh).lookup(&mesh, &class("client", &[]), &service(), Direction::Outbound).unwrap();
+    let root = &mesh.config.root_namespace;
+    let merged = RuleIndex::new(&mesh).lookup(root, &class("client", &[]), &service(), Direction::Outbound).rule.unwrap();
     assert_eq!(merged.sources.iter().map(|s| &*s.name).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(merged.subsets, [subset("one", "a"), subset("two", "b")]);
     assert_eq!(merged.policy, outlier);

@@ -8,7 +8,7 @@ use pilotfish_model::ContentHash;
 use pilotfish_model::name::Host;
 use pilotfish_model::service::{Address, Registry, Resolution, Service};
 
-use crate::class::ClassFacts;
+use crate::facts::{ScopeFacts, UnitFacts};
 
 /// Names of one virtual host.
 pub struct Domains {
@@ -20,7 +20,7 @@ pub struct Domains {
 
 /// All names of a service and of its aliases. Where the port is not told by the listener (`with_port`), each comes with
 /// the port as well.
-pub fn of_service(class: &ClassFacts, service: &Service, aliases: &[Host], with_port: Option<u16>) -> Domains {
+pub fn of_service(class: &ScopeFacts, service: &Service, aliases: &[Host], with_port: Option<u16>) -> Domains {
     let mut domains = Domains { full: Vec::new(), short: Vec::new() };
     for host in std::iter::once(&service.host).chain(aliases) {
         domains.full.push(host.to_string());
@@ -51,7 +51,7 @@ pub fn of_host(host: &Host, with_port: Option<u16>) -> Domains {
 }
 
 /// The address that clients of this class use, as it stands in a host header.
-pub fn address(class: &ClassFacts, service: &Service) -> Option<String> {
+pub fn address(class: &UnitFacts, service: &Service) -> Option<String> {
     let fits = |v4: bool| if v4 { class.ipv4 } else { class.ipv6 };
     let found = service.addresses.iter().copied().filter(|a| fits(a.is_ipv4())).min_by_key(|a| a.is_ipv4() == class.ipv6_first);
     let allocated = || {

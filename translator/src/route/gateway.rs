@@ -3,36 +3,38 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use pilotfish_envoy::Resource;
 use pilotfish_model::gateway::{GatewayHost, GatewayServer};
 use pilotfish_model::name::Host;
 use pilotfish_model::virtual_service::{GatewayRef, VirtualService};
 
+use super::Configuration;
 use super::action::RouteDefaults;
 use super::rule::{self, Place, RuleSet};
-use super::virtual_host::{RouteSource, VirtualHost, configuration};
+use super::virtual_host::{RouteSource, VirtualHost};
 use crate::context::Context;
 use crate::gateway::{self, MergedServer};
 use crate::naming;
+use crate::world::Rules as Objects;
 
 /// All of a class.
-pub fn routes(context: &Context<'_>, defaults: &Arc<RouteDefaults>) -> Vec<Resource> {
+pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults>) -> Vec<Configuration> {
     let rules = Rules::new(context, defaults);
     let merged = gateway::merged(context);
-    merged.by_route_name().iter().map(|(name, (_, servers))| configuration(name, &virtual_hosts(&rules, servers))).collect()
+    let by_name = merged.by_route_name();
+    by_name.into_iter().map(|(name, (_, servers))| Configuration { name, hosts: virtual_hosts(&rules, &servers) }).collect()
 }
 
 /// VirtualServices by the gateway that they are attached to.
 struct Rules<'a> {
     context: &'a Context<'a>,
     defaults: &'a Arc<RouteDefaults>,
-    attached: HashMap<&'a GatewayRef, Vec<&'a Arc<VirtualService>>>,
+    attached: HashMap<&'a GatewayRef, Vec<&'a Arc<Objects>>>,
 }
 
 impl<'a> Rules<'a> {
     fn new(context: &'a Context<'a>, defaults: &'a Arc<RouteDefaults>) -> Self {
-        let mut attached: HashMap<&GatewayRef, Vec<&Arc<VirtualService>>> = HashMap::new();
-        for v in context.scope.egress.iter().flat_map(|e| &e.virtual_services).filter(|v| !v.http.is_empty()) {
+        let mut attached: HashMap<&GatewayRef, Vec<&Arc<Objects>>> = HashMap::new();
+        for v in context.scope.egress.iter().flat_map(|e| &*e.virtual_services).filter(|v| !v.http.is_empty()) {
             for gateway in &v.gateways {
                 attached.entry(gateway).or_default().push(v);
             }
@@ -40,7 +42,7 @@ impl<'a> Rules<'a> {
         Rules { context, defaults, attached }
     }
 
-    fn applied(&self, v: &Arc<VirtualService>, gateway: &GatewayRef, server: &GatewayServer) -> Option<Arc<RuleSet>> {
+    fn applied(&self, v: &Arc<Objects>, gateway: &GatewayRef, server: &GatewayServer) -> Option<Arc<RuleSet>> {
         let single_port = |host: &Host| self.context.scope.service(host).map(|s| &**s);
         let place = Place { gateway, port: server.port, tls: server.tls.is_some(), defaults: self.defaults, single_port };
         rule::applied(self.context, v, &place)
@@ -56,7 +58,7 @@ struct Entry {
 
 fn virtual_hosts(rules: &Rules<'_>, servers: &[&MergedServer]) -> Vec<VirtualHost> {
     let mut by_host: BTreeMap<Host, Entry> = BTreeMap::new();
-    let mut sets: HashMap<(GatewayRef, *const VirtualService), Option<Arc<RuleSet>>> = HashMap::new();
+    let mut sets: HashMap<(GatewayRef, *const Objects), Option<Arc<RuleSet>>> = HashMap::new();
     for merged in servers {
         let (server, gateway) = (merged.server(), merged.gateway_ref());
         let redirect = server.tls.as_ref().is_some_and(|t| t.https_redirect);
@@ -135,6 +137,7 @@ fn collapse(by_host: BTreeMap<Host, Entry>, attempt_count: bool) -> Vec<VirtualH
                     routes: entry.routes,
                     require_tls: entry.require_tls,
                     attempt_count,
+                    service: None,
                     catch_all_last: true,
                 });
             }
@@ -161,6 +164,7 @@ fn blackhole(port: u16) -> VirtualHost {
         routes: Vec::new(),
         require_tls: false,
         attempt_count: false,
+        service: None,
         catch_all_last: false,
     }
 }

@@ -8,10 +8,11 @@ use pilotfish_model::name::{Host, Labels, Str, selects};
 use pilotfish_model::service::{Service, ServicePort};
 use pilotfish_model::virtual_service::{Destination, GatewayRef, L4Match, TcpDestination, VirtualService};
 
-use crate::class::ClassFacts;
 use crate::context::Context;
+use crate::facts::ScopeFacts;
 use crate::gateway::MergedServer;
 use crate::naming::{self, Direction};
+use crate::world::Rules;
 
 /// One filter chain's worth: what to match at run time, and where to go then.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,15 +78,15 @@ impl L4Route {
 pub struct L4Rules {
     exact: BTreeMap<Host, Vec<usize>>,
     wildcard: Vec<(Host, usize)>,
-    rules: Vec<Arc<VirtualService>>,
+    rules: Vec<Arc<Rules>>,
 }
 
 impl L4Rules {
     /// Keeps those that have `tls` or `tcp` rules. Takes them in order, oldest first (an egress scope's
     /// `virtual_services`).
-    pub fn new<'a>(virtual_services: impl IntoIterator<Item = &'a Arc<VirtualService>>) -> Self {
+    pub fn new<'a>(virtual_services: impl IntoIterator<Item = &'a Arc<Rules>>) -> Self {
         let mut rules = L4Rules { exact: BTreeMap::new(), wildcard: Vec::new(), rules: Vec::new() };
-        for v in virtual_services.into_iter().filter(|v| !v.tls.is_empty() || !v.tcp.is_empty()) {
+        for v in virtual_services.into_iter().filter(|v| v.is_l4()) {
             let index = rules.rules.len();
             for host in &v.hosts {
                 if host.is_wildcard() {
@@ -100,7 +101,7 @@ impl L4Rules {
     }
 
     /// Rules that speak for a host, oldest first.
-    pub fn of_host(&self, host: &Host) -> Vec<&Arc<VirtualService>> {
+    pub fn of_host(&self, host: &Host) -> Vec<&Arc<Rules>> {
         let mut found: BTreeSet<usize> = self.wildcard.iter().filter(|(h, _)| h.overlaps(host)).map(|(_, i)| *i).collect();
         if host.is_wildcard() {
             found.extend(self.exact.iter().filter(|(h, _)| host.covers(h)).flat_map(|(_, i)| i));
@@ -135,8 +136,8 @@ pub fn service_port(context: &Context<'_>, rules: &L4Rules, service: &Arc<Servic
 pub fn gateway_server(context: &Context<'_>, server: &MergedServer) -> Vec<L4Route> {
     let gateway = server.gateway_ref();
     let place = Place { class: context.class, gateway: &gateway, port: server.server().port };
-    let all = context.scope.egress.iter().flat_map(|e| &e.virtual_services);
-    let matching: Vec<&Arc<VirtualService>> = all.filter(|v| v.gateways.contains(&gateway) && serves(server, v)).collect();
+    let all = context.scope.egress.iter().flat_map(|e| &*e.virtual_services);
+    let matching: Vec<&Arc<Rules>> = all.filter(|v| v.gateways.contains(&gateway) && serves(server, v)).collect();
     if crate::gateway::is_passthrough(server.server()) {
         let mut taken = BTreeSet::new();
         let mut routes = Vec::new();
@@ -161,7 +162,7 @@ pub(super) fn serves(server: &MergedServer, v: &VirtualService) -> bool {
 
 /// What conditions that are known beforehand are compared with.
 struct Place<'a> {
-    class: &'a ClassFacts,
+    class: &'a ScopeFacts,
     gateway: &'a GatewayRef,
     port: u16,
 }
@@ -177,19 +178,18 @@ impl Place<'_> {
 }
 
 /// Whether a rule is for clients such as this one.
-pub(super) fn source_accepts(class: &ClassFacts, labels: &Labels, namespace: Option<&Str>) -> bool {
+pub(super) fn source_accepts(class: &ScopeFacts, labels: &Labels, namespace: Option<&Str>) -> bool {
     selects(labels, &class.labels) && namespace.is_none_or(|n| n.is_empty() || *n == class.namespace)
 }
 
-type TlsCondition<'a> =
-    (&'a Arc<VirtualService>, &'a pilotfish_model::virtual_service::TlsRoute, &'a pilotfish_model::virtual_service::TlsMatch);
+type TlsCondition<'a> = (&'a Arc<Rules>, &'a pilotfish_model::virtual_service::TlsRoute, &'a pilotfish_model::virtual_service::TlsMatch);
 
-fn tls_matches<'a>(rules: &'a [&'a Arc<VirtualService>]) -> impl Iterator<Item = TlsCondition<'a>> {
+fn tls_matches<'a>(rules: &'a [&'a Arc<Rules>]) -> impl Iterator<Item = TlsCondition<'a>> {
     rules.iter().flat_map(|v| v.tls.iter().flat_map(move |r| r.matches.iter().map(move |m| (*v, r, m))))
 }
 
 /// Of conditions that look alike at run time only the first can ever be met.
-fn tls_routes(context: &Context<'_>, rules: &[&Arc<VirtualService>], place: &Place<'_>) -> Vec<L4Route> {
+fn tls_routes(context: &Context<'_>, rules: &[&Arc<Rules>], place: &Place<'_>) -> Vec<L4Route> {
     let mut seen = BTreeSet::new();
     let mut routes = Vec::new();
     for (v, rule, condition) in tls_matches(rules).filter(|(_, _, c)| place.accepts(&c.l4)) {
@@ -202,7 +202,7 @@ fn tls_routes(context: &Context<'_>, rules: &[&Arc<VirtualService>], place: &Pla
 }
 
 /// The routes, and whether the last one takes everything.
-fn tcp_routes(context: &Context<'_>, rules: &[&Arc<VirtualService>], place: &Place<'_>) -> (Vec<L4Route>, bool) {
+fn tcp_routes(context: &Context<'_>, rules: &[&Arc<Rules>], place: &Place<'_>) -> (Vec<L4Route>, bool) {
     let mut routes = Vec::new();
     for (v, rule) in rules.iter().flat_map(|v| v.tcp.iter().map(move |r| (*v, r))) {
         let accepted: Vec<&L4Match> = rule.matches.iter().filter(|m| place.accepts(m)).collect();

@@ -11,6 +11,7 @@
 //! [`l4`] (where connections go that are not HTTP).
 
 pub mod action;
+mod assemble;
 pub mod claims;
 pub mod delegate;
 pub mod domains;
@@ -30,7 +31,6 @@ pub mod virtual_host;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pilotfish_envoy::Resource;
 use pilotfish_envoy::pb::envoy::config::route::v3::RouteConfiguration;
 use pilotfish_model::name::Str;
 use pilotfish_model::sidecar::OutboundMode;
@@ -39,6 +39,7 @@ use crate::context::Context;
 use crate::extensions::{HTTP_CORS, HTTP_FAULT, RETRY_PREVIOUS_HOSTS, RETRY_PREVIOUS_PRIORITIES};
 use crate::naming::{self, Direction};
 use action::RouteDefaults;
+pub(crate) use assemble::{Assembly, assemble};
 use retry::RetryExtensions;
 use virtual_host::{RouteSource, VirtualHost};
 
@@ -51,11 +52,19 @@ pub const ALLOW_ANY_DYNAMIC_DNS: &str = "allow_any_dynamic_dns";
 /// Unknown traffic that is refused.
 pub const BLOCK_ALL: &str = "block_all";
 
-/// All of a class.
-pub fn routes(context: &Context<'_>) -> Vec<Resource> {
+/// What a route configuration is made of.
+pub struct Configuration {
+    /// Its name.
+    pub name: Str,
+    /// Its virtual hosts, in order.
+    pub hosts: Vec<VirtualHost>,
+}
+
+/// What holds for all routes of a scope.
+pub(crate) fn defaults(context: &Context<'_>) -> Arc<RouteDefaults> {
     let class = context.class;
     let headers = class.proxy_config.proxy_headers.as_ref();
-    let defaults = Arc::new(RouteDefaults {
+    Arc::new(RouteDefaults {
         retry: context.config().default_http_retry_policy.as_ref().map(Into::into),
         retry_extensions: RetryExtensions {
             previous_hosts: class.has_extension(RETRY_PREVIOUS_HOSTS),
@@ -64,11 +73,16 @@ pub fn routes(context: &Context<'_>) -> Vec<Resource> {
         fault: class.has_extension(HTTP_FAULT),
         cors: class.has_extension(HTTP_CORS),
         append_x_forwarded_host: headers.and_then(|h| h.x_forwarded_host.as_ref()).is_some_and(|e| e.enabled == Some(true)),
-    });
+    })
+}
+
+/// All of a scope.
+pub(crate) fn configurations(context: &Context<'_>) -> Vec<Configuration> {
+    let (class, defaults) = (context.class, defaults(context));
     if class.is_sidecar() {
-        sidecar::routes(context, &defaults)
+        sidecar::configurations(context, &defaults)
     } else if class.is_router() {
-        gateway::routes(context, &defaults)
+        gateway::configurations(context, &defaults)
     } else {
         Vec::new()
     }
@@ -93,6 +107,7 @@ pub fn catch_all(context: &Context<'_>) -> VirtualHost {
         routes: vec![route],
         require_tls: false,
         attempt_count: attempt_count(context),
+        service: None,
         catch_all_last: false,
     }
 }
@@ -110,6 +125,7 @@ fn dynamic_dns(attempt_count: bool) -> VirtualHost {
         routes: vec![RouteSource::Forward { name, cluster: naming::DYNAMIC_DNS.into() }],
         require_tls: false,
         attempt_count,
+        service: None,
         catch_all_last: false,
     }
 }

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use pilotfish_model::destination_rule::HashKey;
 use pilotfish_model::name::{Host, Str, selects};
 use pilotfish_model::service::Service;
-use pilotfish_model::virtual_service::{Destination, GatewayRef, HttpMatch, HttpRoute, VirtualService};
+use pilotfish_model::virtual_service::{Destination, GatewayRef, HttpMatch, HttpRoute};
 
 use super::action::RouteDefaults;
 use super::{hash, l4, matching};
 use crate::context::Context;
 use crate::naming::{self, Direction};
+use crate::world::Rules;
 
 /// Rules that apply, in order, with everything resolved that they refer to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RuleSet {
     /// The object.
-    pub virtual_service: Arc<VirtualService>,
+    pub virtual_service: Arc<Rules>,
     /// Port that clients connect to; 0 where it may be any.
     pub port: u16,
     /// Clients speak TLS.
@@ -80,7 +81,7 @@ pub struct Place<'a, F> {
 }
 
 /// The rules that apply; `None` if none does. What comes after a rule that takes everything is left out.
-pub fn applied<'s, F>(context: &Context<'_>, virtual_service: &Arc<VirtualService>, place: &Place<'_, F>) -> Option<Arc<RuleSet>>
+pub fn applied<'s, F>(context: &Context<'_>, virtual_service: &Arc<Rules>, place: &Place<'_, F>) -> Option<Arc<RuleSet>>
 where
     F: Fn(&Host) -> Option<&'s Service>,
 {

@@ -3,71 +3,53 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use pilotfish_envoy::Resource;
 use pilotfish_model::name::{Host, Str};
 use pilotfish_model::service::{Protocol, Resolution, Service, ServicePort};
-use pilotfish_model::virtual_service::{GatewayRef, VirtualService};
+use pilotfish_model::virtual_service::GatewayRef;
 
 use super::action::RouteDefaults;
 use super::domains::{self, Claims};
 use super::rule::{self, Place, RuleSet};
-use super::virtual_host::{RouteSource, ServiceRoute, VirtualHost, configuration};
-use super::{catch_all, hash, names};
+use super::virtual_host::{RouteSource, ServiceRoute, VirtualHost};
+use super::{Configuration, catch_all, hash, names};
 use crate::context::Context;
 use crate::naming;
 use crate::scope::EgressScope;
+use crate::world::Rules;
 
 /// The port of rules for hosts that are no services.
 const DEFAULT_PORT: u16 = 80;
 
 /// All of a class.
-pub fn routes(context: &Context<'_>, defaults: &Arc<RouteDefaults>) -> Vec<Resource> {
-    let aliases = aliases(context);
-    let mut resources = Vec::new();
+pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults>) -> Vec<Configuration> {
+    let mut resources: Vec<Configuration> = Vec::new();
     let mut made: HashSet<Str> = HashSet::new();
     for egress in &context.scope.egress {
-        let view = View::new(context, egress, defaults, &aliases);
+        let view = View::new(context, egress, defaults);
         match egress.listener.as_ref().and_then(|l| l.port.as_ref().map(|p| (l, p))) {
             Some((listener, port)) => {
                 if let Some(name) = names::of_egress_port(port, listener.bind.as_deref())
                     && made.insert(name.clone())
                 {
                     let any_port = port.protocol == Protocol::HttpProxy;
-                    resources.push(view.configuration(&name, if any_port { 0 } else { port.number }));
+                    let hosts = view.hosts(if any_port { 0 } else { port.number });
+                    resources.push(Configuration { name, hosts });
                 }
             }
             None => {
                 for (name, wanted) in view.catch_all_names() {
                     if made.insert(name.clone()) {
-                        resources.push(match wanted {
-                            Wanted::Port(port) => view.configuration(&name, port),
-                            Wanted::Service(service, port) => view.sniffed(&name, service, port),
-                        });
+                        let hosts = match wanted {
+                            Wanted::Port(port) => view.hosts(port),
+                            Wanted::Service(service, port) => vec![view.sniffed(&name, service, port)],
+                        };
+                        resources.push(Configuration { name, hosts });
                     }
                 }
             }
         }
     }
     resources
-}
-
-/// Other names of services, by service: ExternalName Services that point at them, through others as well.
-fn aliases(context: &Context<'_>) -> HashMap<Host, Vec<Host>> {
-    let pairs = context.mesh.services.values().filter(|s| s.resolution == Resolution::Alias);
-    let targets: HashMap<&Host, &Host> = pairs.filter_map(|s| Some((&s.host, s.external_name.as_ref()?))).collect();
-    let mut aliases: HashMap<Host, Vec<Host>> = HashMap::new();
-    for (alias, target) in &targets {
-        let mut last = *target;
-        // A chain is at most as long as there are aliases, else it is a circle.
-        for _ in 0..targets.len() {
-            last = targets.get(last).copied().unwrap_or(last);
-        }
-        if !targets.contains_key(last) {
-            aliases.entry(last.clone()).or_default().push((*alias).clone());
-        }
-    }
-    aliases.values_mut().for_each(|names| names.sort());
-    aliases
 }
 
 /// What a route configuration is asked for.
@@ -80,9 +62,8 @@ enum Wanted<'a> {
 struct View<'a> {
     context: &'a Context<'a>,
     defaults: &'a Arc<RouteDefaults>,
-    aliases: &'a HashMap<Host, Vec<Host>>,
     services: &'a [Arc<Service>],
-    rules: &'a [Arc<VirtualService>],
+    rules: &'a [Arc<Rules>],
     by_port: BTreeMap<u16, Vec<&'a Arc<Service>>>,
     exact: HashMap<&'a Host, Vec<usize>>,
     /// The most specific first; of equal ones only the oldest rule.
@@ -91,12 +72,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(
-        context: &'a Context<'a>,
-        egress: &'a EgressScope,
-        defaults: &'a Arc<RouteDefaults>,
-        aliases: &'a HashMap<Host, Vec<Host>>,
-    ) -> Self {
+    fn new(context: &'a Context<'a>, egress: &'a EgressScope, defaults: &'a Arc<RouteDefaults>) -> Self {
         let mut by_port: BTreeMap<u16, Vec<&Arc<Service>>> = BTreeMap::new();
         for service in egress.services.iter().filter(|s| s.resolution != Resolution::Alias) {
             for port in &service.ports {
@@ -116,8 +92,8 @@ impl<'a> View<'a> {
         }
         wildcard.sort_by(|a, b| a.0.cmp_specific(b.0));
         let attempt_count = super::attempt_count(context);
-        let (services, rules) = (&egress.services, &egress.virtual_services);
-        View { context, defaults, aliases, services, rules, by_port, exact, wildcard, attempt_count }
+        let (services, rules) = (&*egress.services, &*egress.virtual_services);
+        View { context, defaults, services, rules, by_port, exact, wildcard, attempt_count }
     }
 
     /// What listeners that are made from services may refer to.
@@ -146,8 +122,8 @@ impl<'a> View<'a> {
         wanted
     }
 
-    /// A configuration for one port, or (0) for all.
-    fn configuration(&self, name: &str, port: u16) -> Resource {
+    /// The virtual hosts for one port, or (0) for all.
+    fn hosts(&self, port: u16) -> Vec<VirtualHost> {
         let mut groups = self.groups_of_rules(port);
         let claimed: HashSet<&Host> = groups.iter().flat_map(|g| g.services.iter().map(|s| &s.host)).collect();
         for service in self.at(port).filter(|s| !claimed.contains(&s.host)) {
@@ -173,12 +149,12 @@ impl<'a> View<'a> {
             let with_port = (port == 0).then_some(group.port);
             for host in &group.hosts {
                 let domains = domains::of_host(host, with_port);
-                hosts.extend(self.virtual_host(&mut claims, host, &group, domains));
+                hosts.extend(self.virtual_host(&mut claims, host, None, &group, domains));
             }
             for service in &group.services {
-                let aliases = self.aliases.get(&service.host).map_or(&[][..], |a| a.as_slice());
+                let aliases = self.context.world.aliases.of(&service.host);
                 let domains = domains::of_service(self.context.class, service, aliases, with_port);
-                hosts.extend(self.virtual_host(&mut claims, &service.host, &group, domains));
+                hosts.extend(self.virtual_host(&mut claims, &service.host, Some(&**service), &group, domains));
             }
         }
         if port == 0 {
@@ -187,10 +163,17 @@ impl<'a> View<'a> {
         if hosts.iter().all(|h| h.domains.iter().all(|d| d != "*")) {
             hosts.push(catch_all(self.context));
         }
-        configuration(name, &hosts)
+        hosts
     }
 
-    fn virtual_host(&self, claims: &mut Claims, host: &Host, group: &Group<'_>, domains: domains::Domains) -> Option<VirtualHost> {
+    fn virtual_host(
+        &self,
+        claims: &mut Claims,
+        host: &Host,
+        service: Option<&Service>,
+        group: &Group<'_>,
+        domains: domains::Domains,
+    ) -> Option<VirtualHost> {
         let name = naming::host_port(host.as_str(), group.port);
         if !claims.name(&name) {
             return None;
@@ -201,18 +184,26 @@ impl<'a> View<'a> {
             let suffix = format!(":{}", group.port);
             domains.retain(|d| d.ends_with(&suffix));
         }
-        (!domains.is_empty()).then(|| self.host(name, domains, group.source.clone()))
+        (!domains.is_empty()).then(|| self.host(name, domains, group.source.clone(), service))
     }
 
-    fn host(&self, name: String, domains: Vec<String>, source: RouteSource) -> VirtualHost {
-        VirtualHost { name, domains, routes: vec![source], require_tls: false, attempt_count: self.attempt_count, catch_all_last: false }
+    fn host(&self, name: String, domains: Vec<String>, source: RouteSource, service: Option<&Service>) -> VirtualHost {
+        VirtualHost {
+            name,
+            domains,
+            routes: vec![source],
+            require_tls: false,
+            attempt_count: self.attempt_count,
+            service: service.map(|s| s.source.clone()),
+            catch_all_last: false,
+        }
     }
 
-    /// A configuration for a listener on the service's own address: everything goes to it, whatever it is called.
-    fn sniffed(&self, name: &str, service: &'a Arc<Service>, port: u16) -> Resource {
+    /// The virtual host of a listener on the service's own address: everything goes to it, whatever it is called.
+    fn sniffed(&self, name: &str, service: &'a Arc<Service>, port: u16) -> VirtualHost {
         let rules = self.rules_of(&service.host).into_iter().find_map(|index| self.applied(&self.rules[index], port));
         let source = rules.map_or_else(|| self.default_route(service, port), RouteSource::Rules);
-        configuration(name, &[self.host(name.to_owned(), vec!["*".to_owned()], source)])
+        self.host(name.to_owned(), vec!["*".to_owned()], source, Some(service))
     }
 
     fn at(&self, port: u16) -> Box<dyn Iterator<Item = &'a Arc<Service>> + '_> {
@@ -265,7 +256,7 @@ impl<'a> View<'a> {
         groups
     }
 
-    fn applied(&self, v: &Arc<VirtualService>, port: u16) -> Option<Arc<RuleSet>> {
+    fn applied(&self, v: &Arc<Rules>, port: u16) -> Option<Arc<RuleSet>> {
         // A listener of one port sees services with that port only, so a destination without port means that port.
         let single_port = |host: &Host| if port == 0 { self.context.scope.service(host).map(|s| &**s) } else { None };
         rule::applied(self.context, v, &Place { gateway: &GatewayRef::Mesh, port, tls: false, defaults: self.defaults, single_port })

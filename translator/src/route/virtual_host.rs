@@ -1,23 +1,28 @@
 //! One virtual host out of its inputs. A route configuration is nothing but the sum of its virtual hosts.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use pilotfish_envoy::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use pilotfish_envoy::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use pilotfish_envoy::pb::envoy::config::route::v3::{
     Decorator, DirectResponseAction, Route, RouteAction, RouteConfiguration, VirtualHost as Message, route,
 };
-use pilotfish_envoy::pb::google::protobuf::Any;
-use pilotfish_envoy::{Resource, TypeUrl};
+use pilotfish_envoy::{Fragment, Resource, Sources, TypeUrl};
 use pilotfish_model::destination_rule::HashKey;
 use pilotfish_model::name::{Host, Str};
+use pilotfish_model::{Kind, ObjectId};
 use prost::Message as _;
 
 use super::action::{self, RouteDefaults};
 use super::rule::RuleSet;
 use super::{DEFAULT_ROUTE, hash, matching, retry};
 use crate::naming::{self, Direction};
+use crate::unit::sources;
 
+/// Fields of a route configuration.
+const NAME: u32 = 1;
+/// The field with a virtual host.
+pub(crate) const VIRTUAL_HOSTS: u32 = 2;
 /// Direct responses may be as large as this, in bytes.
 const MAX_DIRECT_RESPONSE: u32 = 1 << 20;
 
@@ -34,6 +39,8 @@ pub struct VirtualHost {
     pub require_tls: bool,
     /// Servers see how often a request was tried.
     pub attempt_count: bool,
+    /// The service that it stands for.
+    pub service: Option<ObjectId>,
     /// Routes that take everything go last, wherever they stand: the rules come from several objects.
     pub catch_all_last: bool,
 }
@@ -72,18 +79,17 @@ pub struct ServiceRoute {
     pub defaults: Arc<RouteDefaults>,
 }
 
-/// A whole route configuration, encoded. Each virtual host is encoded and dropped before the next is made: a thousand of
-/// them are several megabytes as structs and some hundred kilobytes as bytes.
-pub fn configuration(name: &str, virtual_hosts: &[VirtualHost]) -> Resource {
-    let mut value = Vec::with_capacity(128 + virtual_hosts.len() * 768);
+/// A whole route configuration, as a rope of its virtual hosts.
+pub(crate) fn configuration(name: &str, virtual_hosts: impl IntoIterator<Item = Fragment>) -> Resource {
+    static TAIL: LazyLock<Fragment> = LazyLock::new(|| Fragment::new(empty("").encode_to_vec().into(), Sources::default()));
+    let mut head = Vec::with_capacity(name.len() + 2);
     // Fields of a message may be written piece by piece; an empty name is not written at all.
-    prost::encoding::string::encode(1, &name.to_owned(), &mut value);
-    for host in virtual_hosts {
-        prost::encoding::message::encode(2, &build(host), &mut value);
+    if !name.is_empty() {
+        prost::encoding::string::encode(NAME, &name.to_owned(), &mut head);
     }
-    empty("").encode_raw(&mut value);
-    let type_url = TypeUrl::Route.as_str().to_owned();
-    Resource::from_any(name, &Any { type_url, value: value.into() })
+    let head = Fragment::new(head.into(), Sources::default());
+    let parts = std::iter::once(head).chain(virtual_hosts).chain(std::iter::once(TAIL.clone()));
+    Resource::rope(name, TypeUrl::Route.as_str(), parts.collect())
 }
 
 /// A whole route configuration.
@@ -98,6 +104,20 @@ fn empty(name: &str) -> RouteConfiguration {
         max_direct_response_body_size_bytes: Some(MAX_DIRECT_RESPONSE),
         ignore_port_in_host_matching: true,
         ..Default::default()
+    }
+}
+
+impl VirtualHost {
+    /// The objects behind it.
+    pub(crate) fn sources(&self) -> Sources {
+        let rules = self.routes.iter().filter_map(|source| match source {
+            RouteSource::Rules(set) => {
+                Some(ObjectId::new(Kind::VirtualService, set.virtual_service.meta.namespace.clone(), set.virtual_service.meta.name.clone()))
+            }
+            _ => None,
+        });
+        let objects: Vec<ObjectId> = rules.chain(self.service.clone()).collect();
+        sources(&objects)
     }
 }
 
@@ -176,9 +196,18 @@ mod tests {
             routes: vec![RouteSource::Refuse { name: "no".into() }],
             require_tls: false,
             attempt_count: true,
+            service: None,
             catch_all_last: false,
         };
         let hosts = [refuse("a"), refuse("b")];
-        assert_eq!(RouteConfiguration::decode(configuration("80", &hosts).to_any().value), Ok(message("80", &hosts)));
+        let field = |host: &VirtualHost| {
+            let mut bytes = Vec::new();
+            prost::encoding::message::encode(VIRTUAL_HOSTS, &build(host), &mut bytes);
+            Fragment::new(bytes.into(), Sources::default())
+        };
+        for name in ["80", ""] {
+            let rope = configuration(name, hosts.iter().map(field)).to_any();
+            assert_eq!(rope.value, message(name, &hosts).encode_to_vec());
+        }
     }
 }

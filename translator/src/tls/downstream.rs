@@ -14,7 +14,7 @@ use pilotfish_model::tls::{ServerTls, ServerTlsMode, TlsVersion};
 
 use super::source::{Certificate, MeshCertificates, certificate_files, credential, credential_roots, mesh_server, root_files};
 use super::{exact, file, matcher, protocol, tls_socket};
-use crate::class::ClassFacts;
+use crate::facts::UnitFacts;
 
 /// Suites of mesh mTLS below TLS 1.3.
 const MESH_CIPHERS: [&str; 6] = [
@@ -50,7 +50,7 @@ pub struct InboundTls {
 
 impl InboundTls {
     /// Of a sidecar's chain.
-    pub fn of(config: &MeshConfig, class: &ClassFacts, alpn: InboundAlpn) -> Self {
+    pub fn of(config: &MeshConfig, class: &UnitFacts, alpn: InboundAlpn) -> Self {
         InboundTls {
             certificates: mesh_server(class),
             trust_domains: std::iter::once(&config.trust_domain).chain(&config.trust_domain_aliases).cloned().collect(),
@@ -99,7 +99,7 @@ pub struct GatewayTls {
 
 impl GatewayTls {
     /// Of a server of a Gateway.
-    pub fn of(config: &MeshConfig, class: &ClassFacts, tls: &ServerTls) -> Self {
+    pub fn of(config: &MeshConfig, class: &UnitFacts, tls: &ServerTls) -> Self {
         GatewayTls { tls: tls.clone(), mesh: mesh_server(class), defaults: config.tls_defaults.clone(), flavour: class.flavour }
     }
 }

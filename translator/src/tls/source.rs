@@ -13,7 +13,7 @@ use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{Certifi
 use pilotfish_model::name::Str;
 use pilotfish_model::proxy::Flavour;
 
-use crate::class::{CertificatePaths, ClassFacts};
+use crate::facts::{CertificatePaths, UnitFacts};
 
 /// The cluster of the Istio agent, part of its bootstrap.
 const AGENT_CLUSTER: &str = "sds-grpc";
@@ -63,7 +63,7 @@ pub struct MeshCertificates {
 }
 
 /// What a class presents to clients. A plain Envoy without files gets its certificate from this server.
-pub fn mesh_server(class: &ClassFacts) -> MeshCertificates {
+pub fn mesh_server(class: &UnitFacts) -> MeshCertificates {
     match (&class.settings.server_certificate, class.flavour) {
         (Some(paths), flavour) => of_paths(paths, flavour),
         (None, Flavour::Istio) => of_agent(),
@@ -72,7 +72,7 @@ pub fn mesh_server(class: &ClassFacts) -> MeshCertificates {
 }
 
 /// What a class presents to servers; `None` for a plain Envoy that has no certificate files.
-pub fn mesh_client(class: &ClassFacts) -> Option<MeshCertificates> {
+pub fn mesh_client(class: &UnitFacts) -> Option<MeshCertificates> {
     match (&class.settings.client_certificate, class.flavour) {
         (Some(paths), flavour) => Some(of_paths(paths, flavour)),
         (None, Flavour::Istio) => Some(of_agent()),

@@ -36,12 +36,13 @@ mod contexts {
     use pilotfish_model::{Mesh, MeshConfig};
 
     use super::*;
-    use crate::class::ClassFacts;
+    use crate::facts::{self, UnitFacts};
+    use crate::world::World;
 
-    fn class(istio: bool) -> ClassFacts {
+    fn class(istio: bool) -> UnitFacts {
         let mut node = Node { id: "sidecar~10.0.0.1~a.b~b.svc.cluster.local".into(), ..Node::default() };
         node.metadata.istio_version = istio.then(|| "1.29.1".to_owned());
-        ClassFacts::of(&Mesh::default(), &Proxy::parse(node, "istio-system", "cluster.local").unwrap())
+        facts::of(&World::new(Mesh::default().into()), &Proxy::parse(node, "istio-system", "cluster.local").unwrap()).0.unit
     }
 
     fn unpacked<M: Message + Name + Default>(socket: TransportSocket) -> M {

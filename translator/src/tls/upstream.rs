@@ -14,7 +14,7 @@ use super::source::{
     Certificate, MeshCertificates, SYSTEM_ROOTS, certificate_files, credential, credential_roots, mesh_client, root_files,
 };
 use super::{exact, file, protocol, tls_socket};
-use crate::class::ClassFacts;
+use crate::facts::UnitFacts;
 
 /// The longest server name that Envoy takes, in bytes.
 const MAX_SNI: usize = 255;
@@ -43,7 +43,7 @@ enum Kind {
 
 impl UpstreamTls {
     /// Mesh mTLS. `None` if the class has no certificate of its own. A proxy with certificate files uses plain mutual TLS.
-    pub fn mesh(class: &ClassFacts, sni: impl Into<Str>, subject_alt_names: Vec<Str>, http2: bool) -> Option<Self> {
+    pub fn mesh(class: &UnitFacts, sni: impl Into<Str>, subject_alt_names: Vec<Str>, http2: bool) -> Option<Self> {
         let certificates = mesh_client(class)?;
         let own_files = class.settings.client_certificate.is_some();
         let kind = if own_files && class.is_istio() {
@@ -65,7 +65,7 @@ impl UpstreamTls {
 
     /// SIMPLE or MUTUAL of a DestinationRule. `None` for other modes, and for MUTUAL without a certificate: nothing must
     /// go out in clear text or without the client's name then.
-    pub fn user(config: &MeshConfig, class: &ClassFacts, tls: &ClientTls, http2: bool) -> Option<Self> {
+    pub fn user(config: &MeshConfig, class: &UnitFacts, tls: &ClientTls, http2: bool) -> Option<Self> {
         let own = match tls.mode {
             ClientTlsMode::Simple => None,
             ClientTlsMode::Mutual if !tls.credential_name.is_empty() => Some(credential(&tls.credential_name, class.flavour)),

@@ -85,7 +85,7 @@ fn secured(context: &Context<'_>, server: &MergedServer, stat_prefix: &str) -> V
         ServerTlsMode::Passthrough => return passthrough(context, server),
         _ => {}
     }
-    let input = GatewayTls::of(context.config(), context.class, settings);
+    let input = GatewayTls::of(context.config(), &context.class.unit, settings);
     if tls::gateway(&input).is_none() {
         return Vec::new();
     }

@@ -5,7 +5,7 @@ use pilotfish_model::peer_authentication::MtlsMode;
 use pilotfish_model::service::Protocol;
 
 use super::ports::InboundPort;
-use crate::context::Context;
+use crate::context::OwnContext;
 use crate::listener::hcm::{Http, Routes};
 use crate::listener::network_filters::{TcpProxy, TcpTarget};
 use crate::listener::spec::{ChainSpec, Content, Matching, PLAIN_HTTP_ALPN, Tls};
@@ -69,17 +69,17 @@ fn kinds(protocol: Protocol, mode: MtlsMode) -> &'static [Kind] {
 
 /// A plain client without a certificate cannot accept what is voluntary; what is demanded stays, so that it is never
 /// silently clear text.
-fn can_serve(context: &Context<'_>, port: &InboundPort, kind: Kind) -> bool {
+fn can_serve(context: &OwnContext<'_>, port: &InboundPort, kind: Kind) -> bool {
     let certified = context.class.is_istio() || context.class.settings.server_certificate.is_some();
     !kind.mesh_tls || certified || port.mtls == MtlsMode::Strict
 }
 
-pub(super) fn chains(context: &Context<'_>, port: &InboundPort) -> Vec<ChainSpec> {
+pub(super) fn chains(context: &OwnContext<'_>, port: &InboundPort) -> Vec<ChainSpec> {
     let usable = kinds(port.protocol, port.mtls).iter().filter(|k| can_serve(context, port, **k));
     usable.map(|k| chain(context, port, *k)).collect()
 }
 
-fn chain(context: &Context<'_>, port: &InboundPort, kind: Kind) -> ChainSpec {
+fn chain(context: &OwnContext<'_>, port: &InboundPort, kind: Kind) -> ChainSpec {
     let name: Str = match port.names {
         Some((http, bytes)) => if kind.http { http } else { bytes }.into(),
         None => naming::listener(&port.bind, port.target_port.unwrap_or_default()).into(),
@@ -94,7 +94,7 @@ fn chain(context: &Context<'_>, port: &InboundPort, kind: Kind) -> ChainSpec {
             alpn: kind.alpn.to_vec(),
             ..Matching::default()
         },
-        tls: kind.mesh_tls.then(|| Tls::Mesh(InboundTls::of(context.config(), context.class, alpn))),
+        tls: kind.mesh_tls.then(|| Tls::Mesh(InboundTls::of(context.config(), &context.class.unit, alpn))),
         content,
         config: port.config.clone(),
         handshake_limit: false,

@@ -7,7 +7,7 @@ mod ports;
 use pilotfish_model::proxy::Interception;
 
 use super::spec::{ChainSpec, Content, ListenerSpec, Matching, Role};
-use crate::context::Context;
+use crate::context::OwnContext;
 use crate::listener::network_filters::TcpProxy;
 use crate::naming;
 
@@ -15,7 +15,7 @@ use crate::naming;
 const BLACK_HOLE: &str = "virtualInbound-blackhole";
 
 /// All of a sidecar.
-pub(super) fn listeners(context: &Context<'_>) -> Vec<ListenerSpec> {
+pub(super) fn listeners(context: &OwnContext<'_>) -> Vec<ListenerSpec> {
     let (bound, captured): (Vec<_>, Vec<_>) = ports::served(context).into_iter().partition(|p| p.bind_to_port);
     let mut specs: Vec<ListenerSpec> = bound.iter().map(|port| bound_listener(context, port)).collect();
     if context.class.interception != Interception::None {
@@ -24,7 +24,7 @@ pub(super) fn listeners(context: &Context<'_>) -> Vec<ListenerSpec> {
     specs
 }
 
-fn virtual_inbound(context: &Context<'_>, served: &[ports::InboundPort]) -> ListenerSpec {
+fn virtual_inbound(context: &OwnContext<'_>, served: &[ports::InboundPort]) -> ListenerSpec {
     let class = context.class;
     let port = context.config().proxy_inbound_listen_port;
     let to_itself = Matching { destination_port: Some(port), ..Matching::default() };
@@ -51,7 +51,7 @@ fn virtual_inbound(context: &Context<'_>, served: &[ports::InboundPort]) -> List
     }
 }
 
-fn bound_listener(context: &Context<'_>, port: &ports::InboundPort) -> ListenerSpec {
+fn bound_listener(context: &OwnContext<'_>, port: &ports::InboundPort) -> ListenerSpec {
     let mut chains = chains::chains(context, port);
     // The listener has no other port.
     chains.iter_mut().for_each(|c| c.matching.destination_port = None);

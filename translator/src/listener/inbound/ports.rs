@@ -8,7 +8,7 @@ use pilotfish_model::proxy::Interception;
 use pilotfish_model::service::{Protocol, Registry};
 use pilotfish_model::sidecar::{CaptureMode, IngressListener, Sidecar};
 
-use crate::context::Context;
+use crate::context::OwnContext;
 use crate::listener::stat_prefix::StatName;
 use crate::naming;
 use crate::policy;
@@ -38,8 +38,8 @@ pub(super) struct InboundPort {
 }
 
 /// By port; of several Services on one port the oldest decides.
-pub(super) fn served(context: &Context<'_>) -> Vec<InboundPort> {
-    if let Some(sidecar) = context.scope.sidecar.as_ref().filter(|s| !s.ingress.is_empty()) {
+pub(super) fn served(context: &OwnContext<'_>) -> Vec<InboundPort> {
+    if let Some(sidecar) = context.sidecar.filter(|s| !s.ingress.is_empty()) {
         let mut ports: BTreeMap<(u16, Str), InboundPort> = BTreeMap::new();
         for listener in &sidecar.ingress {
             let port = of_ingress(context, sidecar, listener);
@@ -54,11 +54,11 @@ pub(super) fn served(context: &Context<'_>) -> Vec<InboundPort> {
     of_services(context)
 }
 
-fn of_services(context: &Context<'_>) -> Vec<InboundPort> {
+fn of_services(context: &OwnContext<'_>) -> Vec<InboundPort> {
     let class = context.class;
     let bind: Str = class.wildcard_ip().into();
     let mut ports: BTreeMap<u16, InboundPort> = BTreeMap::new();
-    for target in &class.targets {
+    for target in &context.own.targets {
         let Some(service) = context.mesh.services.get(&target.service) else { continue };
         let Some(port) = service.port(target.port).filter(|p| p.protocol != Protocol::Udp) else { continue };
         ports.entry(target.target_port).or_insert_with(|| {
@@ -81,7 +81,7 @@ fn of_services(context: &Context<'_>) -> Vec<InboundPort> {
                 names: None,
                 stat_prefix: name.resolve().map_or_else(|| cluster.clone(), Into::into),
                 route: InboundRoute { cluster, host: service.host.as_str().into(), service_port: port.port, protocol: port.protocol },
-                mtls: policy::workload_mtls_mode(context.mesh, class, Some(target.target_port)),
+                mtls: policy::workload_mtls_mode(context.mesh, &class.namespace, context.own, Some(target.target_port)),
                 bind_to_port: false,
                 config: None,
             }
@@ -90,10 +90,10 @@ fn of_services(context: &Context<'_>) -> Vec<InboundPort> {
     ports.into_values().collect()
 }
 
-fn of_ingress(context: &Context<'_>, sidecar: &Sidecar, listener: &IngressListener) -> InboundPort {
+fn of_ingress(context: &OwnContext<'_>, sidecar: &Sidecar, listener: &IngressListener) -> InboundPort {
     let class = context.class;
     let number = listener.port.number;
-    let own = || class.own_ips.first().map_or_else(|| class.wildcard_ip().into(), |ip| ip.to_string().into());
+    let own = || context.own.own_ips.first().map_or_else(|| class.wildcard_ip().into(), |ip| ip.to_string().into());
     let cluster: Str = naming::inbound_cluster(number).into();
     let host = format!("{}.{}", sidecar.meta.name, sidecar.meta.namespace);
     let name = StatName {
@@ -113,20 +113,21 @@ fn of_ingress(context: &Context<'_>, sidecar: &Sidecar, listener: &IngressListen
         names: None,
         stat_prefix: name.resolve().map_or_else(|| cluster.clone(), Into::into),
         route: InboundRoute { cluster, host: host.into(), service_port: number, protocol: listener.port.protocol },
-        mtls: policy::workload_mtls_mode(context.mesh, class, Some(number)),
+        mtls: policy::workload_mtls_mode(context.mesh, &class.namespace, context.own, Some(number)),
         bind_to_port: class.interception == Interception::None || listener.capture == CaptureMode::None,
         config: Some(naming::config_path("networking.istio.io", "sidecar", &sidecar.meta.namespace, &sidecar.meta.name).into()),
     }
 }
 
 /// What stands for ports without a Service: all of them, and those that the workload's PeerAuthentication singles out.
-pub(super) fn passthrough(context: &Context<'_>, served: &[InboundPort]) -> Vec<InboundPort> {
-    let (mesh, class) = (context.mesh, context.class);
-    let special = policy::workload_mtls_ports(mesh, class).into_iter().filter(|p| served.iter().all(|s| s.target_port != Some(*p)));
+pub(super) fn passthrough(context: &OwnContext<'_>, served: &[InboundPort]) -> Vec<InboundPort> {
+    let special = policy::workload_mtls_ports(context.mesh, &context.class.namespace, context.own)
+        .into_iter()
+        .filter(|p| served.iter().all(|s| s.target_port != Some(*p)));
     std::iter::once(None).chain(special.map(Some)).map(|port| of_unknown(context, port)).collect()
 }
 
-fn of_unknown(context: &Context<'_>, port: Option<u16>) -> InboundPort {
+fn of_unknown(context: &OwnContext<'_>, port: Option<u16>) -> InboundPort {
     let cluster: Str = naming::INBOUND_PASSTHROUGH.into();
     let name = StatName {
         pattern: &context.config().inbound_cluster_stat_name,
@@ -145,7 +146,7 @@ fn of_unknown(context: &Context<'_>, port: Option<u16>) -> InboundPort {
         names: Some(("virtualInbound-catchall-http", naming::VIRTUAL_INBOUND)),
         stat_prefix: name.resolve().map_or_else(|| cluster.clone(), Into::into),
         route: InboundRoute { cluster, host: "".into(), service_port: 0, protocol: Protocol::Auto },
-        mtls: policy::workload_mtls_mode(context.mesh, context.class, port),
+        mtls: policy::workload_mtls_mode(context.mesh, &context.class.namespace, context.own, port),
         bind_to_port: false,
         config: None,
     }

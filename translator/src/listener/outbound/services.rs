@@ -56,7 +56,7 @@ impl<'a> Egress<'a> {
         let bind_to_port = context.class.interception == Interception::None || listener.is_some_and(|l| l.capture == CaptureMode::None);
         let own = listener.and_then(|l| l.bind.clone()).filter(|b| !b.is_empty());
         let bind = own.or_else(|| bind_to_port.then(|| context.class.localhost_ip().into()));
-        Egress { context, scope, rules: L4Rules::new(&scope.virtual_services), wildcards, bind, bind_to_port }
+        Egress { context, scope, rules: L4Rules::new(&*scope.virtual_services), wildcards, bind, bind_to_port }
     }
 
     /// A listener with a port of its own takes everything that its hosts import, whatever their ports are.
@@ -100,7 +100,7 @@ impl<'a> Egress<'a> {
         if endpoints.is_empty() && service.registry == Registry::External && service.selector.is_empty() {
             return None;
         }
-        let own = self.context.class.own_ips.first();
+        let own = self.context.class.own_ip.as_ref();
         let others = endpoints.into_iter().filter_map(|address| match address {
             EndpointAddress::Ip(ip) if Some(ip) != own => Some(ip.to_string().into()),
             _ => None,

@@ -1,0 +1,110 @@
+//! [`Own`]: what only one class gets: clusters and listeners for what its workload serves, and listeners that say its name.
+
+use std::sync::Arc;
+
+use pilotfish_envoy::{Layer, Layers, Resource, TypeUrl};
+use pilotfish_model::ChangeSet;
+use pilotfish_model::proxy::Flavour;
+
+use crate::class::ProxyClass;
+use crate::cluster;
+use crate::context::OwnContext;
+use crate::endpoint;
+use crate::grpc;
+use crate::leaf::{Key, Leaves};
+use crate::listener;
+use crate::refused::{Refused, resolve};
+use crate::view::{View, build_listeners};
+use crate::world::World;
+
+/// See the module.
+pub struct Own {
+    pub(crate) class: ProxyClass,
+    view: Arc<View>,
+    layers: Layers,
+    refused: Vec<Refused>,
+}
+
+impl Own {
+    pub(crate) fn make(
+        leaves: &Leaves,
+        world: &World,
+        class: &ProxyClass,
+        view: &Arc<View>,
+        before: Option<(&Arc<Own>, &ChangeSet)>,
+    ) -> Arc<Own> {
+        let facts = class.facts();
+        if let Some((own, changes)) = before
+            && own.class == *class
+            && own.serves(view)
+            && !own.touched_by(world, changes)
+        {
+            leaves.work.owns_unchanged.add(1);
+            return own.clone();
+        }
+        leaves.work.owns.add(1);
+        let before = before.map(|(own, _)| own);
+        let context =
+            OwnContext { world, mesh: &world.mesh, class: facts.scope.facts(), own: &facts.own, sidecar: view.scope.sidecar.as_ref() };
+        let mut refused = Vec::new();
+        let mut layers = Layers::new();
+        let mut put = |type_url: TypeUrl, resources: Vec<Resource>| {
+            let layer = Layer::new(resources);
+            let layer = match before {
+                Some(before) => layer.after(before.layers.get(type_url)),
+                None => Arc::new(layer),
+            };
+            layers.insert(type_url, layer);
+        };
+        let last_good = |type_url: TypeUrl| before.map(|b| b.layers.get(type_url));
+        put(TypeUrl::Endpoint, local_cluster(leaves, &context, last_good(TypeUrl::Endpoint), &mut refused));
+        if context.class.flavour == Flavour::Grpc {
+            put(TypeUrl::Listener, grpc::inbound(&context));
+        } else {
+            put(TypeUrl::Cluster, clusters(leaves, &context, last_good(TypeUrl::Cluster), &mut refused));
+            let settings = view.settings.of_workload(&facts.own);
+            let mut specs = listener::of_own(&context);
+            specs.extend(view.named.iter().cloned());
+            put(TypeUrl::Listener, build_listeners(leaves, &settings, &specs, last_good(TypeUrl::Listener), &mut refused));
+        }
+        Arc::new(Own { class: class.clone(), view: view.clone(), layers, refused })
+    }
+
+    /// The resources by type.
+    pub fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
+    /// What was kept in.
+    pub fn refused(&self) -> &[Refused] {
+        &self.refused
+    }
+
+    /// True if a newer view gives the same.
+    fn serves(&self, view: &Arc<View>) -> bool {
+        let old = &self.view;
+        Arc::ptr_eq(old, view)
+            || (Arc::ptr_eq(&old.named, &view.named)
+                && Arc::ptr_eq(&old.settings, &view.settings)
+                && old.scope.sidecar == view.scope.sidecar)
+    }
+}
+
+fn clusters(leaves: &Leaves, context: &OwnContext<'_>, last_good: Option<&Arc<Layer>>, refused: &mut Vec<Refused>) -> Vec<Resource> {
+    let mut resources = Vec::new();
+    cluster::inbound(context, &mut |input| {
+        let key = Key::of("cluster", &input);
+        let built = leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, || (cluster::build(&input), Default::default()));
+        resources.extend(resolve(&built, last_good, refused));
+    });
+    resources
+}
+
+fn local_cluster(leaves: &Leaves, context: &OwnContext<'_>, last_good: Option<&Arc<Layer>>, refused: &mut Vec<Refused>) -> Vec<Resource> {
+    let Some(input) = endpoint::local_cluster(context) else { return Vec::new() };
+    let checked = context.class.flavour != Flavour::Grpc;
+    let key = Key::of("assignment", &input);
+    let built =
+        leaves.resource(TypeUrl::Endpoint, endpoint::LOCAL_CLUSTER, &key, checked, || (endpoint::assignment(&input), Default::default()));
+    resolve(&built, last_good, refused).into_iter().collect()
+}

@@ -1,0 +1,164 @@
+//! [`Unit`]: the clusters of one service for one kind of client, and what its assignments are made by.
+//!
+//! Scopes that see a service alike share its unit, whatever else they see: the key of the cache is what a unit was made of,
+//! and what it was made of lives as long as the unit, so addresses tell it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use pilotfish_envoy::TypeUrl;
+use pilotfish_envoy::encoded::Sources;
+use pilotfish_model::endpoint::Endpoint;
+use pilotfish_model::name::Str;
+use pilotfish_model::peer_authentication::MtlsMode;
+use pilotfish_model::proxy::Flavour;
+use pilotfish_model::{ContentHash, ObjectId, Resolution, Service};
+
+use crate::cluster;
+use crate::context::{Common, Context};
+use crate::endpoint::{self, Plan};
+use crate::leaf::{Built, Key, Leaves};
+use crate::policy::{self, MergedRule};
+use crate::world::service_key;
+
+/// What clusters of a service depend on.
+#[derive(Clone, Copy)]
+pub struct UnitInput<'a> {
+    /// Mesh settings and the client.
+    pub common: Common<'a>,
+    /// The service.
+    pub service: &'a Arc<Service>,
+    /// The rule for it.
+    pub rule: Option<&'a MergedRule>,
+    /// Identities that its servers may have.
+    pub accounts: &'a [Str],
+    /// What they accept, as far as a client may rely on it.
+    pub mtls: MtlsMode,
+    /// Its endpoints, where clusters hold them.
+    pub endpoints: Option<&'a Arc<Vec<Endpoint>>>,
+    /// Of these the ones (by index) that say that they speak mesh mTLS, and must not be believed.
+    pub plaintext: &'a Arc<[usize]>,
+}
+
+/// What of a world one unit is made of.
+#[derive(Clone)]
+pub(crate) struct Ingredients {
+    pub(crate) service: Arc<Service>,
+    rule: Option<Arc<MergedRule>>,
+    accounts: Arc<[Str]>,
+    mtls: MtlsMode,
+    endpoints: Option<Arc<Vec<Endpoint>>>,
+    plaintext: Arc<[usize]>,
+}
+
+/// See the module.
+pub(crate) struct Unit {
+    pub(crate) of: Ingredients,
+    /// Each name once.
+    pub(crate) clusters: Vec<Built>,
+    pub(crate) plans: Vec<Plan>,
+}
+
+impl Ingredients {
+    /// Of the scope's service at `index`.
+    pub(crate) fn of(context: &Context<'_>, index: usize) -> Self {
+        let service = &context.scope.services[index];
+        let (endpoints, plaintext) = match service.resolution {
+            Resolution::Dns | Resolution::DnsRoundRobin => {
+                let endpoints = context.mesh.endpoints.get(&service_key(service)).cloned();
+                let plaintext = endpoints.as_ref().map(|e| endpoint::plaintext(context.mesh, e)).unwrap_or_default();
+                (endpoints, plaintext)
+            }
+            _ => Default::default(),
+        };
+        Ingredients {
+            service: service.clone(),
+            rule: context.scope.found[index].rule.clone(),
+            accounts: context.world.accounts_of(service),
+            mtls: policy::service_mtls_mode(context.mesh, service),
+            endpoints,
+            plaintext,
+        }
+    }
+
+    /// True if they are the very same.
+    pub(crate) fn is_same(&self, other: &Ingredients) -> bool {
+        self.addresses() == other.addresses() && self.mtls == other.mtls && self.plaintext == other.plaintext
+    }
+
+    /// Where they are. Tells them apart from all others that live at the same time.
+    fn addresses(&self) -> [usize; 4] {
+        fn of<T: ?Sized>(arc: &Arc<T>) -> usize {
+            Arc::as_ptr(arc).addr()
+        }
+        [
+            of(&self.service),
+            self.rule.as_ref().map_or(0, of),
+            // Empty lists share an address.
+            if self.accounts.is_empty() { 0 } else { of(&self.accounts) },
+            self.endpoints.as_ref().map_or(0, of),
+        ]
+    }
+
+    /// As inputs of one kind of client.
+    fn input<'a>(&'a self, common: Common<'a>) -> UnitInput<'a> {
+        UnitInput {
+            common,
+            service: &self.service,
+            rule: self.rule.as_deref(),
+            accounts: &self.accounts,
+            mtls: self.mtls,
+            endpoints: self.endpoints.as_ref(),
+            plaintext: &self.plaintext,
+        }
+    }
+
+    pub(crate) fn sources(&self) -> Sources {
+        let rules = self.rule.iter().flat_map(|r| &r.sources);
+        sources(std::iter::once(&self.service.source).chain(rules))
+    }
+}
+
+/// As resources carry them.
+pub(crate) fn sources<'a>(objects: impl IntoIterator<Item = &'a ObjectId>) -> Sources {
+    objects.into_iter().map(|o| Arc::from(format!("{}/{}/{}", o.kind.as_str(), o.namespace, o.name))).collect()
+}
+
+/// What units are made by beside their ingredients.
+pub(crate) struct Recipe<'a> {
+    common: Common<'a>,
+    by_sni: bool,
+    hash: ContentHash,
+}
+
+impl<'a> Recipe<'a> {
+    /// `by_sni`: some gateway server forwards by the names that sidecars write.
+    pub(crate) fn new(context: &Context<'a>, by_sni: bool) -> Self {
+        let common = context.common();
+        Recipe { common, by_sni, hash: ContentHash::of(&(common.class, context.world.config, by_sni)) }
+    }
+
+    /// The unit, made or found.
+    pub(crate) fn unit(&self, leaves: &Leaves, of: Ingredients) -> Arc<Unit> {
+        let key = Key::of("unit", &(self.hash, of.addresses(), of.mtls, &of.plaintext));
+        leaves.unit(&key, || self.make(leaves, of))
+    }
+
+    fn make(&self, leaves: &Leaves, of: Ingredients) -> Unit {
+        let input = of.input(self.common);
+        let mut clusters: Vec<Built> = Vec::new();
+        if self.common.class.flavour == Flavour::Grpc {
+            crate::grpc::clusters(&input, &mut |resource| clusters.push(Built::Sound(resource.with_sources(of.sources()))));
+        } else {
+            cluster::of_service(&input, self.by_sni, &mut |cluster| {
+                let key = Key::of("cluster", &cluster);
+                clusters
+                    .push(leaves.resource(TypeUrl::Cluster, cluster.name.clone(), &key, true, || (cluster::build(&cluster), of.sources())));
+            });
+        }
+        let mut names = HashSet::new();
+        clusters.retain(|c| names.insert(c.name().clone()));
+        let plans = endpoint::plans(&input, self.by_sni);
+        Unit { of, clusters, plans }
+    }
+}

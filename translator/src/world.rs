@@ -1,0 +1,281 @@
+//! [`World`]: a mesh, and what all scopes would otherwise find out about it each for itself.
+//!
+//! Everything derived is kept per object or per namespace in shared maps, so that [`World::next`] costs what changed. Two
+//! worlds that agree in a part share its pointer: by that a view sees that nothing it read has changed.
+
+mod aliases;
+pub(crate) mod by_age;
+mod keys;
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use pilotfish_model::mesh::{ObjectKey, ServiceKey};
+use pilotfish_model::name::{Host, Str};
+use pilotfish_model::{ChangeSet, ContentHash, Kind, Mesh, MeshConfig, Service, VirtualService};
+
+use crate::policy::RuleIndex;
+use crate::route::delegate;
+pub use aliases::Aliases;
+use by_age::ByAge;
+pub use keys::Keys;
+pub(crate) use keys::failover_key;
+
+/// See the module.
+#[derive(Clone)]
+pub struct World {
+    /// The mesh.
+    pub mesh: Arc<Mesh>,
+    pub(crate) config: ContentHash,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) rules: RuleIndex,
+    pub(crate) routes: OrdMap<ObjectKey, Arc<Rules>>,
+    /// Those of them that borrow rules.
+    delegating: BTreeSet<ObjectKey>,
+    pub(crate) accounts: OrdMap<ServiceKey, Arc<[Str]>>,
+    hosts: OrdMap<Host, Arc<[Arc<Service>]>>,
+    pub(crate) aliases: Arc<Aliases>,
+    services_by_age: ByAge<ServiceKey, Service>,
+    routes_by_age: ByAge<ObjectKey, Rules>,
+}
+
+/// A VirtualService with the rules of its delegates in their place, and the hash of that: large objects are hashed once.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    hash: ContentHash,
+    object: Arc<VirtualService>,
+    /// Objects that it borrows rules of, whether they exist or not.
+    pub(crate) delegates: Vec<ObjectKey>,
+}
+
+impl Rules {
+    /// As the mesh has it.
+    pub fn new(mesh: &Mesh, object: &Arc<VirtualService>) -> Self {
+        let object_with_delegates = delegate::resolve(mesh, object);
+        let delegates = object.http.iter().filter_map(|r| r.delegate.as_ref());
+        Rules {
+            hash: ContentHash::of(&*object_with_delegates),
+            delegates: delegates.map(|d| ObjectKey { namespace: d.namespace.clone(), name: d.name.clone() }).collect(),
+            object: object_with_delegates,
+        }
+    }
+
+    /// Its key.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey { namespace: self.meta.namespace.clone(), name: self.meta.name.clone() }
+    }
+
+    /// True if connections that are not read as HTTP may follow it.
+    pub fn is_l4(&self) -> bool {
+        !self.tls.is_empty() || !self.tcp.is_empty()
+    }
+}
+
+impl Deref for Rules {
+    type Target = VirtualService;
+
+    fn deref(&self) -> &VirtualService {
+        &self.object
+    }
+}
+
+impl PartialEq for Rules {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash
+    }
+}
+
+impl Eq for Rules {}
+
+impl std::hash::Hash for Rules {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.hash.hash(state);
+    }
+}
+
+impl World {
+    /// Derives everything.
+    pub fn new(mesh: Arc<Mesh>) -> World {
+        let mut world = World {
+            config: ContentHash::of(&*mesh.config),
+            keys: Arc::new(Keys::default()),
+            rules: RuleIndex::new(&mesh),
+            routes: OrdMap::new(),
+            delegating: BTreeSet::new(),
+            accounts: mesh.services.iter().map(|(key, s)| (key.clone(), accounts(&mesh, s))).collect(),
+            hosts: hosts(&mesh),
+            aliases: Arc::new(Aliases::new(&mesh)),
+            services_by_age: ByAge::new(by_age::service_order),
+            routes_by_age: ByAge::new(by_age::rules_order),
+            mesh,
+        };
+        for (key, object) in &world.mesh.virtual_services {
+            let rules = Rules::new(&world.mesh, object);
+            if !rules.delegates.is_empty() {
+                world.delegating.insert(key.clone());
+            }
+            world.routes.insert(key.clone(), Arc::new(rules));
+        }
+        world.keys = Arc::new(Keys::of(&world.mesh, &world.rules));
+        world
+    }
+
+    /// The world of a later mesh. `changes` must name everything in which the two meshes differ.
+    pub fn next(&self, mesh: Arc<Mesh>, changes: &ChangeSet) -> World {
+        if changes.everything {
+            return World::new(mesh);
+        }
+        if changes.is_endpoints_only() {
+            return World { mesh, ..self.clone() };
+        }
+        let of_kind = |kind| changes.objects.iter().filter(move |o| o.kind == kind);
+        let mut world = World {
+            config: self.config,
+            keys: self.keys.clone(),
+            rules: self.rules.next(&mesh, of_kind(Kind::DestinationRule).map(|o| &o.namespace).collect()),
+            routes: self.routes.clone(),
+            delegating: self.delegating.clone(),
+            accounts: self.accounts.clone(),
+            hosts: self.hosts.clone(),
+            aliases: self.aliases.clone(),
+            services_by_age: self.services_by_age.without(&changes.services),
+            routes_by_age: ByAge::new(by_age::rules_order),
+            mesh,
+        };
+        let key = |o: &pilotfish_model::ObjectId| ObjectKey { namespace: o.namespace.clone(), name: o.name.clone() };
+        let mut routes: BTreeSet<ObjectKey> = of_kind(Kind::VirtualService).map(key).collect();
+        if !routes.is_empty() {
+            routes.extend(self.delegating.iter().cloned());
+        }
+        routes.retain(|key| world.put_routes(key));
+        world.routes_by_age = self.routes_by_age.without(&routes);
+        for key in &changes.services {
+            world.put_service(key, self.mesh.services.get(key));
+        }
+        if changes.services.iter().any(|k| self.aliases.concerns(k) || world.is_alias(k)) {
+            world.aliases = Arc::new(Aliases::new(&world.mesh));
+        }
+        let keys = Keys::of(&world.mesh, &world.rules);
+        if keys != *self.keys {
+            world.keys = Arc::new(keys);
+        }
+        world
+    }
+
+    /// True if proxies are told apart by the same labels and settings as before: no other class of a proxy follows.
+    pub fn same_keys(&self, before: &World) -> bool {
+        Arc::ptr_eq(&self.keys, &before.keys) || self.keys == before.keys
+    }
+
+    /// The mesh's settings.
+    pub fn mesh_config(&self) -> &MeshConfig {
+        &self.mesh.config
+    }
+
+    /// Services of all namespaces, oldest first.
+    pub(crate) fn services_by_age(&self) -> &[Arc<Service>] {
+        self.services_by_age.get(&self.mesh.services)
+    }
+
+    /// VirtualServices of all namespaces, oldest first, delegates merged in.
+    pub(crate) fn routes_by_age(&self) -> &[Arc<Rules>] {
+        self.routes_by_age.get(&self.routes)
+    }
+
+    /// Services of that host, oldest first.
+    pub(crate) fn services_of(&self, host: &Host) -> &[Arc<Service>] {
+        self.hosts.get(host).map_or(&[], |s| s)
+    }
+
+    /// No host has services of several namespaces.
+    pub(crate) fn hosts_are_unique(&self) -> bool {
+        self.hosts.len() == self.mesh.services.len()
+    }
+
+    /// Identities that a service's servers may have.
+    pub(crate) fn accounts_of(&self, service: &Service) -> Arc<[Str]> {
+        self.accounts.get(&service_key(service)).cloned().unwrap_or_default()
+    }
+
+    fn is_alias(&self, key: &ServiceKey) -> bool {
+        self.mesh.services.get(key).is_some_and(|s| s.resolution == pilotfish_model::Resolution::Alias)
+    }
+
+    /// False if nothing changed.
+    fn put_routes(&mut self, key: &ObjectKey) -> bool {
+        let old = self.routes.get(key);
+        let new = self.mesh.virtual_services.get(key).map(|object| Arc::new(Rules::new(&self.mesh, object)));
+        if old.map(|o| (&**o, &o.delegates)) == new.as_ref().map(|n| (&**n, &n.delegates)) {
+            return false;
+        }
+        self.delegating.remove(key);
+        match new {
+            Some(new) => {
+                if !new.delegates.is_empty() {
+                    self.delegating.insert(key.clone());
+                }
+                self.routes.insert(key.clone(), new);
+            }
+            None => drop(self.routes.remove(key)),
+        }
+        true
+    }
+
+    fn put_service(&mut self, key: &ServiceKey, old: Option<&Arc<Service>>) {
+        let new = self.mesh.services.get(key).cloned();
+        match &new {
+            None => drop(self.accounts.remove(key)),
+            Some(service) => {
+                let accounts = accounts(&self.mesh, service);
+                if self.accounts.get(key) != Some(&accounts) {
+                    self.accounts.insert(key.clone(), accounts);
+                }
+            }
+        }
+        if old == new.as_ref() {
+            return;
+        }
+        let mut same: Vec<Arc<Service>> = self.services_of(&key.host).iter().filter(|s| s.namespace != key.namespace).cloned().collect();
+        same.extend(new);
+        same.sort_by(|a, b| by_age::service_order(a, b));
+        match same.is_empty() {
+            true => drop(self.hosts.remove(&key.host)),
+            false => drop(self.hosts.insert(key.host.clone(), same.into())),
+        }
+    }
+}
+
+/// A service's key.
+pub(crate) fn service_key(service: &Service) -> ServiceKey {
+    ServiceKey { namespace: service.namespace.clone(), host: service.host.clone() }
+}
+
+fn hosts(mesh: &Mesh) -> OrdMap<Host, Arc<[Arc<Service>]>> {
+    let mut by_host: std::collections::BTreeMap<Host, Vec<Arc<Service>>> = Default::default();
+    for service in mesh.services.values() {
+        by_host.entry(service.host.clone()).or_default().push(service.clone());
+    }
+    let sorted = by_host.into_iter().map(|(host, mut services)| {
+        services.sort_by(|a, b| by_age::service_order(a, b));
+        (host, Arc::from(services))
+    });
+    sorted.collect()
+}
+
+/// Identities that a service's servers may have, in the mesh's trust domain and its aliases, sorted.
+fn accounts(mesh: &Mesh, service: &Service) -> Arc<[Str]> {
+    let endpoints = mesh.endpoints_of(service).iter().map(|e| &e.workload.service_account);
+    let found: BTreeSet<&Str> = endpoints.filter(|a| !a.is_empty()).chain(&service.service_accounts).collect();
+    let aliases = &mesh.config.trust_domain_aliases;
+    if aliases.is_empty() {
+        return found.into_iter().cloned().collect();
+    }
+    let mut all: BTreeSet<Str> = found.iter().map(|s| (*s).clone()).collect();
+    for account in found {
+        let Some((_, path)) = account.strip_prefix("spiffe://").and_then(|a| a.split_once('/')) else { continue };
+        all.extend(aliases.iter().map(|domain| Str::from(format!("spiffe://{domain}/{path}"))));
+    }
+    all.into_iter().collect()
+}

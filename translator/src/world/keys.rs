@@ -1,0 +1,46 @@
+//! By which labels and settings proxies are told apart.
+
+use std::collections::BTreeSet;
+
+use pilotfish_model::Mesh;
+use pilotfish_model::mesh::Usage;
+use pilotfish_model::name::Str;
+
+use crate::endpoint::TOPOLOGY_LABELS;
+use crate::policy::RuleIndex;
+
+/// What some object of the mesh asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    selectors: BTreeSet<Str>,
+    /// Labels whose equality decides between endpoints.
+    failover: BTreeSet<Str>,
+    node_local: bool,
+    sidecar_ingress: bool,
+}
+
+impl Keys {
+    pub(super) fn of(mesh: &Mesh, rules: &RuleIndex) -> Self {
+        let Usage { node_local, sidecar_ingress, selector_keys } = &mesh.usage;
+        let own = mesh.config.locality_lb_setting.failover_priority.iter().map(|l| failover_key(l));
+        Keys {
+            selectors: selector_keys.keys().cloned().collect(),
+            failover: own.chain(rules.failover_keys().cloned()).collect(),
+            node_local: *node_local > 0,
+            sidecar_ingress: *sidecar_ingress > 0,
+        }
+    }
+
+    pub(crate) fn is_selector(&self, key: &str) -> bool {
+        self.selectors.contains(key)
+    }
+
+    pub(crate) fn is_topology(&self, key: &str) -> bool {
+        TOPOLOGY_LABELS.contains(&key) || self.failover.contains(key)
+    }
+}
+
+/// The key of an entry of `failoverPriority`: `label` or `label=value`.
+pub(crate) fn failover_key(entry: &str) -> Str {
+    entry.split_once('=').map_or(entry, |(key, _)| key).into()
+}
