@@ -24,7 +24,7 @@ pub struct ChangeSet {
 }
 
 /// How the endpoints of a service changed. The later form is the more urgent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EndpointChange {
     /// None is lost.
     Added,

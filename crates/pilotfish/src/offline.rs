@@ -9,6 +9,7 @@ use pilotfish_controller::{Settings, load_mesh_config};
 use pilotfish_envoy::{Snapshot, TypeUrl, json};
 use pilotfish_model::proxy::Node;
 use pilotfish_model::{MeshConfig, Proxy};
+use pilotfish_translator::World;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -41,13 +42,14 @@ struct ProxyEntry {
 pub fn main(args: &TranslateArgs) -> anyhow::Result<()> {
     let (_controller, handle) = Controller::start(controller_options(&args.mesh)?)?;
     let mesh = handle.initial;
+    let world = World::new(mesh.clone());
     let text = std::fs::read_to_string(&args.proxies).with_context(|| format!("cannot read {}", args.proxies.display()))?;
     let proxies: Vec<ProxyEntry> = yaml_serde::from_str(&text).with_context(|| format!("cannot use {}", args.proxies.display()))?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     for entry in proxies {
         let proxy = Proxy::parse(entry.node, &mesh.config.root_namespace, &mesh.domain).with_context(|| format!("proxy {}", entry.name))?;
-        let class = pilotfish_translator::classify(&mesh, &proxy);
-        let dump = dump(&pilotfish_translator::translate(&mesh, &class));
+        let class = pilotfish_translator::classify(&world, &proxy);
+        let dump = dump(&pilotfish_translator::snapshot(&world, &class));
         let path = args.out.join(format!("{}.json", entry.name));
         std::fs::write(&path, format!("{dump:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }

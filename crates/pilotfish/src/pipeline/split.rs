@@ -74,7 +74,6 @@ mod tests {
     use super::*;
     use pilotfish_model::mesh::ServiceKey;
     use pilotfish_model::{Host, ObjectId};
-    use pretty_assertions::assert_eq;
 
     fn key(namespace: &str) -> ServiceKey {
         ServiceKey { namespace: namespace.into(), host: Host::new("web") }

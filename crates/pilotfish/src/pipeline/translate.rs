@@ -38,7 +38,7 @@ impl Translate for MeshTranslator {
     }
 
     fn classify(&self, world: &World, proxy: &Proxy) -> ProxyClass {
-        pilotfish_translator::classify(&world.mesh, proxy)
+        pilotfish_translator::classify(world, proxy)
     }
 
     fn reclassifies(&self, change: &Change, proxy: &Proxy) -> bool {
