@@ -55,7 +55,7 @@ impl Report {
     /// CPU of one change in ms, without what the server uses anyway.
     pub(crate) fn ms_per_event(&self, step: &str, events: &str) -> Option<f64> {
         let step = self.step(step)?;
-        let busy = 1000.0 * step.cpu_s()? - self.idle_ms()? * step.number("/seconds")?;
+        let busy = 1000.0 * step.cpu_s_of(events)? - self.idle_ms()? * step.number("/seconds")?;
         Some(busy.max(0.0) / step.number(&format!("/events/{events}/events"))?)
     }
 
@@ -78,6 +78,11 @@ impl<'a> Step<'a> {
     /// CPU of the server.
     pub(crate) fn cpu_s(self) -> Option<f64> {
         self.number("/server/cpu_s")
+    }
+
+    /// CPU of the server during changes that arrived: doing nothing about them would be cheap.
+    pub(crate) fn cpu_s_of(self, events: &str) -> Option<f64> {
+        (self.number(&format!("/events/{events}/deliveries"))? > 0.0).then(|| self.cpu_s())?
     }
 
     /// CPU of the server for each proxy.
@@ -150,10 +155,13 @@ mod tests {
 
     #[test]
     fn what_did_not_happen_has_no_figure() {
-        let report = report();
+        let mut report = report();
         assert_eq!(report.step("reconnect").unwrap().all_synced_s(), None);
         assert!(report.step("noisy").is_none());
         assert_eq!(report.unneeded(|step| step == "noisy"), None);
         assert_eq!(report.ms_per_event("config-churn", "absent"), None);
+        report.0["steps"][2]["events"]["config"]["deliveries"] = json!(0);
+        assert_eq!((report.ms_per_event("config-churn", "config"), report.lost()), (None, Some(8.0)));
+        assert_eq!(report.step("config-churn").unwrap().latency("config", "p50_ms"), None);
     }
 }

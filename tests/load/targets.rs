@@ -48,7 +48,7 @@ const ENDPOINT_P50_OF: Measure = |r| r.step("endpoint-churn")?.latency("endpoint
 const ENDPOINT_P99: &str = "endpoint churn 30/s: p99";
 const ENDPOINT_P99_OF: Measure = |r| r.step("endpoint-churn")?.latency("endpoint", "p99_ms");
 const ENDPOINT_CPU: &str = "endpoint churn 30/s for 30 s: server CPU";
-const ENDPOINT_CPU_OF: Measure = |r| r.step("endpoint-churn")?.cpu_s();
+const ENDPOINT_CPU_OF: Measure = |r| r.step("endpoint-churn")?.cpu_s_of("endpoint");
 const ROUTE_P50: &str = "route edit: p50";
 const ROUTE_P50_OF: Measure = |r| r.step("config-churn")?.latency("config", "p50_ms");
 const ROUTE_P99: &str = "route edit: p99";
@@ -153,9 +153,11 @@ pub(crate) const TARGETS: &[Target] = &[
     target("w8-1000svc", ONE_ROUTE, "ms", [15.0, 3.0, 1.0], ONE_ROUTE_OF),
     known("w8-1000svc", ONE_ENDPOINT, "ms", 2.0, ONE_ENDPOINT_OF),
     known("w8-1000svc", ONE_SERVICE, "ms", 45.0, ONE_SERVICE_OF),
+    never("w8-1000svc", LOST, LOST_OF),
     target("w8-5000svc", ONE_ROUTE, "ms", [55.0, 3.0, 1.0], ONE_ROUTE_OF),
     known("w8-5000svc", ONE_ENDPOINT, "ms", 4.0, ONE_ENDPOINT_OF),
     target("w8-5000svc", ONE_SERVICE, "ms", [160.0, 6.0, 2.0], ONE_SERVICE_OF),
+    never("w8-5000svc", LOST, LOST_OF),
     known("w9-1000svc", READY_TIME, "s", 1.04, READY_TIME_OF),
     known("w9-1000svc", READY_CPU, "s", 0.96, READY_CPU_OF),
     known("w9-1000svc", READY_RSS, "MiB", 187.0, READY_RSS_OF),
