@@ -20,4 +20,4 @@ pub use golden::{Goldens, assert_golden};
 pub use http::{Backend, Load, get};
 pub use kube::KubeCluster;
 pub use pilotfish::Pilotfish;
-pub use poll::until;
+pub use poll::{until, until_soon};

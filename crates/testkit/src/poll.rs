@@ -15,14 +15,23 @@ pub async fn until<T, E: Display>(what: &str, mut ask: impl AsyncFnMut() -> Resu
     until_within(DEADLINE, what, &mut ask).await
 }
 
+/// [`until`] for what takes about a millisecond and is awaited thousands of times.
+pub async fn until_soon<T, E: Display>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
+    poll(DEADLINE, Duration::from_millis(1), what, &mut ask).await
+}
+
 /// [`until`] with a deadline of its own.
 pub async fn until_within<T, E: Display>(deadline: Duration, what: &str, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
+    poll(deadline, PAUSE, what, &mut ask).await
+}
+
+async fn poll<T, E: Display>(deadline: Duration, pause: Duration, what: &str, ask: &mut impl AsyncFnMut() -> Result<T, E>) -> T {
     let start = Instant::now();
     loop {
         match ask().await {
             Ok(answer) => return answer,
             Err(refusal) if start.elapsed() >= deadline => panic!("waited {deadline:?} for {what}: {refusal}"),
-            Err(_) => sleep(PAUSE).await,
+            Err(_) => sleep(pause).await,
         }
     }
 }

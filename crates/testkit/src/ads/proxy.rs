@@ -12,6 +12,9 @@ use super::Delta;
 /// The types that it asks for.
 pub const TYPES: [TypeUrl; 4] = [TypeUrl::Cluster, TypeUrl::Endpoint, TypeUrl::Listener, TypeUrl::Route];
 
+/// How long nothing may come for it to be quiet.
+const MOMENT: Duration = Duration::from_millis(30);
+
 /// Versions by type and name.
 pub type Held = BTreeMap<TypeUrl, BTreeMap<String, String>>;
 
@@ -70,6 +73,18 @@ impl Proxy {
         }
     }
 
+    /// What has arrived, or arrives within a moment.
+    pub async fn try_next(&mut self) -> Option<DeltaDiscoveryResponse> {
+        tokio::time::timeout(MOMENT, self.client.next()).await.ok()
+    }
+
+    /// Takes what comes until nothing does.
+    pub async fn until_quiet(&mut self) {
+        while let Some(response) = self.try_next().await {
+            self.take(response).await;
+        }
+    }
+
     /// Takes what comes until it holds what it should; panics if that does not come.
     pub async fn converge(&mut self, expected: &Held, what: &str) {
         while !same(&self.held, expected) {
@@ -78,9 +93,7 @@ impl Proxy {
             };
             self.take(response).await;
         }
-        while let Ok(response) = tokio::time::timeout(Duration::from_millis(30), self.client.next()).await {
-            self.take(response).await;
-        }
+        self.until_quiet().await;
         assert!(same(&self.held, expected), "{what}: moved on to {:?}, should hold {expected:?}", self.held);
     }
 }
