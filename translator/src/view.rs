@@ -4,6 +4,7 @@
 //! and not with the mesh, keeps by pointer what is the same, and makes the rest. Change sets only say when to look: one that
 //! comes twice, or after the world it belongs to, does no harm.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pilotfish_envoy::{Layer, Layers, Resource, TypeUrl};
@@ -12,7 +13,7 @@ use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::name::Str;
 use pilotfish_model::peer_authentication::PeerAuthentication;
 use pilotfish_model::proxy::Flavour;
-use pilotfish_model::{ContentHash, Resolution};
+use pilotfish_model::{ContentHash, Mesh, Resolution};
 
 use crate::class::ScopeClass;
 use crate::cluster;
@@ -50,8 +51,10 @@ pub(crate) struct Inputs {
     pub(crate) aliases: Arc<Aliases>,
     accounts: imbl::OrdMap<ServiceKey, Arc<[Str]>>,
     pub(crate) gateways: MergedGateways,
-    /// PeerAuthentications of the mesh.
-    pub(crate) peers: imbl::OrdMap<pilotfish_model::mesh::ObjectKey, Arc<PeerAuthentication>>,
+    /// Namespaces of the services, sorted.
+    pub(crate) namespaces: Vec<Str>,
+    /// PeerAuthentications of these namespaces and of the root: endpoints are of their service's namespace.
+    peers: Vec<Arc<PeerAuthentication>>,
     /// Endpoints that more than assignments depend on, by service.
     live: Vec<(usize, Option<Arc<Vec<Endpoint>>>)>,
 }
@@ -76,8 +79,9 @@ impl View {
         let same_base = before.filter(|b| b.class == *class && b.inputs.config == world.config);
         let scope = Scope::of(world, facts, same_base.map(|b| &b.scope));
         let context = Context::new(world, facts, &scope);
-        let inputs = Inputs::of(&context);
-        let difference = same_base.map(|b| Difference::of(b, &scope, &inputs));
+        let same_services = same_base.filter(|b| Arc::ptr_eq(&b.scope.services, &scope.services));
+        let inputs = Inputs::of(&context, same_services.map(|b| &**b));
+        let difference = same_base.map(|b| Difference::of(b, &context, &inputs));
         if let (Some(b), Some(d)) = (same_base, &difference)
             && d.is_none()
         {
@@ -140,7 +144,22 @@ impl View {
 }
 
 impl Inputs {
-    fn of(context: &Context<'_>) -> Self {
+    fn of(context: &Context<'_>, same_services: Option<&View>) -> Self {
+        let namespaces = match same_services {
+            Some(view) => view.inputs.namespaces.clone(),
+            None => {
+                let all: BTreeSet<&Str> = context.scope.services.iter().map(|s| &s.namespace).collect();
+                all.into_iter().cloned().collect()
+            }
+        };
+        let root = &context.config().root_namespace;
+        let peers = match context.mesh.peer_authentications.is_empty() {
+            true => Vec::new(),
+            false => {
+                let near = namespaces.iter().filter(|ns| *ns != root).chain(std::iter::once(root));
+                near.flat_map(|ns| Mesh::in_namespace(&context.mesh.peer_authentications, ns)).cloned().collect()
+            }
+        };
         let live = context
             .scope
             .services
@@ -152,15 +171,16 @@ impl Inputs {
             aliases: context.world.aliases.clone(),
             accounts: context.world.accounts.clone(),
             gateways: gateway::merged(context),
-            peers: context.mesh.peer_authentications.clone(),
+            namespaces,
+            peers,
             live: live.map(|(i, s)| (i, context.mesh.endpoints.get(&service_key(s)).cloned())).collect(),
         }
     }
 }
 
 impl Difference {
-    fn of(before: &View, scope: &Scope, inputs: &Inputs) -> Self {
-        let old = &before.scope;
+    fn of(before: &View, context: &Context<'_>, inputs: &Inputs) -> Self {
+        let (old, scope) = (&before.scope, context.scope);
         let pairs = || old.egress.iter().zip(&scope.egress);
         let same_shape = old.egress.len() == scope.egress.len() && pairs().all(|(a, b)| a.listener == b.listener);
         let same_rules = |a: &EgressScope, b: &EgressScope| Arc::ptr_eq(&a.virtual_services, &b.virtual_services);
@@ -170,13 +190,15 @@ impl Difference {
         let rules = !same_shape || !pairs().all(|(a, b)| same_rules(a, b));
         let services =
             !same_shape || !Arc::ptr_eq(&old.services, &scope.services) || !pairs().all(|(a, b)| Arc::ptr_eq(&a.services, &b.services));
-        let found = !Arc::ptr_eq(&old.found, &scope.found);
+        // Where hosts have several services, rules of others than the chosen one are looked up as well.
+        let shadowed = !context.world.hosts_are_unique() && !old.rules.is_same(&scope.rules);
+        let found = !Arc::ptr_eq(&old.found, &scope.found) || shadowed;
         let same_live = |(a, b): (&(usize, Option<Arc<Vec<Endpoint>>>), &(usize, Option<Arc<Vec<Endpoint>>>))| match (&a.1, &b.1) {
             (Some(x), Some(y)) => Arc::ptr_eq(x, y),
             (x, y) => x.is_none() && y.is_none(),
         };
         let live = before.inputs.live.len() != inputs.live.len() || !before.inputs.live.iter().zip(&inputs.live).all(same_live);
-        let peers = !before.inputs.peers.ptr_eq(&inputs.peers);
+        let peers = before.inputs.peers != inputs.peers;
         let gateways = before.inputs.gateways != inputs.gateways;
         Difference {
             scope: services || rules,
@@ -188,7 +210,8 @@ impl Difference {
             sidecar: old.sidecar != scope.sidecar,
             l4_rules: rules && (!same_shape || pairs().any(|(a, b)| !same_rules(a, b) && (l4(a, b) || l4(b, a)))),
             rules,
-            aliases: !Arc::ptr_eq(&before.inputs.aliases, &inputs.aliases),
+            aliases: !Arc::ptr_eq(&before.inputs.aliases, &inputs.aliases)
+                && scope.services.iter().any(|s| before.inputs.aliases.of(&s.host) != inputs.aliases.of(&s.host)),
         }
     }
 
