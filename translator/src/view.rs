@@ -23,8 +23,9 @@ use crate::grpc;
 use crate::leaf::{Key, Leaves};
 use crate::listener::{self, Builder, ListenerSpec, Settings};
 use crate::name_table;
+use crate::policy::Found;
 use crate::refused::{Refused, resolve};
-use crate::route::{self, Assembly};
+use crate::route::{Assembler, Assembly};
 use crate::scope::{EgressScope, Scope};
 use crate::tls;
 use crate::unit::{Ingredients, Recipe, Unit};
@@ -63,6 +64,8 @@ pub(crate) struct Inputs {
 struct Difference {
     scope: bool,
     found: bool,
+    /// The rules for some service differ, and one of them chooses hosts by what requests say.
+    hashes: bool,
     services: bool,
     units: bool,
     live: bool,
@@ -109,7 +112,7 @@ impl View {
             }
             None => maker.listeners(&settings),
         };
-        let routes = maker.routes(kept(&|d| !d.routes()));
+        let routes = maker.routes(kept(&|d| !d.routes()), kept(&|d| !d.routes_but_rules()));
         match kept(&|d| !d.scope && !d.found && !d.gateways) {
             Some(b) => maker.keep(TypeUrl::Secret, b),
             None => maker.put(TypeUrl::Secret, tls::file_secrets(&context)),
@@ -203,6 +206,7 @@ impl Difference {
         Difference {
             scope: services || rules,
             found,
+            hashes: found && (shadowed || services || hashes_differ(&old.found, &scope.found)),
             services,
             units: services || found || live || gateways || peers || !before.inputs.accounts.ptr_eq(&inputs.accounts),
             live,
@@ -216,7 +220,7 @@ impl Difference {
     }
 
     fn is_none(&self) -> bool {
-        let Difference { scope, found, services, units, live, gateways, sidecar, l4_rules, rules, aliases } = self;
+        let Difference { scope, found, hashes: _, services, units, live, gateways, sidecar, l4_rules, rules, aliases } = self;
         ![scope, found, services, units, live, gateways, sidecar, l4_rules, rules, aliases].into_iter().any(|d| *d)
     }
 
@@ -225,8 +229,18 @@ impl Difference {
     }
 
     fn routes(&self) -> bool {
-        self.scope || self.found || self.gateways || self.sidecar || self.aliases
+        self.rules || self.routes_but_rules()
     }
+
+    fn routes_but_rules(&self) -> bool {
+        self.services || self.hashes || self.gateways || self.sidecar || self.aliases
+    }
+}
+
+/// Of the rules for the same services: whether one that differs hashes requests, before or now.
+fn hashes_differ(before: &[Found], now: &[Found]) -> bool {
+    let hashes = |f: &Found| f.rule.as_ref().is_some_and(|r| r.hashes_requests());
+    before.len() != now.len() || before.iter().zip(now).any(|(a, b)| a.rule != b.rule && (hashes(a) || hashes(b)))
 }
 
 /// A view under construction.
@@ -239,10 +253,6 @@ struct Maker<'a> {
 }
 
 impl<'a> Maker<'a> {
-    fn checked(&self) -> bool {
-        self.context.class.flavour != Flavour::Grpc
-    }
-
     fn last_good(&self, type_url: TypeUrl) -> Option<&'a Arc<Layer>> {
         self.before.map(|b| b.layers.get(type_url))
     }
@@ -317,7 +327,8 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn routes(&mut self, kept: Option<&Arc<View>>) -> Assembly {
+    /// `kept`: nothing changed; `inside`: at most rules inside VirtualServices did.
+    fn routes(&mut self, kept: Option<&Arc<View>>, inside: Option<&Arc<View>>) -> Assembly {
         if let Some(b) = kept {
             self.keep(TypeUrl::Route, b);
             return b.routes.clone();
@@ -327,8 +338,20 @@ impl<'a> Maker<'a> {
             return Assembly::default();
         }
         let before = self.before.map(|b| &b.routes);
-        let (assembly, resources) = route::assemble(&self.context, self.leaves, self.checked(), before, &mut self.refused);
-        self.put(TypeUrl::Route, resources);
+        let known = self.refused.len();
+        let mut assembler = Assembler { context: self.context, leaves: self.leaves, before, refused: &mut self.refused };
+        // What was left out of a configuration would be missing in the next.
+        let whole = |b: &&Arc<View>| b.refused.iter().all(|r| r.type_url != TypeUrl::Route);
+        if let Some(b) = inside.filter(whole)
+            && let Some(assembly) = assembler.advance(&b.routes, &b.scope)
+        {
+            let news = assembly.news(&b.routes).map(|r| (r.name().clone(), Some(r.clone())));
+            self.layers.insert(TypeUrl::Route, b.layers.get(TypeUrl::Route).updated(news));
+            return assembly;
+        }
+        assembler.refused.truncate(known);
+        let assembly = assembler.whole();
+        self.put(TypeUrl::Route, assembly.resources().collect());
         assembly
     }
 }
