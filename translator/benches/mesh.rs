@@ -95,11 +95,15 @@ pub(crate) fn service_add(world: &World) -> (World, ChangeSet) {
 
 /// The class of a sidecar of a namespace.
 pub(crate) fn class(world: &World, namespace: &str, app: &str) -> ProxyClass {
+    classify(world, &proxy(namespace, app))
+}
+
+/// A sidecar of a namespace.
+pub(crate) fn proxy(namespace: &str, app: &str) -> Proxy {
     let labels = Labels::from([("service.istio.io/canonical-name".into(), app.into())]);
     let metadata = Metadata { istio_version: Some("1.29.1".into()), namespace: Some(namespace.into()), labels, ..Metadata::default() };
     let node = Node { id: format!("sidecar~10.9.9.9~client.{namespace}~{namespace}.svc.cluster.local"), metadata, ..Node::default() };
-    let proxy = Proxy::parse(node, "istio-system", "cluster.local").expect("the node is well formed");
-    classify(world, &proxy)
+    Proxy::parse(node, "istio-system", "cluster.local").expect("the node is well formed")
 }
 
 fn service(i: usize, namespace: &Str, name: &Str, host: &Host) -> Service {

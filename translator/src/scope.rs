@@ -115,6 +115,15 @@ pub(crate) fn kept<T: PartialEq + Eq>(before: Option<&Arc<[Arc<T>]>>, list: Vec<
     }
 }
 
+/// What of a list counts; the very list if all of it does.
+fn some_of<T: PartialEq + Eq>(before: Option<&Arc<[Arc<T>]>>, list: &Arc<[Arc<T>]>, counts: impl Fn(&T) -> bool) -> Arc<[Arc<T>]> {
+    match before {
+        Some(before) if **before == **list => before.clone(),
+        _ if list.iter().all(|t| counts(t)) => list.clone(),
+        _ => kept(before, list.iter().filter(|t| counts(t)).cloned().collect()),
+    }
+}
+
 fn by_host(services: &[Arc<Service>]) -> Arc<[u32]> {
     let mut order: Vec<u32> = (0..u32::try_from(services.len()).unwrap_or(u32::MAX)).collect();
     order.sort_by(|a, b| services[*a as usize].host.cmp(&services[*b as usize].host));
@@ -155,12 +164,11 @@ fn look_up(world: &World, class: &ScopeFacts, services: &[Arc<Service>], before:
 
 impl EgressScope {
     fn everything(world: &World, class: &ScopeFacts, before: Option<&EgressScope>) -> EgressScope {
-        let services = world.services_by_age().iter().filter(|s| s.visibility.allows(&s.namespace, &class.namespace));
-        let routes = world.routes_by_age().iter().filter(|r| is_visible(world, class, r));
+        let services = |s: &Service| s.visibility.allows(&s.namespace, &class.namespace);
         EgressScope {
             listener: None,
-            services: kept(before.map(|b| &b.services), services.cloned().collect()),
-            virtual_services: kept(before.map(|b| &b.virtual_services), routes.cloned().collect()),
+            services: some_of(before.map(|b| &b.services), world.services_by_age(), services),
+            virtual_services: some_of(before.map(|b| &b.virtual_services), world.routes_by_age(), |r| is_visible(world, class, r)),
         }
     }
 

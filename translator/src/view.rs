@@ -4,10 +4,10 @@
 //! and not with the mesh, keeps by pointer what is the same, and makes the rest. Change sets only say when to look: one that
 //! comes twice, or after the world it belongs to, does no harm.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use pilotfish_envoy::{Layer, Layers, Resource, TypeUrl};
+use pilotfish_envoy::{Layer, Layers, Resource, Sources, TypeUrl};
 use pilotfish_model::endpoint::Endpoint;
 use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::name::Str;
@@ -20,7 +20,7 @@ use crate::cluster;
 use crate::context::Context;
 use crate::gateway::{self, MergedGateways};
 use crate::grpc;
-use crate::leaf::{Key, Leaves};
+use crate::leaf::{Built, Key, Leaves};
 use crate::listener::{self, Builder, ListenerSpec, Settings};
 use crate::name_table;
 use crate::policy::Found;
@@ -53,7 +53,7 @@ pub(crate) struct Inputs {
     accounts: imbl::OrdMap<ServiceKey, Arc<[Str]>>,
     pub(crate) gateways: MergedGateways,
     /// Namespaces of the services, sorted.
-    pub(crate) namespaces: Vec<Str>,
+    pub(crate) namespaces: Arc<[Str]>,
     /// PeerAuthentications of these namespaces and of the root: endpoints are of their service's namespace.
     peers: Vec<Arc<PeerAuthentication>>,
     /// Endpoints that more than assignments depend on, by service.
@@ -100,7 +100,7 @@ impl View {
             Some(b) => b.units.clone(),
             None => maker.units(by_sni, same_base),
         };
-        maker.clusters(&units, same_base);
+        maker.clusters(&units, kept(&|d| !d.sidecar));
         let settings = match kept(&|d| !d.services && !d.sidecar) {
             Some(b) => b.settings.clone(),
             None => Arc::new(Settings::of(&context)),
@@ -292,18 +292,39 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn clusters(&mut self, units: &Arc<[Arc<Unit>]>, _same_base: Option<&Arc<View>>) {
-        let before = self.last_good(TypeUrl::Cluster);
-        let mut resources = Vec::with_capacity(units.len() * 2);
-        for built in units.iter().flat_map(|u| &u.clusters) {
-            resources.extend(resolve(built, before, &mut self.refused));
+    /// `known`: a view whose clusters that stand for no service are the same.
+    fn clusters(&mut self, units: &Arc<[Arc<Unit>]>, known: Option<&Arc<View>>) {
+        if let Some(b) = known
+            && Arc::ptr_eq(&b.units, units)
+        {
+            return self.keep(TypeUrl::Cluster, b);
         }
+        let before = self.last_good(TypeUrl::Cluster);
+        let address = |unit: &Arc<Unit>| Arc::as_ptr(unit).addr();
+        let old: HashSet<usize> = known.iter().flat_map(|b| b.units.iter()).map(address).collect();
+        let mut changes: Vec<(Arc<str>, Option<Resource>)> = Vec::new();
+        if let Some(b) = known {
+            let new: HashSet<usize> = units.iter().map(address).collect();
+            let gone = b.units.iter().filter(|u| !new.contains(&address(u)));
+            changes.extend(gone.flat_map(|u| &u.clusters).map(|c| (c.name().clone(), None)));
+        }
+        for unit in units.iter() {
+            let is_new = !old.contains(&address(unit));
+            for built in unit.clusters.iter().filter(|c| is_new || matches!(c, Built::Broken(_))) {
+                changes.push((built.name().clone(), resolve(built, before, &mut self.refused)));
+            }
+        }
+        if let Some(b) = known {
+            self.layers.insert(TypeUrl::Cluster, b.layers.get(TypeUrl::Cluster).updated(changes));
+            return;
+        }
+        let mut resources: Vec<Resource> = changes.into_iter().filter_map(|(_, resource)| resource).collect();
         if self.context.class.flavour != Flavour::Grpc {
             let (leaves, refused) = (self.leaves, &mut self.refused);
             cluster::special(&self.context, &mut |input| {
                 let key = Key::of("cluster", &input);
-                let built =
-                    leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, || (cluster::build(&input), Default::default()));
+                let made = || (cluster::build(&input), Sources::default());
+                let built = leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, made);
                 resources.extend(resolve(&built, before, refused));
             });
         }
@@ -366,9 +387,11 @@ pub(crate) fn build_listeners(
 ) -> Vec<Resource> {
     let mut builder = Builder::new(settings);
     let hash = ContentHash::of(settings);
+    // Bytes are not traced: scopes that trace differently share their listeners.
+    let untraced = ContentHash::of(&Settings { tracing: None, ..settings.clone() });
     let mut resources = Vec::with_capacity(specs.len());
     for spec in specs {
-        let key = Key::of("listener", &(hash, spec));
+        let key = Key::of("listener", &(if spec.reads_http() { hash } else { untraced }, spec));
         let built = leaves.resource(TypeUrl::Listener, spec.name.as_str(), &key, true, || (builder.listener(spec), Default::default()));
         resources.extend(resolve(&built, last_good, refused));
     }

@@ -79,7 +79,7 @@ pub(crate) struct ByRules {
     /// The port, 0 for all.
     port: u16,
     /// VirtualServices that were asked, and whether they had rules that apply.
-    asked: Vec<(usize, bool)>,
+    asked: Arc<[(usize, bool)]>,
     /// It takes the first that has.
     first_only: bool,
 }

@@ -26,10 +26,10 @@ pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults
     let mut made: HashSet<Str> = HashSet::new();
     for (at, egress) in context.scope.egress.iter().enumerate() {
         let view = View::new(context, egress, defaults);
-        let made_of = |name, port, (hosts, asked), first_only| Configuration {
+        let made_of = |name, port, (hosts, asked): Made, first_only| Configuration {
             name,
             hosts,
-            by_rules: Some(ByRules { egress: at, port, asked, first_only }),
+            by_rules: Some(ByRules { egress: at, port, asked: asked.into(), first_only }),
         };
         match egress.listener.as_ref().and_then(|l| l.port.as_ref().map(|p| (l, p))) {
             Some((listener, port)) => {
@@ -58,6 +58,9 @@ pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults
     }
     resources
 }
+
+/// Virtual hosts, and which VirtualServices were asked for rules, with their answer.
+type Made = (Vec<HostOf>, Vec<(usize, bool)>);
 
 /// What a route configuration is asked for.
 enum Wanted<'a> {
@@ -130,7 +133,7 @@ impl<'a> View<'a> {
     }
 
     /// The virtual hosts for one port, or (0) for all.
-    fn hosts(&self, port: u16) -> (Vec<HostOf>, Vec<(usize, bool)>) {
+    fn hosts(&self, port: u16) -> Made {
         let (mut groups, asked) = self.groups_of_rules(port);
         let claimed: HashSet<&Host> = groups.iter().flat_map(|g| g.services.iter().map(|s| &s.host)).collect();
         for service in self.at(port).filter(|s| !claimed.contains(&s.host)) {
@@ -196,7 +199,7 @@ impl<'a> View<'a> {
     }
 
     /// The virtual host of a listener on the service's own address: everything goes to it, whatever it is called.
-    fn sniffed(&self, name: &str, service: &'a Arc<Service>, port: u16) -> (Vec<HostOf>, Vec<(usize, bool)>) {
+    fn sniffed(&self, name: &str, service: &'a Arc<Service>, port: u16) -> Made {
         let asked = self.rules_of(&service.host);
         let found = asked.iter().find_map(|index| Some((*index, self.applied(&self.rules[*index], port)?)));
         let rules = found.as_ref().map(|(index, _)| *index);
