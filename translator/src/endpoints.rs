@@ -71,7 +71,7 @@ impl Endpoints {
             }
             leaves.work.services_assigned.add(1);
             refused.retain(|r| unit.plans.iter().all(|p| p.cluster != r.name));
-            for built in build(leaves, &self.view, unit, &new) {
+            for built in build(leaves, &self.view, unit, &new, Some(&self.layer)) {
                 resources.push((built.name().clone(), resolve(&built, Some(&self.layer), &mut refused)));
             }
             next.get_or_insert_with(|| self.assigned.clone())[index] = Some(new);
@@ -103,7 +103,7 @@ impl Endpoints {
                 refused.extend(before.iter().flat_map(|b| &b.refused).filter(names).cloned());
             } else {
                 leaves.work.services_assigned.add(1);
-                for built in build(leaves, view, unit, &new) {
+                for built in build(leaves, view, unit, &new, before.map(|b| &b.layer)) {
                     changes.push((built.name().clone(), resolve(&built, before.map(|b| &b.layer), &mut refused)));
                 }
             }
@@ -157,12 +157,19 @@ fn assigned(world: &World, unit: &Unit) -> Assigned {
     Assigned { endpoints, plaintext }
 }
 
-fn build<'a>(leaves: &'a Leaves, view: &'a View, unit: &'a Unit, of: &'a Assigned) -> impl Iterator<Item = Built> + 'a {
+fn build<'a>(
+    leaves: &'a Leaves,
+    view: &'a View,
+    unit: &'a Unit,
+    of: &'a Assigned,
+    served: Option<&'a Arc<Layer>>,
+) -> impl Iterator<Item = Built> + 'a {
     let checked = view.class.facts().flavour != Flavour::Grpc;
     unit.plans.iter().map(move |plan| {
         let input =
             AssignmentInput { plan: plan.clone(), endpoints: of.endpoints.clone().unwrap_or_default(), plaintext: of.plaintext.clone() };
         let key = Key::of("assignment", &input);
-        leaves.resource(TypeUrl::Endpoint, plan.cluster.clone(), &key, checked, || (endpoint::assignment(&input), unit.of.sources()))
+        leaves
+            .resource(TypeUrl::Endpoint, plan.cluster.clone(), &key, checked, served, || (endpoint::assignment(&input), unit.of.sources()))
     })
 }

@@ -102,7 +102,8 @@ fn clusters(leaves: &Leaves, context: &OwnContext<'_>, last_good: Option<&Arc<La
     let mut resources = Vec::new();
     cluster::inbound(context, &mut |input| {
         let key = Key::of("cluster", &input);
-        let built = leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, || (cluster::build(&input), Default::default()));
+        let built =
+            leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, last_good, || (cluster::build(&input), Default::default()));
         resources.extend(resolve(&built, last_good, refused));
     });
     resources
@@ -112,7 +113,8 @@ fn local_cluster(leaves: &Leaves, context: &OwnContext<'_>, last_good: Option<&A
     let Some(input) = endpoint::local_cluster(context) else { return Vec::new() };
     let checked = context.class.flavour != Flavour::Grpc;
     let key = Key::of("assignment", &input);
-    let built =
-        leaves.resource(TypeUrl::Endpoint, endpoint::LOCAL_CLUSTER, &key, checked, || (endpoint::assignment(&input), Default::default()));
+    let built = leaves.resource(TypeUrl::Endpoint, endpoint::LOCAL_CLUSTER, &key, checked, last_good, || {
+        (endpoint::assignment(&input), Default::default())
+    });
     resolve(&built, last_good, refused).into_iter().collect()
 }

@@ -156,8 +156,9 @@ impl<'a> Recipe<'a> {
         } else {
             cluster::of_service(&input, self.by_sni, &mut |cluster| {
                 let key = Key::of("cluster", &cluster);
-                clusters
-                    .push(leaves.resource(TypeUrl::Cluster, cluster.name.clone(), &key, true, || (cluster::build(&cluster), of.sources())));
+                clusters.push(
+                    leaves.resource(TypeUrl::Cluster, cluster.name.clone(), &key, true, None, || (cluster::build(&cluster), of.sources())),
+                );
             });
         }
         let mut names = HashSet::new();

@@ -324,7 +324,7 @@ impl<'a> Maker<'a> {
             cluster::special(&self.context, &mut |input| {
                 let key = Key::of("cluster", &input);
                 let made = || (cluster::build(&input), Sources::default());
-                let built = leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, made);
+                let built = leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, before, made);
                 resources.extend(resolve(&built, before, refused));
             });
         }
@@ -392,7 +392,8 @@ pub(crate) fn build_listeners(
     let mut resources = Vec::with_capacity(specs.len());
     for spec in specs {
         let key = Key::of("listener", &(if spec.reads_http() { hash } else { untraced }, spec));
-        let built = leaves.resource(TypeUrl::Listener, spec.name.as_str(), &key, true, || (builder.listener(spec), Default::default()));
+        let built =
+            leaves.resource(TypeUrl::Listener, spec.name.as_str(), &key, true, last_good, || (builder.listener(spec), Default::default()));
         resources.extend(resolve(&built, last_good, refused));
     }
     resources
