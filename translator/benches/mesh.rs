@@ -1,5 +1,7 @@
-//! The mesh that benches translate: 50 namespaces, a VirtualService of three rules per service, a DestinationRule with two
-//! subsets for every fifth, five endpoints per service.
+//! The mesh that benches translate: 20 services per namespace, a VirtualService of three rules per service, a
+//! DestinationRule with two subsets for every fifth, five endpoints per service; and what happens to it.
+
+#![allow(dead_code)]
 
 use std::sync::Arc;
 
@@ -10,19 +12,22 @@ use pilotfish_model::mesh::{ObjectKey, ServiceKey};
 use pilotfish_model::name::{Labels, Meta, Str, Visibility};
 use pilotfish_model::proxy::{Metadata, Node};
 use pilotfish_model::service::{Address, Registry, TrafficDistribution};
+use pilotfish_model::sidecar::{EgressHost, EgressListener, EgressNamespace, Sidecar};
 use pilotfish_model::virtual_service::{Destination, GatewayRef, HttpDestination, HttpMatch, HttpRoute};
 use pilotfish_model::{
-    DestinationRule, Endpoint, Host, Kind, Mesh, ObjectId, Protocol, Proxy, Resolution, Service, ServicePort, VirtualService,
+    ChangeSet, DestinationRule, Endpoint, EndpointChange, Host, Kind, Mesh, ObjectId, Protocol, Proxy, Resolution, Service, ServicePort,
+    VirtualService,
 };
 use pilotfish_translator::{ProxyClass, World, classify};
 
-const NAMESPACES: usize = 50;
+const PER_NAMESPACE: usize = 20;
 
-/// A mesh of `services` services.
-pub(crate) fn mesh(services: usize) -> Mesh {
+/// A mesh of `services` services. `isolated`: each namespace sees its own only.
+pub(crate) fn mesh(services: usize, isolated: bool) -> Mesh {
+    let namespaces = services.div_ceil(PER_NAMESPACE);
     let mut mesh = Mesh { domain: "cluster.local".into(), ..Mesh::default() };
     for i in 0..services {
-        let namespace: Str = format!("ns{}", i % NAMESPACES).into();
+        let namespace: Str = format!("ns{}", i % namespaces).into();
         let name: Str = format!("svc{i}").into();
         let host = Host::new(&format!("{name}.{namespace}.svc.cluster.local"));
         let key = ServiceKey { namespace: namespace.clone(), host: host.clone() };
@@ -35,15 +40,70 @@ pub(crate) fn mesh(services: usize) -> Mesh {
             mesh.destination_rules.insert(object, Arc::new(destination_rule(meta, &host)));
         }
     }
+    for n in (0..namespaces).filter(|_| isolated) {
+        let (namespace, name): (Str, Str) = (format!("ns{n}").into(), "default".into());
+        let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
+        mesh.sidecars.insert(key, Arc::new(sidecar(Meta { namespace, name, ..Meta::default() })));
+    }
     mesh
 }
 
-/// The class of a sidecar that sees all of it.
-pub(crate) fn class(world: &World) -> ProxyClass {
-    let metadata = Metadata { istio_version: Some("1.29.1".into()), namespace: Some("ns0".into()), ..Metadata::default() };
-    let node = Node { id: "sidecar~10.9.9.9~client.ns0~ns0.svc.cluster.local".into(), metadata, ..Node::default() };
-    let proxy = Proxy::parse(node, "istio-system", "cluster.local").expect("the node is well formed");
-    classify(world, &proxy)
+fn sidecar(meta: Meta) -> Sidecar {
+    let host = |namespace| EgressHost { namespace, host: Host::new("*"), exclude: false };
+    let hosts = vec![host(EgressNamespace::Own), host(EgressNamespace::Named("istio-system".into()))];
+    let listener = EgressListener { port: None, bind: None, capture: Default::default(), hosts };
+    Sidecar { meta, selector: None, ingress: Vec::new(), egress: vec![listener], outbound_policy: None, inbound_connection_pool: None }
+}
+
+/// The world after the VirtualService of the first service took another time-out, and what changed.
+pub(crate) fn route_edit(world: &World) -> (World, ChangeSet) {
+    let mut mesh = Mesh::clone(&world.mesh);
+    let key = ObjectKey { namespace: "ns0".into(), name: "svc0".into() };
+    let mut route = VirtualService::clone(&mesh.virtual_services[&key]);
+    let timeout = route.http[0].timeout.unwrap_or_default();
+    route.http[0].timeout = Some(timeout + std::time::Duration::from_millis(1));
+    mesh.virtual_services.insert(key, Arc::new(route));
+    let mut changes = ChangeSet::default();
+    changes.objects.insert(ObjectId::new(Kind::VirtualService, "ns0", "svc0"));
+    (world.next(Arc::new(mesh), &changes), changes)
+}
+
+/// The world after an endpoint of the first service went, and what changed.
+pub(crate) fn endpoint_change(world: &World) -> (World, ChangeSet) {
+    let mut mesh = Mesh::clone(&world.mesh);
+    let key = mesh.services.keys().find(|k| &*k.namespace == "ns0").expect("there is one").clone();
+    let mut endpoints = mesh.endpoints[&key].to_vec();
+    endpoints.pop();
+    mesh.endpoints.insert(key.clone(), Arc::new(endpoints));
+    let mut changes = ChangeSet::default();
+    changes.endpoints.insert(key, EndpointChange::Removed);
+    (world.next(Arc::new(mesh), &changes), changes)
+}
+
+/// The world after a service came, and what changed.
+pub(crate) fn service_add(world: &World) -> (World, ChangeSet) {
+    let mut mesh = Mesh::clone(&world.mesh);
+    let (namespace, name): (Str, Str) = ("ns0".into(), "new".into());
+    let host = Host::new("new.ns0.svc.cluster.local");
+    let key = ServiceKey { namespace: namespace.clone(), host: host.clone() };
+    mesh.services.insert(key.clone(), Arc::new(service(60_000, &namespace, &name, &host)));
+    let mut changes = ChangeSet::default();
+    changes.objects.insert(ObjectId::new(Kind::Service, namespace, name));
+    changes.services.insert(key);
+    (world.next(Arc::new(mesh), &changes), changes)
+}
+
+/// The class of a sidecar of a namespace.
+pub(crate) fn class(world: &World, namespace: &str, app: &str) -> ProxyClass {
+    classify(world, &proxy(namespace, app))
+}
+
+/// A sidecar of a namespace.
+pub(crate) fn proxy(namespace: &str, app: &str) -> Proxy {
+    let labels = Labels::from([("service.istio.io/canonical-name".into(), app.into())]);
+    let metadata = Metadata { istio_version: Some("1.29.1".into()), namespace: Some(namespace.into()), labels, ..Metadata::default() };
+    let node = Node { id: format!("sidecar~10.9.9.9~client.{namespace}~{namespace}.svc.cluster.local"), metadata, ..Node::default() };
+    Proxy::parse(node, "istio-system", "cluster.local").expect("the node is well formed")
 }
 
 fn service(i: usize, namespace: &Str, name: &Str, host: &Host) -> Service {

@@ -11,8 +11,8 @@ use pilotfish_envoy::Snapshot;
 use pilotfish_translator::{ProxyClass, World, snapshot};
 
 fn setup(services: usize) -> (World, ProxyClass) {
-    let world = World::new(Arc::new(mesh::mesh(services)));
-    let class = mesh::class(&world);
+    let world = World::new(Arc::new(mesh::mesh(services, false)));
+    let class = mesh::class(&world, "ns0", "a");
     (world, class)
 }
 

@@ -1,7 +1,7 @@
 //! [`Endpoints`]: the assignments of a view. Made apart from it, because endpoints come and go far more often, and must not
 //! wait for anything else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use pilotfish_envoy::{Layer, Resource, TypeUrl};
@@ -15,7 +15,7 @@ use crate::leaf::{Built, Key, Leaves};
 use crate::refused::{Refused, resolve};
 use crate::unit::Unit;
 use crate::view::View;
-use crate::world::{World, service_key};
+use crate::world::World;
 
 /// See the module.
 pub struct Endpoints {
@@ -71,7 +71,7 @@ impl Endpoints {
             }
             leaves.work.services_assigned.add(1);
             refused.retain(|r| unit.plans.iter().all(|p| p.cluster != r.name));
-            for built in build(leaves, &self.view, unit, &new) {
+            for built in build(leaves, &self.view, unit, &new, Some(&self.layer)) {
                 resources.push((built.name().clone(), resolve(&built, Some(&self.layer), &mut refused)));
             }
             next.get_or_insert_with(|| self.assigned.clone())[index] = Some(new);
@@ -83,29 +83,62 @@ impl Endpoints {
     }
 
     fn of_all(leaves: &Leaves, world: &World, view: &Arc<View>, before: Option<&Arc<Endpoints>>) -> Arc<Endpoints> {
+        let mut known = before.map(|b| Known { before: b, at: HashMap::new() });
         let mut all = Vec::with_capacity(view.units.len());
-        let mut resources = Vec::with_capacity(view.units.len() * 2);
+        let mut changes: Vec<(Arc<str>, Option<Resource>)> = Vec::new();
         let mut refused = Vec::new();
-        let last_good = before.map(|b| &b.layer);
-        for unit in view.units.iter() {
+        if let Some(before) = before.filter(|b| !Arc::ptr_eq(&b.view.units, &view.units)) {
+            let kept: HashSet<usize> = view.units.iter().map(address).collect();
+            let gone = before.view.units.iter().filter(|u| !kept.contains(&address(u)));
+            changes.extend(gone.flat_map(|u| &u.plans).map(|p| (p.cluster.clone(), None)));
+        }
+        for (index, unit) in view.units.iter().enumerate() {
             if unit.plans.is_empty() {
                 all.push(None);
                 continue;
             }
-            leaves.work.services_assigned.add(1);
             let new = assigned(world, unit);
-            for built in build(leaves, view, unit, &new) {
-                resources.extend(resolve(&built, last_good, &mut refused));
+            if known.as_mut().and_then(|k| k.of(index, unit)).is_some_and(|old| old.is_same(&new)) {
+                let names = |r: &&Refused| unit.plans.iter().any(|p| p.cluster == r.name);
+                refused.extend(before.iter().flat_map(|b| &b.refused).filter(names).cloned());
+            } else {
+                leaves.work.services_assigned.add(1);
+                for built in build(leaves, view, unit, &new, before.map(|b| &b.layer)) {
+                    changes.push((built.name().clone(), resolve(&built, before.map(|b| &b.layer), &mut refused)));
+                }
             }
             all.push(Some(new));
         }
-        let layer = Layer::new(resources);
-        let layer = match last_good {
-            Some(before) => layer.after(before),
-            None => Arc::new(layer),
+        let layer = match before {
+            Some(before) => before.layer.updated(changes),
+            None => Arc::new(Layer::new(changes.into_iter().filter_map(|(_, resource)| resource))),
         };
         Arc::new(Endpoints { view: view.clone(), assigned: all, layer, refused })
     }
+}
+
+/// What was assigned before, by unit.
+struct Known<'a> {
+    before: &'a Endpoints,
+    /// Where units were; made when the first is not where it was.
+    at: HashMap<usize, usize>,
+}
+
+impl Known<'_> {
+    fn of(&mut self, index: usize, unit: &Arc<Unit>) -> Option<&Assigned> {
+        let units = &self.before.view.units;
+        if units.get(index).is_some_and(|u| Arc::ptr_eq(u, unit)) {
+            return self.before.assigned[index].as_ref();
+        }
+        if self.at.is_empty() {
+            self.at = units.iter().enumerate().map(|(i, u)| (address(u), i)).collect();
+        }
+        self.before.assigned[*self.at.get(&address(unit))?].as_ref()
+    }
+}
+
+fn address(unit: &Arc<Unit>) -> usize {
+    Arc::as_ptr(unit).addr()
 }
 
 impl Assigned {
@@ -119,17 +152,24 @@ impl Assigned {
 }
 
 fn assigned(world: &World, unit: &Unit) -> Assigned {
-    let endpoints = world.mesh.endpoints.get(&service_key(&unit.of.service)).cloned();
+    let endpoints = world.mesh.endpoints.get(&unit.of.key).cloned();
     let plaintext = endpoints.as_ref().map(|e| endpoint::plaintext(&world.mesh, e)).unwrap_or_default();
     Assigned { endpoints, plaintext }
 }
 
-fn build<'a>(leaves: &'a Leaves, view: &'a View, unit: &'a Unit, of: &'a Assigned) -> impl Iterator<Item = Built> + 'a {
+fn build<'a>(
+    leaves: &'a Leaves,
+    view: &'a View,
+    unit: &'a Unit,
+    of: &'a Assigned,
+    served: Option<&'a Arc<Layer>>,
+) -> impl Iterator<Item = Built> + 'a {
     let checked = view.class.facts().flavour != Flavour::Grpc;
     unit.plans.iter().map(move |plan| {
         let input =
             AssignmentInput { plan: plan.clone(), endpoints: of.endpoints.clone().unwrap_or_default(), plaintext: of.plaintext.clone() };
         let key = Key::of("assignment", &input);
-        leaves.resource(TypeUrl::Endpoint, plan.cluster.clone(), &key, checked, || (endpoint::assignment(&input), unit.of.sources()))
+        leaves
+            .resource(TypeUrl::Endpoint, plan.cluster.clone(), &key, checked, served, || (endpoint::assignment(&input), unit.of.sources()))
     })
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use bytes::Bytes;
 use pilotfish_envoy::encoded::{Fragment, Sources, WeakFragment, WeakResource};
 use pilotfish_envoy::validate::{self, Violation};
-use pilotfish_envoy::{Resource, TypeUrl, any};
+use pilotfish_envoy::{Layer, Resource, TypeUrl, any};
 use pilotfish_model::ContentHash;
 use pilotfish_model::hash::StableHasher;
 use prost::{Message, Name};
@@ -141,13 +141,15 @@ impl Leaves {
         shard.entries.insert(key.0, entry);
     }
 
-    /// A resource made of `input`. `checked`: its clients hold it to the validation rules.
+    /// A resource. `checked`: its clients hold it to the validation rules. `served`: what there is already; what comes out
+    /// the same is taken from there, so that it is this one that others find.
     pub(crate) fn resource<M: Message + Name>(
         &self,
         type_url: TypeUrl,
         name: impl Into<Arc<str>>,
         key: &Key,
         checked: bool,
+        served: Option<&Arc<Layer>>,
         make: impl FnOnce() -> (M, Sources),
     ) -> Built {
         let broken = |name, violations| Built::Broken(Broken { type_url, name, violations });
@@ -177,6 +179,7 @@ impl Leaves {
         }
         let resource = Resource::from_any(name, &message).with_sources(sources);
         self.work.bytes_encoded.add(resource.encoded_len() as u64);
+        let resource = served.and_then(|l| l.get(resource.name())).filter(|r| **r == resource).cloned().unwrap_or(resource);
         self.put(key, Entry::Resource(resource.downgrade()));
         Built::Sound(resource)
     }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use pilotfish_envoy::{Layer, Layers, Resource, TypeUrl};
 use pilotfish_model::ChangeSet;
 use pilotfish_model::proxy::Flavour;
+use pilotfish_model::sidecar::Sidecar;
 
 use crate::class::ProxyClass;
-use crate::cluster;
+use crate::cluster::{self, inbound_rule};
 use crate::context::OwnContext;
 use crate::endpoint;
 use crate::grpc;
 use crate::leaf::{Key, Leaves};
-use crate::listener;
+use crate::listener::{self, ListenerSpec, Settings};
+use crate::policy::Found;
 use crate::refused::{Refused, resolve};
 use crate::view::{View, build_listeners};
 use crate::world::World;
@@ -20,7 +22,12 @@ use crate::world::World;
 /// See the module.
 pub struct Own {
     pub(crate) class: ProxyClass,
-    view: Arc<View>,
+    /// What of the view it was made of.
+    settings: Arc<Settings>,
+    named: Arc<[ListenerSpec]>,
+    sidecar: Option<Arc<Sidecar>>,
+    /// Rules for what is served.
+    pub(crate) found: Vec<Found>,
     layers: Layers,
     refused: Vec<Refused>,
 }
@@ -67,7 +74,10 @@ impl Own {
             specs.extend(view.named.iter().cloned());
             put(TypeUrl::Listener, build_listeners(leaves, &settings, &specs, last_good(TypeUrl::Listener), &mut refused));
         }
-        Arc::new(Own { class: class.clone(), view: view.clone(), layers, refused })
+        let served = facts.own.targets.iter().filter_map(|t| world.mesh.services.get(&t.service));
+        let found = served.map(|service| inbound_rule(&context, service)).collect();
+        let (settings, named, sidecar) = (view.settings.clone(), view.named.clone(), view.scope.sidecar.clone());
+        Arc::new(Own { class: class.clone(), settings, named, sidecar, found, layers, refused })
     }
 
     /// The resources by type.
@@ -81,12 +91,10 @@ impl Own {
     }
 
     /// True if a newer view gives the same.
-    fn serves(&self, view: &Arc<View>) -> bool {
-        let old = &self.view;
-        Arc::ptr_eq(old, view)
-            || (Arc::ptr_eq(&old.named, &view.named)
-                && Arc::ptr_eq(&old.settings, &view.settings)
-                && old.scope.sidecar == view.scope.sidecar)
+    fn serves(&self, view: &View) -> bool {
+        self.sidecar == view.scope.sidecar
+            && (Arc::ptr_eq(&self.settings, &view.settings) || self.settings == view.settings)
+            && (Arc::ptr_eq(&self.named, &view.named) || self.named == view.named)
     }
 }
 
@@ -94,7 +102,8 @@ fn clusters(leaves: &Leaves, context: &OwnContext<'_>, last_good: Option<&Arc<La
     let mut resources = Vec::new();
     cluster::inbound(context, &mut |input| {
         let key = Key::of("cluster", &input);
-        let built = leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, || (cluster::build(&input), Default::default()));
+        let built =
+            leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, last_good, || (cluster::build(&input), Default::default()));
         resources.extend(resolve(&built, last_good, refused));
     });
     resources
@@ -104,7 +113,8 @@ fn local_cluster(leaves: &Leaves, context: &OwnContext<'_>, last_good: Option<&A
     let Some(input) = endpoint::local_cluster(context) else { return Vec::new() };
     let checked = context.class.flavour != Flavour::Grpc;
     let key = Key::of("assignment", &input);
-    let built =
-        leaves.resource(TypeUrl::Endpoint, endpoint::LOCAL_CLUSTER, &key, checked, || (endpoint::assignment(&input), Default::default()));
+    let built = leaves.resource(TypeUrl::Endpoint, endpoint::LOCAL_CLUSTER, &key, checked, last_good, || {
+        (endpoint::assignment(&input), Default::default())
+    });
     resolve(&built, last_good, refused).into_iter().collect()
 }

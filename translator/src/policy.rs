@@ -4,7 +4,7 @@ mod index;
 
 use std::sync::Arc;
 
-use pilotfish_model::destination_rule::{DestinationRule, Subset, TrafficPolicy};
+use pilotfish_model::destination_rule::{DestinationRule, LbAlgorithm, Subset, TrafficPolicy};
 use pilotfish_model::mesh::Mesh;
 use pilotfish_model::name::{Host, Labels, ObjectId, Visibility, selects};
 use pilotfish_model::peer_authentication::{MtlsMode, PeerAuthentication};
@@ -35,6 +35,15 @@ impl MergedRule {
     /// A subset by name.
     pub fn subset(&self, name: &str) -> Option<&Subset> {
         self.subsets.iter().find(|s| &*s.name == name)
+    }
+
+    /// Some policy chooses hosts by what requests say.
+    pub fn hashes_requests(&self) -> bool {
+        let of = |policy: &TrafficPolicy| {
+            let mut balancers = policy.load_balancer.iter().chain(policy.ports.values().filter_map(|p| p.load_balancer.as_ref()));
+            balancers.any(|b| matches!(b.algorithm, Some(LbAlgorithm::ConsistentHash(_))))
+        };
+        of(&self.policy) || self.subsets.iter().any(|s| of(&s.policy))
     }
 
     /// The policy for a port, of a subset if one is given. See [`effective`].

@@ -36,9 +36,11 @@ pub struct Scope {
     pub services: Arc<[Arc<Service>]>,
     /// The rules for them, in the same order.
     pub found: Arc<[Found]>,
+    /// Destinations of routes that no egress listener imports, whether they exist or not, sorted.
+    pub(crate) outside: Vec<Host>,
     /// Where in `services` they are, in the order of hosts.
     by_host: Arc<[u32]>,
-    rules: RuleIndex,
+    pub(crate) rules: RuleIndex,
 }
 
 /// What is seen through one egress listener.
@@ -52,15 +54,6 @@ pub struct EgressScope {
     pub virtual_services: Arc<[Arc<Rules>]>,
 }
 
-impl EgressScope {
-    /// True if nothing differs.
-    pub(crate) fn is_same(&self, other: &EgressScope) -> bool {
-        Arc::ptr_eq(&self.services, &other.services)
-            && Arc::ptr_eq(&self.virtual_services, &other.virtual_services)
-            && self.listener == other.listener
-    }
-}
-
 impl Scope {
     /// Computes what `class` sees. `before`: what such a class saw in an earlier world.
     pub fn of(world: &World, class: &ScopeFacts, before: Option<&Scope>) -> Scope {
@@ -72,18 +65,21 @@ impl Scope {
             }
             _ => vec![EgressScope::everything(world, class, seen(0))],
         };
-        let services = all_services(&egress, world, class);
-        let services = match services {
+        let outside = outside(&egress);
+        let services = match all_services(&egress, &outside, world, class) {
             Ok(list) => list,
             Err(list) => kept(before.map(|b| &b.services), list),
         };
+        let mut outside: Vec<Host> = outside.into_iter().map(|(host, _)| host.clone()).collect();
+        outside.sort();
+        outside.dedup();
         let same_services = before.filter(|b| Arc::ptr_eq(&b.services, &services));
         let by_host = same_services.map_or_else(|| by_host(&services), |b| b.by_host.clone());
         let found = match same_services {
             Some(b) if b.rules.is_same(&world.rules) => b.found.clone(),
             known => look_up(world, class, &services, known),
         };
-        Scope { sidecar, egress, services, found, by_host, rules: world.rules.clone() }
+        Scope { sidecar, services, found, outside, by_host, rules: world.rules.clone(), egress }
     }
 
     /// A visible service by host.
@@ -116,6 +112,15 @@ pub(crate) fn kept<T: PartialEq + Eq>(before: Option<&Arc<[Arc<T>]>>, list: Vec<
     match before {
         Some(before) if **before == *list => before.clone(),
         _ => list.into(),
+    }
+}
+
+/// What of a list counts; the very list if all of it does.
+fn some_of<T: PartialEq + Eq>(before: Option<&Arc<[Arc<T>]>>, list: &Arc<[Arc<T>]>, counts: impl Fn(&T) -> bool) -> Arc<[Arc<T>]> {
+    match before {
+        Some(before) if **before == **list => before.clone(),
+        _ if list.iter().all(|t| counts(t)) => list.clone(),
+        _ => kept(before, list.iter().filter(|t| counts(t)).cloned().collect()),
     }
 }
 
@@ -159,12 +164,11 @@ fn look_up(world: &World, class: &ScopeFacts, services: &[Arc<Service>], before:
 
 impl EgressScope {
     fn everything(world: &World, class: &ScopeFacts, before: Option<&EgressScope>) -> EgressScope {
-        let services = world.services_by_age().iter().filter(|s| s.visibility.allows(&s.namespace, &class.namespace));
-        let routes = world.routes_by_age().iter().filter(|r| is_visible(world, class, r));
+        let services = |s: &Service| s.visibility.allows(&s.namespace, &class.namespace);
         EgressScope {
             listener: None,
-            services: kept(before.map(|b| &b.services), services.cloned().collect()),
-            virtual_services: kept(before.map(|b| &b.virtual_services), routes.cloned().collect()),
+            services: some_of(before.map(|b| &b.services), world.services_by_age(), services),
+            virtual_services: some_of(before.map(|b| &b.virtual_services), world.routes_by_age(), |r| is_visible(world, class, r)),
         }
     }
 
@@ -219,9 +223,24 @@ fn best_of(world: &World, class: &ScopeFacts, host: &Host) -> Option<Arc<Service
     visible.min_by_key(|s| rank(s, class)).cloned()
 }
 
+/// Destinations that routes name and no listener imports. A scope that sees everything has none.
+fn outside(egress: &[EgressScope]) -> Vec<(&Host, Option<u16>)> {
+    if let [EgressScope { listener: None, .. }] = egress {
+        return Vec::new();
+    }
+    let seen: HashSet<&Host> = egress.iter().flat_map(|e| e.services.iter().map(|s| &s.host)).collect();
+    let named = egress.iter().flat_map(|e| &*e.virtual_services).flat_map(|v| destinations(v));
+    named.filter(|(host, _)| !seen.contains(host)).collect()
+}
+
 /// The union of what the egress listeners see, and the destinations of their routes: a route may lead out of the scope.
 /// `Ok`: the very list of the only listener.
-fn all_services(egress: &[EgressScope], world: &World, class: &ScopeFacts) -> Result<Arc<[Arc<Service>]>, Vec<Arc<Service>>> {
+fn all_services(
+    egress: &[EgressScope],
+    outside: &[(&Host, Option<u16>)],
+    world: &World,
+    class: &ScopeFacts,
+) -> Result<Arc<[Arc<Service>]>, Vec<Arc<Service>>> {
     if let [EgressScope { listener: None, services, .. }] = egress {
         if world.hosts_are_unique() {
             return Ok(services.clone());
@@ -241,10 +260,9 @@ fn all_services(egress: &[EgressScope], world: &World, class: &ScopeFacts) -> Re
         }
     };
     egress.iter().flat_map(|e| &*e.services).for_each(&mut add);
-    let seen: HashSet<Host> = egress.iter().flat_map(|e| e.services.iter().map(|s| s.host.clone())).collect();
-    for (host, port) in egress.iter().flat_map(|e| &*e.virtual_services).flat_map(|v| destinations(v)).filter(|(h, _)| !seen.contains(*h)) {
+    for (host, port) in outside {
         if let Some(service) = best_of(world, class, host)
-            && let Some(service) = with_port(&service, port)
+            && let Some(service) = with_port(&service, *port)
         {
             add(&service);
         }

@@ -1,23 +1,131 @@
-//! Whether a change concerns what was made before. Asked for every scope and every change, so it looks at names only, and
-//! may say yes too often: what is then computed is the same.
+//! Whether a change concerns what was made before. Asked for every scope and every change, so it looks up names and makes
+//! nothing. It may say yes too often: what is then looked up again comes out the same.
+//!
+//! Two questions decide: is what changed in the lists that were recorded, and would it be in them now? What was neither
+//! seen nor is seen cannot matter, whichever world the change belongs to.
 
-use pilotfish_model::ChangeSet;
+use std::sync::Arc;
 
+use pilotfish_model::mesh::{ObjectKey, ServiceKey};
+use pilotfish_model::name::{Host, selects};
+use pilotfish_model::{ChangeSet, Kind, ObjectId, Service};
+
+use crate::facts::ScopeFacts;
 use crate::own::Own;
+use crate::policy::Found;
+use crate::scope::{sees_routes, sees_service, sidecar_for};
 use crate::view::View;
 use crate::world::World;
 
 impl View {
     /// Whether anything but assignments may differ after `changes`, which `world` (at least) contains.
-    pub fn touched_by(&self, _world: &World, changes: &ChangeSet) -> bool {
-        !changes.is_endpoints_only()
+    pub fn touched_by(&self, world: &World, changes: &ChangeSet) -> bool {
+        changes.everything
+            || changes.services.iter().any(|key| self.touched_by_service(world, key))
+            || changes.objects.iter().any(|id| self.touched_by_object(world, id))
+    }
+
+    fn facts(&self) -> &ScopeFacts {
+        self.class.facts()
+    }
+
+    fn touched_by_service(&self, world: &World, key: &ServiceKey) -> bool {
+        // Services of one host stand in for each other.
+        let seen = |host: &Host| self.scope.index(host).is_some() || self.scope.outside.binary_search(host).is_ok();
+        if seen(&key.host) || self.facts().targets().iter().any(|t| t.service == *key) {
+            return true;
+        }
+        let (old, new) = (&self.inputs.aliases, &world.aliases);
+        let renamed = !Arc::ptr_eq(old, new) && [old, new].into_iter().filter_map(|a| a.end(&key.host)).any(seen);
+        let now = world.mesh.services.get(key);
+        renamed || now.is_some_and(|service| sees_service(self.facts(), self.scope.sidecar.as_deref(), service))
+    }
+
+    fn touched_by_object(&self, world: &World, id: &ObjectId) -> bool {
+        let root = &world.mesh.config.root_namespace;
+        match id.kind {
+            Kind::VirtualService => self.touched_by_routes(world, id),
+            Kind::DestinationRule => self.touched_by_rule(world, id),
+            Kind::Sidecar if self.facts().is_sidecar() => {
+                let old = self.scope.sidecar.as_ref();
+                let near = id.namespace == self.facts().namespace || id.namespace == *root;
+                old.is_some_and(|s| s.meta.name == id.name && s.meta.namespace == id.namespace)
+                    || (near && sidecar_for(&world.mesh, self.facts()).as_ref() != old)
+            }
+            Kind::Gateway if self.facts().is_router() => {
+                let servers = self.inputs.gateways.ports.iter().flat_map(|p| &p.servers);
+                let now = world.mesh.gateways.get(&key(id));
+                now.is_some_and(|g| selects(&g.selector, &self.facts().labels))
+                    || servers.into_iter().any(|s| s.gateway.meta.name == id.name && s.gateway.meta.namespace == id.namespace)
+            }
+            Kind::PeerAuthentication => id.namespace == *root || self.inputs.namespaces.binary_search(&id.namespace).is_ok(),
+            _ => false,
+        }
+    }
+
+    fn touched_by_routes(&self, world: &World, id: &ObjectId) -> bool {
+        let key = key(id);
+        let now = world.routes.get(&key);
+        if now.is_some_and(|r| sees_routes(world, self.facts(), self.scope.sidecar.as_deref(), r)) {
+            return true;
+        }
+        let mut seen = self.scope.egress.iter().flat_map(|e| &*e.virtual_services);
+        seen.any(|r| (r.meta.name == id.name && r.meta.namespace == id.namespace) || r.delegates.contains(&key))
+    }
+
+    fn touched_by_rule(&self, world: &World, id: &ObjectId) -> bool {
+        if self.scope.found.iter().any(|f| names(f, id)) {
+            return true;
+        }
+        let Some(now) = world.mesh.destination_rules.get(&key(id)) else { return !world.hosts_are_unique() };
+        let wide = !world.hosts_are_unique() || concerns_all(world, self.facts(), id);
+        let concerned = |service: &Service| now.host.covers(&service.host) && (wide || service.namespace == id.namespace);
+        match now.host.is_wildcard() {
+            true => self.scope.services.iter().any(|s| concerned(s)),
+            false => self.scope.service(&now.host).is_some_and(|s| concerned(s)),
+        }
     }
 }
 
 impl Own {
     /// Whether anything of it may differ after `changes`, beside what a newer view brings.
-    pub fn touched_by(&self, _world: &World, changes: &ChangeSet) -> bool {
-        let first = self.class.facts().own.targets.first();
-        !changes.is_endpoints_only() || first.is_some_and(|t| changes.endpoints.contains_key(&t.service))
+    pub fn touched_by(&self, world: &World, changes: &ChangeSet) -> bool {
+        let facts = self.class.facts();
+        let (scope, own) = (facts.scope.facts(), &facts.own);
+        let first = own.targets.first().filter(|_| scope.settings.self_discovery);
+        let by_object = |id: &ObjectId| match id.kind {
+            Kind::PeerAuthentication => id.namespace == scope.namespace || id.namespace == world.mesh.config.root_namespace,
+            Kind::DestinationRule => self.touched_by_rule(world, id),
+            _ => false,
+        };
+        changes.everything
+            || first.is_some_and(|t| changes.endpoints.contains_key(&t.service))
+            || own.targets.iter().any(|t| changes.services.contains(&t.service))
+            || changes.objects.iter().any(by_object)
     }
+
+    fn touched_by_rule(&self, world: &World, id: &ObjectId) -> bool {
+        let facts = self.class.facts();
+        let now = world.mesh.destination_rules.get(&key(id));
+        let wide = concerns_all(world, facts.scope.facts(), id);
+        self.found.iter().any(|f| names(f, id))
+            || now.is_some_and(|rule| {
+                let mut targets = facts.own.targets.iter().map(|t| &t.service);
+                targets.any(|t| rule.host.covers(&t.host) && (wide || t.namespace == id.namespace))
+            })
+    }
+}
+
+fn key(id: &ObjectId) -> ObjectKey {
+    ObjectKey { namespace: id.namespace.clone(), name: id.name.clone() }
+}
+
+/// Whether a rule was chosen, or chosen from.
+fn names(found: &Found, id: &ObjectId) -> bool {
+    found.from.iter().flat_map(|twins| &**twins).flat_map(|r| &r.sources).any(|s| s == id)
+}
+
+/// Whether clients look for rules of that namespace, whoever the service belongs to.
+fn concerns_all(world: &World, class: &ScopeFacts, id: &ObjectId) -> bool {
+    id.namespace == class.namespace || id.namespace == world.mesh.config.root_namespace
 }

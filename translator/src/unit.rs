@@ -9,6 +9,7 @@ use std::sync::Arc;
 use pilotfish_envoy::TypeUrl;
 use pilotfish_envoy::encoded::Sources;
 use pilotfish_model::endpoint::Endpoint;
+use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::name::Str;
 use pilotfish_model::peer_authentication::MtlsMode;
 use pilotfish_model::proxy::Flavour;
@@ -43,6 +44,7 @@ pub struct UnitInput<'a> {
 /// What of a world one unit is made of.
 #[derive(Clone)]
 pub(crate) struct Ingredients {
+    pub(crate) key: ServiceKey,
     pub(crate) service: Arc<Service>,
     rule: Option<Arc<MergedRule>>,
     accounts: Arc<[Str]>,
@@ -63,9 +65,10 @@ impl Ingredients {
     /// Of the scope's service at `index`.
     pub(crate) fn of(context: &Context<'_>, index: usize) -> Self {
         let service = &context.scope.services[index];
+        let key = service_key(service);
         let (endpoints, plaintext) = match service.resolution {
             Resolution::Dns | Resolution::DnsRoundRobin => {
-                let endpoints = context.mesh.endpoints.get(&service_key(service)).cloned();
+                let endpoints = context.mesh.endpoints.get(&key).cloned();
                 let plaintext = endpoints.as_ref().map(|e| endpoint::plaintext(context.mesh, e)).unwrap_or_default();
                 (endpoints, plaintext)
             }
@@ -74,10 +77,11 @@ impl Ingredients {
         Ingredients {
             service: service.clone(),
             rule: context.scope.found[index].rule.clone(),
-            accounts: context.world.accounts_of(service),
+            accounts: context.world.accounts_of(&key),
             mtls: policy::service_mtls_mode(context.mesh, service),
             endpoints,
             plaintext,
+            key,
         }
     }
 
@@ -152,8 +156,9 @@ impl<'a> Recipe<'a> {
         } else {
             cluster::of_service(&input, self.by_sni, &mut |cluster| {
                 let key = Key::of("cluster", &cluster);
-                clusters
-                    .push(leaves.resource(TypeUrl::Cluster, cluster.name.clone(), &key, true, || (cluster::build(&cluster), of.sources())));
+                clusters.push(
+                    leaves.resource(TypeUrl::Cluster, cluster.name.clone(), &key, true, None, || (cluster::build(&cluster), of.sources())),
+                );
             });
         }
         let mut names = HashSet::new();

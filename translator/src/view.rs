@@ -4,26 +4,28 @@
 //! and not with the mesh, keeps by pointer what is the same, and makes the rest. Change sets only say when to look: one that
 //! comes twice, or after the world it belongs to, does no harm.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use pilotfish_envoy::{Layer, Layers, Resource, TypeUrl};
+use pilotfish_envoy::{Layer, Layers, Resource, Sources, TypeUrl};
 use pilotfish_model::endpoint::Endpoint;
 use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::name::Str;
 use pilotfish_model::peer_authentication::PeerAuthentication;
 use pilotfish_model::proxy::Flavour;
-use pilotfish_model::{ContentHash, Resolution};
+use pilotfish_model::{ContentHash, Mesh, Resolution};
 
 use crate::class::ScopeClass;
 use crate::cluster;
 use crate::context::Context;
 use crate::gateway::{self, MergedGateways};
 use crate::grpc;
-use crate::leaf::{Key, Leaves};
+use crate::leaf::{Built, Key, Leaves};
 use crate::listener::{self, Builder, ListenerSpec, Settings};
 use crate::name_table;
+use crate::policy::Found;
 use crate::refused::{Refused, resolve};
-use crate::route::{self, Assembly};
+use crate::route::{Assembler, Assembly};
 use crate::scope::{EgressScope, Scope};
 use crate::tls;
 use crate::unit::{Ingredients, Recipe, Unit};
@@ -50,8 +52,10 @@ pub(crate) struct Inputs {
     pub(crate) aliases: Arc<Aliases>,
     accounts: imbl::OrdMap<ServiceKey, Arc<[Str]>>,
     pub(crate) gateways: MergedGateways,
-    /// PeerAuthentications of the mesh.
-    pub(crate) peers: imbl::OrdMap<pilotfish_model::mesh::ObjectKey, Arc<PeerAuthentication>>,
+    /// Namespaces of the services, sorted.
+    pub(crate) namespaces: Arc<[Str]>,
+    /// PeerAuthentications of these namespaces and of the root: endpoints are of their service's namespace.
+    peers: Vec<Arc<PeerAuthentication>>,
     /// Endpoints that more than assignments depend on, by service.
     live: Vec<(usize, Option<Arc<Vec<Endpoint>>>)>,
 }
@@ -60,6 +64,8 @@ pub(crate) struct Inputs {
 struct Difference {
     scope: bool,
     found: bool,
+    /// The rules for some service differ, and one of them chooses hosts by what requests say.
+    hashes: bool,
     services: bool,
     units: bool,
     live: bool,
@@ -76,8 +82,9 @@ impl View {
         let same_base = before.filter(|b| b.class == *class && b.inputs.config == world.config);
         let scope = Scope::of(world, facts, same_base.map(|b| &b.scope));
         let context = Context::new(world, facts, &scope);
-        let inputs = Inputs::of(&context);
-        let difference = same_base.map(|b| Difference::of(b, &scope, &inputs));
+        let same_services = same_base.filter(|b| Arc::ptr_eq(&b.scope.services, &scope.services));
+        let inputs = Inputs::of(&context, same_services.map(|b| &**b));
+        let difference = same_base.map(|b| Difference::of(b, &context, &inputs));
         if let (Some(b), Some(d)) = (same_base, &difference)
             && d.is_none()
         {
@@ -93,7 +100,7 @@ impl View {
             Some(b) => b.units.clone(),
             None => maker.units(by_sni, same_base),
         };
-        maker.clusters(&units, same_base);
+        maker.clusters(&units, kept(&|d| !d.sidecar));
         let settings = match kept(&|d| !d.services && !d.sidecar) {
             Some(b) => b.settings.clone(),
             None => Arc::new(Settings::of(&context)),
@@ -105,7 +112,7 @@ impl View {
             }
             None => maker.listeners(&settings),
         };
-        let routes = maker.routes(kept(&|d| !d.routes()));
+        let routes = maker.routes(kept(&|d| !d.routes()), kept(&|d| !d.routes_but_rules()));
         match kept(&|d| !d.scope && !d.found && !d.gateways) {
             Some(b) => maker.keep(TypeUrl::Secret, b),
             None => maker.put(TypeUrl::Secret, tls::file_secrets(&context)),
@@ -140,7 +147,22 @@ impl View {
 }
 
 impl Inputs {
-    fn of(context: &Context<'_>) -> Self {
+    fn of(context: &Context<'_>, same_services: Option<&View>) -> Self {
+        let namespaces = match same_services {
+            Some(view) => view.inputs.namespaces.clone(),
+            None => {
+                let all: BTreeSet<&Str> = context.scope.services.iter().map(|s| &s.namespace).collect();
+                all.into_iter().cloned().collect()
+            }
+        };
+        let root = &context.config().root_namespace;
+        let peers = match context.mesh.peer_authentications.is_empty() {
+            true => Vec::new(),
+            false => {
+                let near = namespaces.iter().filter(|ns| *ns != root).chain(std::iter::once(root));
+                near.flat_map(|ns| Mesh::in_namespace(&context.mesh.peer_authentications, ns)).cloned().collect()
+            }
+        };
         let live = context
             .scope
             .services
@@ -152,15 +174,16 @@ impl Inputs {
             aliases: context.world.aliases.clone(),
             accounts: context.world.accounts.clone(),
             gateways: gateway::merged(context),
-            peers: context.mesh.peer_authentications.clone(),
+            namespaces,
+            peers,
             live: live.map(|(i, s)| (i, context.mesh.endpoints.get(&service_key(s)).cloned())).collect(),
         }
     }
 }
 
 impl Difference {
-    fn of(before: &View, scope: &Scope, inputs: &Inputs) -> Self {
-        let old = &before.scope;
+    fn of(before: &View, context: &Context<'_>, inputs: &Inputs) -> Self {
+        let (old, scope) = (&before.scope, context.scope);
         let pairs = || old.egress.iter().zip(&scope.egress);
         let same_shape = old.egress.len() == scope.egress.len() && pairs().all(|(a, b)| a.listener == b.listener);
         let same_rules = |a: &EgressScope, b: &EgressScope| Arc::ptr_eq(&a.virtual_services, &b.virtual_services);
@@ -170,17 +193,20 @@ impl Difference {
         let rules = !same_shape || !pairs().all(|(a, b)| same_rules(a, b));
         let services =
             !same_shape || !Arc::ptr_eq(&old.services, &scope.services) || !pairs().all(|(a, b)| Arc::ptr_eq(&a.services, &b.services));
-        let found = !Arc::ptr_eq(&old.found, &scope.found);
+        // Where hosts have several services, rules of others than the chosen one are looked up as well.
+        let shadowed = !context.world.hosts_are_unique() && !old.rules.is_same(&scope.rules);
+        let found = !Arc::ptr_eq(&old.found, &scope.found) || shadowed;
         let same_live = |(a, b): (&(usize, Option<Arc<Vec<Endpoint>>>), &(usize, Option<Arc<Vec<Endpoint>>>))| match (&a.1, &b.1) {
             (Some(x), Some(y)) => Arc::ptr_eq(x, y),
             (x, y) => x.is_none() && y.is_none(),
         };
         let live = before.inputs.live.len() != inputs.live.len() || !before.inputs.live.iter().zip(&inputs.live).all(same_live);
-        let peers = !before.inputs.peers.ptr_eq(&inputs.peers);
+        let peers = before.inputs.peers != inputs.peers;
         let gateways = before.inputs.gateways != inputs.gateways;
         Difference {
             scope: services || rules,
             found,
+            hashes: found && (shadowed || services || hashes_differ(&old.found, &scope.found)),
             services,
             units: services || found || live || gateways || peers || !before.inputs.accounts.ptr_eq(&inputs.accounts),
             live,
@@ -188,12 +214,13 @@ impl Difference {
             sidecar: old.sidecar != scope.sidecar,
             l4_rules: rules && (!same_shape || pairs().any(|(a, b)| !same_rules(a, b) && (l4(a, b) || l4(b, a)))),
             rules,
-            aliases: !Arc::ptr_eq(&before.inputs.aliases, &inputs.aliases),
+            aliases: !Arc::ptr_eq(&before.inputs.aliases, &inputs.aliases)
+                && scope.services.iter().any(|s| before.inputs.aliases.of(&s.host) != inputs.aliases.of(&s.host)),
         }
     }
 
     fn is_none(&self) -> bool {
-        let Difference { scope, found, services, units, live, gateways, sidecar, l4_rules, rules, aliases } = self;
+        let Difference { scope, found, hashes: _, services, units, live, gateways, sidecar, l4_rules, rules, aliases } = self;
         ![scope, found, services, units, live, gateways, sidecar, l4_rules, rules, aliases].into_iter().any(|d| *d)
     }
 
@@ -202,8 +229,18 @@ impl Difference {
     }
 
     fn routes(&self) -> bool {
-        self.scope || self.found || self.gateways || self.sidecar || self.aliases
+        self.rules || self.routes_but_rules()
     }
+
+    fn routes_but_rules(&self) -> bool {
+        self.services || self.hashes || self.gateways || self.sidecar || self.aliases
+    }
+}
+
+/// Of the rules for the same services: whether one that differs hashes requests, before or now.
+fn hashes_differ(before: &[Found], now: &[Found]) -> bool {
+    let hashes = |f: &Found| f.rule.as_ref().is_some_and(|r| r.hashes_requests());
+    before.len() != now.len() || before.iter().zip(now).any(|(a, b)| a.rule != b.rule && (hashes(a) || hashes(b)))
 }
 
 /// A view under construction.
@@ -216,10 +253,6 @@ struct Maker<'a> {
 }
 
 impl<'a> Maker<'a> {
-    fn checked(&self) -> bool {
-        self.context.class.flavour != Flavour::Grpc
-    }
-
     fn last_good(&self, type_url: TypeUrl) -> Option<&'a Arc<Layer>> {
         self.before.map(|b| b.layers.get(type_url))
     }
@@ -259,18 +292,39 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn clusters(&mut self, units: &Arc<[Arc<Unit>]>, _same_base: Option<&Arc<View>>) {
-        let before = self.last_good(TypeUrl::Cluster);
-        let mut resources = Vec::with_capacity(units.len() * 2);
-        for built in units.iter().flat_map(|u| &u.clusters) {
-            resources.extend(resolve(built, before, &mut self.refused));
+    /// `known`: a view whose clusters that stand for no service are the same.
+    fn clusters(&mut self, units: &Arc<[Arc<Unit>]>, known: Option<&Arc<View>>) {
+        if let Some(b) = known
+            && Arc::ptr_eq(&b.units, units)
+        {
+            return self.keep(TypeUrl::Cluster, b);
         }
+        let before = self.last_good(TypeUrl::Cluster);
+        let address = |unit: &Arc<Unit>| Arc::as_ptr(unit).addr();
+        let old: HashSet<usize> = known.iter().flat_map(|b| b.units.iter()).map(address).collect();
+        let mut changes: Vec<(Arc<str>, Option<Resource>)> = Vec::new();
+        if let Some(b) = known {
+            let new: HashSet<usize> = units.iter().map(address).collect();
+            let gone = b.units.iter().filter(|u| !new.contains(&address(u)));
+            changes.extend(gone.flat_map(|u| &u.clusters).map(|c| (c.name().clone(), None)));
+        }
+        for unit in units.iter() {
+            let is_new = !old.contains(&address(unit));
+            for built in unit.clusters.iter().filter(|c| is_new || matches!(c, Built::Broken(_))) {
+                changes.push((built.name().clone(), resolve(built, before, &mut self.refused)));
+            }
+        }
+        if let Some(b) = known {
+            self.layers.insert(TypeUrl::Cluster, b.layers.get(TypeUrl::Cluster).updated(changes));
+            return;
+        }
+        let mut resources: Vec<Resource> = changes.into_iter().filter_map(|(_, resource)| resource).collect();
         if self.context.class.flavour != Flavour::Grpc {
             let (leaves, refused) = (self.leaves, &mut self.refused);
             cluster::special(&self.context, &mut |input| {
                 let key = Key::of("cluster", &input);
-                let built =
-                    leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, || (cluster::build(&input), Default::default()));
+                let made = || (cluster::build(&input), Sources::default());
+                let built = leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, before, made);
                 resources.extend(resolve(&built, before, refused));
             });
         }
@@ -294,7 +348,8 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn routes(&mut self, kept: Option<&Arc<View>>) -> Assembly {
+    /// `kept`: nothing changed; `inside`: at most rules inside VirtualServices did.
+    fn routes(&mut self, kept: Option<&Arc<View>>, inside: Option<&Arc<View>>) -> Assembly {
         if let Some(b) = kept {
             self.keep(TypeUrl::Route, b);
             return b.routes.clone();
@@ -304,8 +359,20 @@ impl<'a> Maker<'a> {
             return Assembly::default();
         }
         let before = self.before.map(|b| &b.routes);
-        let (assembly, resources) = route::assemble(&self.context, self.leaves, self.checked(), before, &mut self.refused);
-        self.put(TypeUrl::Route, resources);
+        let known = self.refused.len();
+        let mut assembler = Assembler { context: self.context, leaves: self.leaves, before, refused: &mut self.refused };
+        // What was left out of a configuration would be missing in the next.
+        let whole = |b: &&Arc<View>| b.refused.iter().all(|r| r.type_url != TypeUrl::Route);
+        if let Some(b) = inside.filter(whole)
+            && let Some(assembly) = assembler.advance(&b.routes, &b.scope)
+        {
+            let news = assembly.news(&b.routes).map(|r| (r.name().clone(), Some(r.clone())));
+            self.layers.insert(TypeUrl::Route, b.layers.get(TypeUrl::Route).updated(news));
+            return assembly;
+        }
+        assembler.refused.truncate(known);
+        let assembly = assembler.whole();
+        self.put(TypeUrl::Route, assembly.resources().collect());
         assembly
     }
 }
@@ -320,10 +387,13 @@ pub(crate) fn build_listeners(
 ) -> Vec<Resource> {
     let mut builder = Builder::new(settings);
     let hash = ContentHash::of(settings);
+    // Bytes are not traced: scopes that trace differently share their listeners.
+    let untraced = ContentHash::of(&Settings { tracing: None, ..settings.clone() });
     let mut resources = Vec::with_capacity(specs.len());
     for spec in specs {
-        let key = Key::of("listener", &(hash, spec));
-        let built = leaves.resource(TypeUrl::Listener, spec.name.as_str(), &key, true, || (builder.listener(spec), Default::default()));
+        let key = Key::of("listener", &(if spec.reads_http() { hash } else { untraced }, spec));
+        let built =
+            leaves.resource(TypeUrl::Listener, spec.name.as_str(), &key, true, last_good, || (builder.listener(spec), Default::default()));
         resources.extend(resolve(&built, last_good, refused));
     }
     resources

@@ -175,12 +175,12 @@ impl World {
     }
 
     /// Services of all namespaces, oldest first.
-    pub(crate) fn services_by_age(&self) -> &[Arc<Service>] {
+    pub(crate) fn services_by_age(&self) -> &Arc<[Arc<Service>]> {
         self.services_by_age.get(&self.mesh.services)
     }
 
     /// VirtualServices of all namespaces, oldest first, delegates merged in.
-    pub(crate) fn routes_by_age(&self) -> &[Arc<Rules>] {
+    pub(crate) fn routes_by_age(&self) -> &Arc<[Arc<Rules>]> {
         self.routes_by_age.get(&self.routes)
     }
 
@@ -195,8 +195,8 @@ impl World {
     }
 
     /// Identities that a service's servers may have.
-    pub(crate) fn accounts_of(&self, service: &Service) -> Arc<[Str]> {
-        self.accounts.get(&service_key(service)).cloned().unwrap_or_default()
+    pub(crate) fn accounts_of(&self, service: &ServiceKey) -> Arc<[Str]> {
+        self.accounts.get(service).cloned().unwrap_or_default()
     }
 
     fn is_alias(&self, key: &ServiceKey) -> bool {

@@ -1,76 +1,183 @@
 //! Route configurations as ropes of virtual hosts that scopes share.
+//!
+//! What a configuration is put together of is kept. Where only the rules inside VirtualServices changed, the next one takes
+//! over all virtual hosts but theirs: what they are called and which names they have depends on all others, and so is not
+//! worked out again.
 
 use std::sync::Arc;
 
 use pilotfish_envoy::{Fragment, Resource, TypeUrl};
+use pilotfish_model::Service;
 use pilotfish_model::name::Str;
 use prost::Message;
 
-use super::configurations;
-use super::virtual_host::{self, VIRTUAL_HOSTS, VirtualHost};
+use super::action::RouteDefaults;
+use super::virtual_host::{self, RouteSource, VIRTUAL_HOSTS, VirtualHost};
+use super::{ByRules, Configuration, attempt_count, configurations, defaults, sidecar};
 use crate::context::Context;
 use crate::leaf::{Key, Leaves, payload};
 use crate::refused::Refused;
+use crate::scope::{EgressScope, Scope};
+use crate::world::Rules;
 
 /// How the route configurations of a view are put together.
 #[derive(Clone, Default)]
 pub(crate) struct Assembly {
-    parts: Arc<[Part]>,
+    parts: Arc<[Arc<Part>]>,
 }
 
 /// One configuration.
+#[derive(Clone)]
 struct Part {
     name: Str,
-    hosts: Vec<Fragment>,
+    hosts: Vec<HostPart>,
+    by_rules: Option<ByRules>,
+    resource: Resource,
 }
 
-/// What the name of a virtual host is read by.
+/// One virtual host, and what it stands for.
+#[derive(Clone)]
+struct HostPart {
+    fragment: Fragment,
+    rules: Option<u32>,
+    service: Option<Arc<Service>>,
+}
+
+/// What is read of an encoded virtual host.
 #[derive(Clone, PartialEq, Message)]
 struct Named {
     #[prost(string, tag = "1")]
     name: String,
+    #[prost(string, repeated, tag = "2")]
+    domains: Vec<String>,
 }
 
-/// All configurations of a scope. `before`: whose virtual hosts stand in for broken ones.
-pub(crate) fn assemble(
-    context: &Context<'_>,
-    leaves: &Leaves,
-    checked: bool,
-    before: Option<&Assembly>,
-    refused: &mut Vec<Refused>,
-) -> (Assembly, Vec<Resource>) {
-    let mut parts = Vec::new();
-    let mut resources = Vec::new();
-    for configuration in configurations(context) {
-        let last_good = before.and_then(|b| b.parts.iter().find(|p| p.name == configuration.name));
-        let host = |host: &VirtualHost| fragment(leaves, checked, &configuration.name, host, last_good, refused);
-        let hosts: Vec<Fragment> = configuration.hosts.iter().filter_map(host).collect();
-        resources.push(virtual_host::configuration(&configuration.name, hosts.iter().cloned()));
-        parts.push(Part { name: configuration.name, hosts });
+/// Puts configurations together.
+pub(crate) struct Assembler<'a> {
+    pub(crate) context: Context<'a>,
+    pub(crate) leaves: &'a Leaves,
+    /// Whose virtual hosts stand in for broken ones.
+    pub(crate) before: Option<&'a Assembly>,
+    pub(crate) refused: &'a mut Vec<Refused>,
+}
+
+impl Assembly {
+    /// The resources.
+    pub(crate) fn resources(&self) -> impl Iterator<Item = Resource> {
+        self.parts.iter().map(|p| p.resource.clone())
     }
-    (Assembly { parts: parts.into() }, resources)
+
+    /// Those that `before` did not have.
+    pub(crate) fn news<'a>(&'a self, before: &'a Assembly) -> impl Iterator<Item = &'a Resource> {
+        let new = |part: &&Arc<Part>| before.parts.iter().all(|b| !Arc::ptr_eq(b, part));
+        self.parts.iter().filter(new).map(|p| &p.resource)
+    }
 }
 
-fn fragment(
-    leaves: &Leaves,
-    checked: bool,
-    configuration: &str,
-    host: &VirtualHost,
-    last_good: Option<&Part>,
-    refused: &mut Vec<Refused>,
-) -> Option<Fragment> {
-    let key = Key::of("virtual host", host);
-    match leaves.fragment(VIRTUAL_HOSTS, &key, checked, || (virtual_host::build(host), host.sources())) {
-        Ok(fragment) => Some(fragment),
-        Err(violations) => {
-            let known = last_good.and_then(|p| p.hosts.iter().find(|f| name_of(f) == host.name)).cloned();
-            let name = format!("{configuration}/{}", host.name).into();
-            refused.push(Refused { type_url: TypeUrl::Route, name, violations, replaced: known.is_some() });
-            known
+impl Assembler<'_> {
+    /// All configurations of a scope.
+    pub(crate) fn whole(&mut self) -> Assembly {
+        let configurations = configurations(&self.context);
+        Assembly { parts: configurations.into_iter().map(|c| Arc::new(self.part(c))).collect() }
+    }
+
+    /// The same after rules inside VirtualServices changed, and nothing else that routes depend on. `None` if the change
+    /// goes deeper.
+    pub(crate) fn advance(&mut self, before: &Assembly, scope: &Scope) -> Option<Assembly> {
+        let changed: Vec<Vec<usize>> =
+            scope.egress.iter().zip(&self.context.scope.egress).map(|(old, new)| changed_inside(old, new)).collect::<Option<_>>()?;
+        let defaults = defaults(&self.context);
+        let parts = before.parts.iter().map(|part| {
+            let by_rules = part.by_rules.as_ref()?;
+            let concerned: Vec<usize> =
+                changed[by_rules.egress].iter().filter(|i| by_rules.asked.iter().any(|(asked, _)| asked == *i)).copied().collect();
+            match concerned.is_empty() {
+                true => Some(part.clone()),
+                false => self.exchange(part, by_rules, &concerned, &defaults).map(Arc::new),
+            }
+        });
+        Some(Assembly { parts: parts.collect::<Option<_>>()? })
+    }
+
+    fn part(&mut self, configuration: Configuration) -> Part {
+        let Configuration { name, hosts, by_rules } = configuration;
+        let last_good = self.before.and_then(|b| b.parts.iter().find(|p| p.name == name));
+        let mut parts = Vec::with_capacity(hosts.len());
+        for of in hosts {
+            if let Some(fragment) = self.fragment(&name, &of.host, last_good.map(|p| &**p)) {
+                let rules = of.rules.and_then(|i| u32::try_from(i).ok());
+                parts.push(HostPart { fragment, rules, service: of.service });
+            }
+        }
+        let resource = virtual_host::configuration(&name, parts.iter().map(|h| h.fragment.clone()));
+        Part { name, hosts: parts, by_rules, resource }
+    }
+
+    /// A configuration with the virtual hosts of some VirtualServices made anew.
+    fn exchange(&mut self, part: &Part, by_rules: &ByRules, concerned: &[usize], defaults: &Arc<RouteDefaults>) -> Option<Part> {
+        let mut next = part.clone();
+        let counts = attempt_count(&self.context);
+        for index in concerned {
+            let rules = &self.context.scope.egress[by_rules.egress].virtual_services[*index];
+            let set = sidecar::applied(&self.context, defaults, rules, by_rules.port);
+            let had = by_rules.asked.iter().any(|(asked, had)| asked == index && *had);
+            // Rules that come or go move virtual hosts; so may any change where the first that has some is taken.
+            if by_rules.first_only || set.is_some() != had {
+                return None;
+            }
+            let Some(set) = set else { continue };
+            for host in next.hosts.iter_mut().filter(|h| h.rules.is_some_and(|i| i as usize == *index)) {
+                let Named { name, domains } = named(&host.fragment);
+                let source = RouteSource::Rules(set.clone());
+                let new = sidecar::virtual_host(counts, name, domains, source, host.service.as_ref());
+                host.fragment = self.fragment(&part.name, &new, Some(part))?;
+            }
+        }
+        next.resource = virtual_host::configuration(&next.name, next.hosts.iter().map(|h| h.fragment.clone()));
+        Some(next)
+    }
+
+    fn fragment(&mut self, configuration: &str, host: &VirtualHost, last_good: Option<&Part>) -> Option<Fragment> {
+        let key = Key::of("virtual host", host);
+        match self.leaves.fragment(VIRTUAL_HOSTS, &key, true, || (virtual_host::build(host), host.sources())) {
+            Ok(fragment) => Some(fragment),
+            Err(violations) => {
+                let known = last_good.and_then(|p| p.hosts.iter().find(|h| named(&h.fragment).name == host.name));
+                let name = format!("{configuration}/{}", host.name).into();
+                self.refused.push(Refused { type_url: TypeUrl::Route, name, violations, replaced: known.is_some() });
+                known.map(|h| h.fragment.clone())
+            }
         }
     }
 }
 
-fn name_of(fragment: &Fragment) -> String {
-    Named::decode(payload(fragment.bytes())).map(|n| n.name).unwrap_or_default()
+/// Which VirtualServices differ, if they differ in what they do with requests alone; `None` if the lists are others.
+fn changed_inside(old: &EgressScope, new: &EgressScope) -> Option<Vec<usize>> {
+    let (old, new) = (&old.virtual_services, &new.virtual_services);
+    if Arc::ptr_eq(old, new) {
+        return Some(Vec::new());
+    }
+    if old.len() != new.len() {
+        return None;
+    }
+    let outside = |a: &Rules, b: &Rules| {
+        a.hosts == b.hosts
+            && a.gateways == b.gateways
+            && a.http.is_empty() == b.http.is_empty()
+            && (&a.meta.name, &a.meta.namespace) == (&b.meta.name, &b.meta.namespace)
+    };
+    let mut changed = Vec::new();
+    for (i, (a, b)) in old.iter().zip(new.iter()).enumerate() {
+        if !Arc::ptr_eq(a, b) {
+            changed.push(i);
+            if !outside(a, b) {
+                return None;
+            }
+        }
+    }
+    Some(changed)
+}
+
+fn named(fragment: &Fragment) -> Named {
+    Named::decode(payload(fragment.bytes())).unwrap_or_default()
 }

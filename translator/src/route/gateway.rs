@@ -21,7 +21,14 @@ pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults
     let rules = Rules::new(context, defaults);
     let merged = gateway::merged(context);
     let by_name = merged.by_route_name();
-    by_name.into_iter().map(|(name, (_, servers))| Configuration { name, hosts: virtual_hosts(&rules, &servers) }).collect()
+    by_name
+        .into_iter()
+        .map(|(name, (_, servers))| Configuration {
+            name,
+            hosts: virtual_hosts(&rules, &servers).into_iter().map(Into::into).collect(),
+            by_rules: None,
+        })
+        .collect()
 }
 
 /// VirtualServices by the gateway that they are attached to.

@@ -33,13 +33,14 @@ use std::time::Duration;
 
 use pilotfish_envoy::pb::envoy::config::route::v3::RouteConfiguration;
 use pilotfish_model::name::Str;
+use pilotfish_model::service::Service;
 use pilotfish_model::sidecar::OutboundMode;
 
 use crate::context::Context;
 use crate::extensions::{HTTP_CORS, HTTP_FAULT, RETRY_PREVIOUS_HOSTS, RETRY_PREVIOUS_PRIORITIES};
 use crate::naming::{self, Direction};
 use action::RouteDefaults;
-pub(crate) use assemble::{Assembly, assemble};
+pub(crate) use assemble::{Assembler, Assembly};
 use retry::RetryExtensions;
 use virtual_host::{RouteSource, VirtualHost};
 
@@ -53,11 +54,40 @@ pub const ALLOW_ANY_DYNAMIC_DNS: &str = "allow_any_dynamic_dns";
 pub const BLOCK_ALL: &str = "block_all";
 
 /// What a route configuration is made of.
-pub struct Configuration {
+pub(crate) struct Configuration {
     /// Its name.
-    pub name: Str,
+    name: Str,
     /// Its virtual hosts, in order.
-    pub hosts: Vec<VirtualHost>,
+    hosts: Vec<HostOf>,
+    /// Of a sidecar's: what of it a VirtualService decides.
+    by_rules: Option<ByRules>,
+}
+
+/// A virtual host, and what it stands for.
+pub(crate) struct HostOf {
+    host: VirtualHost,
+    /// Which VirtualService of the egress scope made its routes.
+    rules: Option<usize>,
+    service: Option<Arc<Service>>,
+}
+
+/// How VirtualServices of an egress scope make a configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct ByRules {
+    /// Which egress scope.
+    egress: usize,
+    /// The port, 0 for all.
+    port: u16,
+    /// VirtualServices that were asked, and whether they had rules that apply.
+    asked: Arc<[(usize, bool)]>,
+    /// It takes the first that has.
+    first_only: bool,
+}
+
+impl From<VirtualHost> for HostOf {
+    fn from(host: VirtualHost) -> Self {
+        HostOf { host, rules: None, service: None }
+    }
 }
 
 /// What holds for all routes of a scope.
@@ -77,7 +107,7 @@ pub(crate) fn defaults(context: &Context<'_>) -> Arc<RouteDefaults> {
 }
 
 /// All of a scope.
-pub(crate) fn configurations(context: &Context<'_>) -> Vec<Configuration> {
+fn configurations(context: &Context<'_>) -> Vec<Configuration> {
     let (class, defaults) = (context.class, defaults(context));
     if class.is_sidecar() {
         sidecar::configurations(context, &defaults)

@@ -11,7 +11,7 @@ use super::action::RouteDefaults;
 use super::domains::{self, Claims};
 use super::rule::{self, Place, RuleSet};
 use super::virtual_host::{RouteSource, ServiceRoute, VirtualHost};
-use super::{Configuration, catch_all, hash, names};
+use super::{ByRules, Configuration, HostOf, catch_all, hash, names};
 use crate::context::Context;
 use crate::naming;
 use crate::scope::EgressScope;
@@ -24,26 +24,33 @@ const DEFAULT_PORT: u16 = 80;
 pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults>) -> Vec<Configuration> {
     let mut resources: Vec<Configuration> = Vec::new();
     let mut made: HashSet<Str> = HashSet::new();
-    for egress in &context.scope.egress {
+    for (at, egress) in context.scope.egress.iter().enumerate() {
         let view = View::new(context, egress, defaults);
+        let made_of = |name, port, (hosts, asked): Made, first_only| Configuration {
+            name,
+            hosts,
+            by_rules: Some(ByRules { egress: at, port, asked: asked.into(), first_only }),
+        };
         match egress.listener.as_ref().and_then(|l| l.port.as_ref().map(|p| (l, p))) {
             Some((listener, port)) => {
                 if let Some(name) = names::of_egress_port(port, listener.bind.as_deref())
                     && made.insert(name.clone())
                 {
                     let any_port = port.protocol == Protocol::HttpProxy;
-                    let hosts = view.hosts(if any_port { 0 } else { port.number });
-                    resources.push(Configuration { name, hosts });
+                    let port = if any_port { 0 } else { port.number };
+                    resources.push(made_of(name, port, view.hosts(port), false));
                 }
             }
             None => {
                 for (name, wanted) in view.catch_all_names() {
                     if made.insert(name.clone()) {
-                        let hosts = match wanted {
-                            Wanted::Port(port) => view.hosts(port),
-                            Wanted::Service(service, port) => vec![view.sniffed(&name, service, port)],
-                        };
-                        resources.push(Configuration { name, hosts });
+                        resources.push(match wanted {
+                            Wanted::Port(port) => made_of(name, port, view.hosts(port), false),
+                            Wanted::Service(service, port) => {
+                                let made = view.sniffed(&name, service, port);
+                                made_of(name, port, made, true)
+                            }
+                        });
                     }
                 }
             }
@@ -51,6 +58,9 @@ pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults
     }
     resources
 }
+
+/// Virtual hosts, and which VirtualServices were asked for rules, with their answer.
+type Made = (Vec<HostOf>, Vec<(usize, bool)>);
 
 /// What a route configuration is asked for.
 enum Wanted<'a> {
@@ -123,8 +133,8 @@ impl<'a> View<'a> {
     }
 
     /// The virtual hosts for one port, or (0) for all.
-    fn hosts(&self, port: u16) -> Vec<VirtualHost> {
-        let mut groups = self.groups_of_rules(port);
+    fn hosts(&self, port: u16) -> Made {
+        let (mut groups, asked) = self.groups_of_rules(port);
         let claimed: HashSet<&Host> = groups.iter().flat_map(|g| g.services.iter().map(|s| &s.host)).collect();
         for service in self.at(port).filter(|s| !claimed.contains(&s.host)) {
             groups.extend(
@@ -144,7 +154,7 @@ impl<'a> View<'a> {
                 }
             }
         }
-        let mut hosts: Vec<VirtualHost> = Vec::new();
+        let mut hosts: Vec<HostOf> = Vec::with_capacity(groups.len() + 1);
         for group in groups {
             let with_port = (port == 0).then_some(group.port);
             for host in &group.hosts {
@@ -154,26 +164,23 @@ impl<'a> View<'a> {
             for service in &group.services {
                 let aliases = self.context.world.aliases.of(&service.host);
                 let domains = domains::of_service(self.context.class, service, aliases, with_port);
-                hosts.extend(self.virtual_host(&mut claims, &service.host, Some(&**service), &group, domains));
+                hosts.extend(self.virtual_host(&mut claims, &service.host, Some(service), &group, domains));
             }
         }
-        if port == 0 {
-            hosts.retain(|h| !h.domains.is_empty());
+        if hosts.iter().all(|h| h.host.domains.iter().all(|d| d != "*")) {
+            hosts.push(catch_all(self.context).into());
         }
-        if hosts.iter().all(|h| h.domains.iter().all(|d| d != "*")) {
-            hosts.push(catch_all(self.context));
-        }
-        hosts
+        (hosts, asked)
     }
 
     fn virtual_host(
         &self,
         claims: &mut Claims,
         host: &Host,
-        service: Option<&Service>,
+        service: Option<&Arc<Service>>,
         group: &Group<'_>,
         domains: domains::Domains,
-    ) -> Option<VirtualHost> {
+    ) -> Option<HostOf> {
         let name = naming::host_port(host.as_str(), group.port);
         if !claims.name(&name) {
             return None;
@@ -184,26 +191,21 @@ impl<'a> View<'a> {
             let suffix = format!(":{}", group.port);
             domains.retain(|d| d.ends_with(&suffix));
         }
-        (!domains.is_empty()).then(|| self.host(name, domains, group.source.clone(), service))
-    }
-
-    fn host(&self, name: String, domains: Vec<String>, source: RouteSource, service: Option<&Service>) -> VirtualHost {
-        VirtualHost {
-            name,
-            domains,
-            routes: vec![source],
-            require_tls: false,
-            attempt_count: self.attempt_count,
-            service: service.map(|s| s.source.clone()),
-            catch_all_last: false,
+        if domains.is_empty() {
+            return None;
         }
+        let host = virtual_host(self.attempt_count, name, domains, group.source.clone(), service);
+        Some(HostOf { host, rules: group.rules, service: service.cloned() })
     }
 
     /// The virtual host of a listener on the service's own address: everything goes to it, whatever it is called.
-    fn sniffed(&self, name: &str, service: &'a Arc<Service>, port: u16) -> VirtualHost {
-        let rules = self.rules_of(&service.host).into_iter().find_map(|index| self.applied(&self.rules[index], port));
-        let source = rules.map_or_else(|| self.default_route(service, port), RouteSource::Rules);
-        self.host(name.to_owned(), vec!["*".to_owned()], source, Some(service))
+    fn sniffed(&self, name: &str, service: &'a Arc<Service>, port: u16) -> Made {
+        let asked = self.rules_of(&service.host);
+        let found = asked.iter().find_map(|index| Some((*index, self.applied(&self.rules[*index], port)?)));
+        let rules = found.as_ref().map(|(index, _)| *index);
+        let source = found.map_or_else(|| self.default_route(service, port), |(_, set)| RouteSource::Rules(set));
+        let host = virtual_host(self.attempt_count, name.to_owned(), vec!["*".to_owned()], source, Some(service));
+        (vec![HostOf { host, rules, service: Some(service.clone()) }], asked.into_iter().map(|index| (index, true)).collect())
     }
 
     fn at(&self, port: u16) -> Box<dyn Iterator<Item = &'a Arc<Service>> + '_> {
@@ -222,7 +224,7 @@ impl<'a> View<'a> {
     }
 
     /// VirtualServices with what they speak for on a port, oldest first.
-    fn groups_of_rules(&self, port: u16) -> Vec<Group<'a>> {
+    fn groups_of_rules(&self, port: u16) -> (Vec<Group<'a>>, Vec<(usize, bool)>) {
         let registry: HashMap<&Host, &'a Arc<Service>> = self.at(port).map(|s| (&s.host, s)).collect();
         let mut services: BTreeMap<usize, Vec<&'a Arc<Service>>> = BTreeMap::new();
         for service in self.at(port) {
@@ -233,10 +235,13 @@ impl<'a> View<'a> {
         // Rules for hosts that are no services are reached on the default port.
         let candidates: BTreeSet<usize> =
             if port == DEFAULT_PORT { (0..self.rules.len()).collect() } else { services.keys().copied().collect() };
-        let mut groups = Vec::new();
+        let mut groups = Vec::with_capacity(candidates.len());
+        let mut asked = Vec::with_capacity(candidates.len());
         for index in candidates {
             let v = &self.rules[index];
-            let Some(rules) = self.applied(v, port) else { continue };
+            let rules = self.applied(v, port);
+            asked.push((index, rules.is_some()));
+            let Some(rules) = rules else { continue };
             let covers_some = |host: &Host| host.is_wildcard() && registry.keys().any(|known| host.covers(known));
             let hosts: Vec<&'a Host> = v.hosts.iter().filter(|h| !registry.contains_key(h) && !covers_some(h)).collect();
             let mut by_port: BTreeMap<u16, Vec<&'a Arc<Service>>> = BTreeMap::new();
@@ -250,21 +255,20 @@ impl<'a> View<'a> {
             }
             for (group_port, services) in by_port {
                 let source = RouteSource::Rules(rules.clone());
-                groups.push(Group { port: group_port, any_port: port == 0, hosts: hosts.clone(), services, source });
+                let rules = Some(index);
+                groups.push(Group { port: group_port, any_port: port == 0, hosts: hosts.clone(), services, source, rules });
             }
         }
-        groups
+        (groups, asked)
     }
 
     fn applied(&self, v: &Arc<Rules>, port: u16) -> Option<Arc<RuleSet>> {
-        // A listener of one port sees services with that port only, so a destination without port means that port.
-        let single_port = |host: &Host| if port == 0 { self.context.scope.service(host).map(|s| &**s) } else { None };
-        rule::applied(self.context, v, &Place { gateway: &GatewayRef::Mesh, port, tls: false, defaults: self.defaults, single_port })
+        applied(self.context, self.defaults, v, port)
     }
 
     fn default_group(&self, service: &'a Arc<Service>, port: &ServicePort, any_port: bool) -> Group<'a> {
         let source = self.default_route(service, port.port);
-        Group { port: port.port, any_port, hosts: Vec::new(), services: vec![service], source }
+        Group { port: port.port, any_port, hosts: Vec::new(), services: vec![service], source, rules: None }
     }
 
     fn default_route(&self, service: &Service, port: u16) -> RouteSource {
@@ -281,6 +285,27 @@ struct Group<'a> {
     hosts: Vec<&'a Host>,
     services: Vec<&'a Arc<Service>>,
     source: RouteSource,
+    /// Which VirtualService they are from.
+    rules: Option<usize>,
+}
+
+/// The rules of a VirtualService for one port, or (0) for all.
+pub(super) fn applied(context: &Context<'_>, defaults: &Arc<RouteDefaults>, v: &Arc<Rules>, port: u16) -> Option<Arc<RuleSet>> {
+    // A listener of one port sees services with that port only, so a destination without port means that port.
+    let single_port = |host: &Host| if port == 0 { context.scope.service(host).map(|s| &**s) } else { None };
+    rule::applied(context, v, &Place { gateway: &GatewayRef::Mesh, port, tls: false, defaults, single_port })
+}
+
+/// One that one source makes the routes of.
+pub(super) fn virtual_host(
+    attempt_count: bool,
+    name: String,
+    domains: Vec<String>,
+    source: RouteSource,
+    service: Option<&Arc<Service>>,
+) -> VirtualHost {
+    let service = service.map(|s| s.source.clone());
+    VirtualHost { name, domains, routes: vec![source], require_tls: false, attempt_count, service, catch_all_last: false }
 }
 
 fn is_http(port: &ServicePort) -> bool {

@@ -40,6 +40,11 @@ impl Aliases {
         self.by_service.get(host).map_or(&[], Vec::as_slice)
     }
 
+    /// The service that an alias stands for in the end.
+    pub fn end(&self, alias: &Host) -> Option<&Host> {
+        self.ends.get(alias)?.as_ref()
+    }
+
     /// Whether a service is an alias here.
     pub fn concerns(&self, service: &ServiceKey) -> bool {
         self.ends.contains_key(&service.host)

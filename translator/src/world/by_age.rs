@@ -44,7 +44,7 @@ impl<K: Ord + Clone, V: Keyed<K>> ByAge<K, V> {
         }
     }
 
-    pub(super) fn get(&self, all: &OrdMap<K, Arc<V>>) -> &[Arc<V>] {
+    pub(super) fn get(&self, all: &OrdMap<K, Arc<V>>) -> &Arc<[Arc<V>]> {
         self.list.get_or_init(|| match &self.base {
             // Beyond that sorting is cheaper than putting in.
             Some((list, changed)) if changed.len() * 16 <= all.len() => self.put(list, changed, all),
