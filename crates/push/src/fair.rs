@@ -16,13 +16,16 @@ type Virtual = i128;
 /// Even a job that measures nothing is charged this.
 const LEAST: Duration = Duration::from_micros(1);
 
+/// So many groups are remembered beyond those that wait and run.
+const MANY: usize = 32;
+
 /// Waiting jobs of one class. `J` names a job, `G` its group; jobs are distinct by their serial.
 #[derive(Clone, Debug)]
 pub(crate) struct Class<J, G> {
     groups: HashMap<G, Group<J>>,
     /// Groups with waiting jobs; the one furthest behind first, then the one whose first job is older.
     ready: BTreeMap<(Virtual, u64), G>,
-    /// Groups without, until the clock has passed them.
+    /// Groups with nothing waiting or running, until the clock has passed them.
     ahead: BTreeMap<(Virtual, u64), G>,
     /// All waiting jobs by age.
     ages: BTreeMap<u64, Instant>,
@@ -141,25 +144,28 @@ impl<J, G: Hash + Eq + Clone> Class<J, G> {
         let result = change(entry);
         if let Some((first, _)) = entry.jobs.first_key_value() {
             entry.tie = *first;
+            self.ready.insert((entry.used, entry.tie), key.unwrap_or_else(|| group.clone()));
+        } else if entry.running == 0 {
+            self.ahead.insert((entry.used, entry.tie), key.unwrap_or_else(|| group.clone()));
         }
-        let queue = if entry.jobs.is_empty() { &mut self.ahead } else { &mut self.ready };
-        queue.insert((entry.used, entry.tie), key.unwrap_or_else(|| group.clone()));
         Some(result)
     }
 
-    /// Forgets groups that would start at the clock anyway, so that memory is that of what waits, runs or is ahead.
+    /// Forgets groups that would start at the clock anyway, and moves the clock on if there are many others: memory is that of what
+    /// waits and runs.
     fn tidy(&mut self) {
         if self.running == 0 && self.ages.is_empty() {
             *self = Class { cost: self.cost, ..Class::default() };
             return;
         }
-        while let Some(((used, _), group)) = self.ahead.first_key_value() {
-            if *used > self.clock || self.groups.get(group).is_some_and(|entry| entry.running > 0) {
+        let limit = MANY + self.ready.len() + self.running;
+        while let Some(entry) = self.ahead.first_entry() {
+            let (used, _) = *entry.key();
+            if used > self.clock && self.groups.len() <= limit {
                 return;
             }
-            if let Some((_, group)) = self.ahead.pop_first() {
-                self.groups.remove(&group);
-            }
+            self.clock = self.clock.max(used);
+            self.groups.remove(&entry.remove());
         }
     }
 }

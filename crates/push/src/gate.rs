@@ -66,6 +66,7 @@ impl<U: Ord + Copy> Gate<U> {
                 state.alarm.filter(|_| state.watch == Some(ticket))
             };
             tokio::select! {
+                biased;
                 () = bell.notified() => {}
                 () = alarm(until) => self.shared.state.lock().turn(now()),
             }

@@ -96,13 +96,13 @@ impl<K: Hash + Eq + Clone, C: Merge> Windows<K, C> {
             let batch = Batch { change, since, queued_at: now, count: 1 };
             let Timing { quiet, ceiling } = timing.adapted(None);
             let slot = (now, serial);
-            let pending = Some(Pending { batch, quiet, deadline: since + ceiling, at_once: true });
+            let pending = Some(Pending { batch, quiet, deadline: later(since, ceiling), at_once: true });
             self.scopes.insert(key.clone(), Scope { slot, pending, taken: None, cost: None });
             self.due.insert(slot, key);
             return;
         };
         let Timing { quiet, ceiling } = timing.adapted(scope.cost);
-        let deadline = since + ceiling;
+        let deadline = later(since, ceiling);
         let (known, due) = match &mut scope.pending {
             Some(pending) => {
                 pending.batch.change.merge(change);
@@ -113,11 +113,11 @@ impl<K: Hash + Eq + Clone, C: Merge> Windows<K, C> {
                 if pending.at_once {
                     return;
                 }
-                (self.due.remove(&scope.slot), (now + pending.quiet).min(pending.deadline))
+                (self.due.remove(&scope.slot), later(now, pending.quiet).min(pending.deadline))
             }
             None => {
-                let at_once = scope.taken.is_none_or(|taken| now >= taken + quiet);
-                let due = if at_once { now } else { (now + quiet).min(deadline) };
+                let at_once = scope.taken.is_none_or(|taken| now >= later(taken, quiet));
+                let due = if at_once { now } else { later(now, quiet).min(deadline) };
                 let batch = Batch { change, since, queued_at: now, count: 1 };
                 scope.pending = Some(Pending { batch, quiet, deadline, at_once });
                 (self.idle.remove(&scope.slot), due)
@@ -146,7 +146,7 @@ impl<K: Hash + Eq + Clone, C: Merge> Windows<K, C> {
         let scope = self.scopes.get_mut(&key)?;
         let pending = scope.pending.take()?;
         scope.taken = Some(now);
-        scope.slot = (now + REMEMBERED.max(pending.quiet), serial);
+        scope.slot = (later(now, REMEMBERED.max(pending.quiet)), serial);
         self.idle.insert(scope.slot, key.clone());
         Some((key, pending.batch))
     }
@@ -154,7 +154,7 @@ impl<K: Hash + Eq + Clone, C: Merge> Windows<K, C> {
     /// Tells what the rebuild for the last batch of a key cost. A rise counts at once, a fall by and by.
     pub fn spent(&mut self, key: &K, cost: Duration) {
         if let Some(scope) = self.scopes.get_mut(key) {
-            scope.cost = Some(scope.cost.map_or(cost, |old| cost.max((old * 3 + cost) / 4)));
+            scope.cost = Some(scope.cost.map_or(cost, |old| cost.max(old - old.saturating_sub(cost) / 4)));
         }
     }
 
@@ -183,4 +183,10 @@ impl<K: Hash + Eq + Clone, C: Merge> Windows<K, C> {
         self.serial += 1;
         self.serial
     }
+}
+
+/// Somebody may configure to wait forever; the clock has an end.
+fn later(time: Instant, wait: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+    time + wait.min(FAR)
 }

@@ -1,0 +1,57 @@
+//! What `src/sync.rs` provides, where every lock is a point at which the checker may switch tasks.
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub(crate) use shuttle::sync::MutexGuard;
+
+/// How time goes during a test.
+#[derive(Clone, Copy)]
+pub(crate) enum Clock {
+    /// Whoever sleeps for a moment finds that it has come, after others may have run.
+    Passes,
+    /// Sleeping helps nobody.
+    Stands,
+}
+
+thread_local! {
+    // The checker runs all tasks of a test on one thread, one at a time.
+    static CLOCK: Cell<(Clock, Duration)> = const { Cell::new((Clock::Stands, Duration::ZERO)) };
+}
+
+pub(crate) fn start(clock: Clock) {
+    CLOCK.set((clock, Duration::ZERO));
+}
+
+pub(crate) fn now() -> Instant {
+    static ZERO: OnceLock<Instant> = OnceLock::new();
+    *ZERO.get_or_init(|| Instant::now() + Duration::from_secs(3_600)) + CLOCK.get().1
+}
+
+pub(crate) async fn sleep_until(due: Instant) {
+    if now() >= due {
+        return;
+    }
+    let (clock, passed) = CLOCK.get();
+    if matches!(clock, Clock::Stands) {
+        std::future::pending::<()>().await;
+    }
+    shuttle::future::yield_now().await;
+    CLOCK.set((clock, passed.max(CLOCK.get().1 + due.saturating_duration_since(now()))));
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Mutex(shuttle::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap()
+    }
+}
