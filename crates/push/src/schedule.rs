@@ -212,6 +212,11 @@ where
         self.waiting == 0
     }
 
+    /// How many keys it remembers: those with a job that waits or is in flight.
+    pub fn known(&self) -> usize {
+        self.jobs.len()
+    }
+
     /// How many jobs are in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight

@@ -228,6 +228,37 @@ fn a_place_that_is_free_again_wakes_a_worker() {
     scheduled(1, 3, true);
 }
 
+/// Two jobs that each go on until the other has started: both workers must be woken, although one may be woken before the other waits.
+#[test]
+fn jobs_run_side_by_side() {
+    check(Clock::Stands, || {
+        let jobs: Scheduler<u8, u8, Log> = Scheduler::new(NonZeroUsize::new(2).unwrap());
+        let started = Arc::new(Mutex::new(0));
+        let workers: Vec<_> = (0..2)
+            .map(|_| {
+                let (jobs, started) = (jobs.clone(), started.clone());
+                spawn(async move {
+                    let running = jobs.next().await;
+                    *started.lock().unwrap() += 1;
+                    for _ in 0..1_000 {
+                        if *started.lock().unwrap() == 2 {
+                            return running.done(Duration::ZERO);
+                        }
+                        yield_now().await;
+                    }
+                    panic!("the other job waits although a worker is free");
+                })
+            })
+            .collect();
+        for key in 0..2 {
+            jobs.submit(key, 0, Urgency::Config, Log::default(), now());
+        }
+        for worker in workers {
+            block_on(worker).unwrap();
+        }
+    });
+}
+
 /// Workers that may give up between being woken and taking a job pass the wake-up on.
 #[test]
 fn a_worker_that_gives_up_passes_the_job_on() {

@@ -1,12 +1,12 @@
 //! What `src/sync.rs` provides, where every lock is a point at which the checker may switch tasks.
 
 use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use shuttle::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::Instant;
-
-pub(crate) use shuttle::sync::MutexGuard;
 
 /// How time goes during a test.
 #[derive(Clone, Copy)]
@@ -44,14 +44,46 @@ pub(crate) async fn sleep_until(due: Instant) {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
+pub(crate) struct Mutex<T> {
+    inner: shuttle::sync::Mutex<T>,
+    released: AtomicBool,
+}
 
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
-        Mutex(shuttle::sync::Mutex::new(value))
+        Mutex { inner: shuttle::sync::Mutex::new(value), released: AtomicBool::new(false) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap()
+        MutexGuard { guard: Some(self.inner.lock().unwrap()), released: &self.released }
+    }
+}
+
+/// Others may run right after its release too, before whatever the task does next. The checker's own has no such point.
+pub(crate) struct MutexGuard<'a, T> {
+    guard: Option<shuttle::sync::MutexGuard<'a, T>>,
+    released: &'a AtomicBool,
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.guard.as_ref().unwrap()
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.guard.as_mut().unwrap()
+    }
+}
+
+impl<T> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        self.guard = None;
+        if !std::thread::panicking() {
+            self.released.load(Ordering::SeqCst);
+        }
     }
 }

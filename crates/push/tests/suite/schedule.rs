@@ -235,6 +235,8 @@ proptest! {
                 }
             }
             prop_assert_eq!((jobs.len(), jobs.in_flight()), (model.waiting.len(), model.in_flight.len()));
+            let alone = model.in_flight.iter().filter(|key| model.waiting.iter().all(|job| job.key != **key)).count();
+            prop_assert_eq!(jobs.known(), model.waiting.len() + alone);
             let oldest = Urgency::ALL.into_iter().filter_map(|u| model.could_start(u).next()).map(|job| job.queued_at).min();
             prop_assert_eq!(jobs.oldest(clock.at(now)), oldest.map(|oldest| clock.at(now) - oldest));
         }

@@ -161,6 +161,52 @@ fn a_noisy_group_does_not_delay_a_quiet_one() {
 }
 
 #[test]
+fn a_group_with_a_long_job_in_flight_saves_up_nothing_either() {
+    let now = Instant::now();
+    let mut jobs: Schedule<u32, &str, ()> = Schedule::new(NonZeroUsize::new(2).unwrap());
+    jobs.submit(0, "long", Urgency::Config, (), now, now);
+    jobs.next(now).unwrap();
+    let submit = |jobs: &mut Schedule<u32, &'static str, ()>, key, group| jobs.submit(key, group, Urgency::Config, (), now, now);
+    for key in 1..300 {
+        submit(&mut jobs, key, "steady");
+    }
+    let run = |jobs: &mut Schedule<u32, &'static str, ()>| {
+        let job = jobs.next(now).unwrap();
+        jobs.done(&job.key, ms(1));
+        job.group
+    };
+    for _ in 0..100 {
+        assert_eq!(run(&mut jobs), "steady");
+    }
+    for key in 300..400 {
+        submit(&mut jobs, key, "long");
+    }
+    let long = (0..20).filter(|_| run(&mut jobs) == "long").count();
+    assert!((9..=11).contains(&long), "{long} of 20");
+}
+
+#[test]
+fn new_groups_do_not_hold_up_one_that_has_used_more() {
+    let now = Instant::now();
+    let mut jobs: Schedule<u32, u32, ()> = Schedule::new(NonZeroUsize::MIN);
+    let submit = |jobs: &mut Schedule<u32, u32, ()>, key| jobs.submit(key, key, Urgency::Config, (), now, now);
+    submit(&mut jobs, 0);
+    submit(&mut jobs, 1);
+    jobs.next(now).unwrap();
+    jobs.done(&0, ms(20));
+    submit(&mut jobs, 0);
+    // One new group for each job that starts; each is entitled to 20 ms too, but no more than a bounded number of them is.
+    let starts = (2..).position(|new| {
+        submit(&mut jobs, new);
+        let job = jobs.next(now).unwrap();
+        jobs.done(&job.key, ms(1));
+        assert!(new < 5_000, "it starves");
+        job.key == 0
+    });
+    assert!(starts.is_some_and(|starts| (20..1_000).contains(&starts)), "{starts:?}");
+}
+
+#[test]
 fn urgent_work_keeps_most_starts_when_all_else_is_overdue() {
     let zero = Instant::now();
     let now = zero + ms(10_000);
