@@ -34,14 +34,17 @@ pub enum EndpointChange {
 
 impl ChangeSet {
     /// Adds another change.
-    pub fn merge(&mut self, other: ChangeSet) {
-        self.objects.extend(other.objects);
-        self.services.extend(other.services);
+    pub fn merge(&mut self, mut other: ChangeSet) {
+        union(&mut self.objects, other.objects);
+        union(&mut self.services, other.services);
+        if self.endpoints.len() < other.endpoints.len() {
+            std::mem::swap(&mut self.endpoints, &mut other.endpoints);
+        }
         for (key, change) in other.endpoints {
             let known = self.endpoints.entry(key).or_insert(change);
             *known = change.max(*known);
         }
-        self.workloads.extend(other.workloads);
+        union(&mut self.workloads, other.workloads);
         self.everything |= other.everything;
     }
 
@@ -54,5 +57,49 @@ impl ChangeSet {
     pub fn is_endpoints_only(&self) -> bool {
         let ChangeSet { objects, services, endpoints: _, workloads, everything } = self;
         objects.is_empty() && services.is_empty() && workloads.is_empty() && !everything
+    }
+}
+
+/// The smaller set goes into the larger one.
+fn union<T: Ord>(into: &mut BTreeSet<T>, mut other: BTreeSet<T>) {
+    if into.len() < other.len() {
+        std::mem::swap(into, &mut other);
+    }
+    if into.len() / 8 < other.len() { into.append(&mut other) } else { into.extend(other) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Host, Kind};
+
+    /// A change of these services, which lost endpoints or won some.
+    fn changes(services: std::ops::Range<usize>, lost: bool) -> ChangeSet {
+        let key = |i| ServiceKey { namespace: "ns".into(), host: Host::new(&format!("s{i:04}")) };
+        let kind = if lost { EndpointChange::Removed } else { EndpointChange::Added };
+        ChangeSet {
+            objects: services.clone().map(|i| ObjectId::new(Kind::Service, "ns", format!("s{i:04}").as_str())).collect(),
+            services: services.clone().map(key).collect(),
+            endpoints: services.clone().map(|i| (key(i), kind)).collect(),
+            workloads: services.clone().map(|i| IpAddr::from([10, 0, 0, i as u8])).collect(),
+            everything: false,
+        }
+    }
+
+    #[test]
+    fn merging_is_the_union_whichever_is_larger() {
+        for (first, second) in [(0..100, 50..150), (0..100, 99..101), (0..2, 1..101), (0..0, 0..100), (0..100, 20..60)] {
+            let (a, b) = (changes(first.clone(), true), changes(second.clone(), false));
+            let mut expected = changes(first.start.min(second.start)..first.end.max(second.end), false);
+            for key in a.endpoints.keys() {
+                expected.endpoints.insert(key.clone(), EndpointChange::Removed);
+            }
+            for (mut into, other) in [(a.clone(), b.clone()), (b, a)] {
+                into.merge(other.clone());
+                assert_eq!(into, expected, "{first:?} and {second:?}");
+                into.merge(other);
+                assert_eq!(into, expected, "again");
+            }
+        }
     }
 }
