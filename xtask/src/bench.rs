@@ -1,7 +1,7 @@
 //! `bench`: instruction counts under callgrind, which repeat exactly, beside wall time, which people ask for.
 //!
-//! `translator/benches/translate.rs` counts, `translate_wall.rs` prints `name<TAB>microseconds`. The baseline is the table
-//! between the markers of `docs/measurements.md`. [`load`] measures the whole server instead.
+//! Each of [`COUNTED`] counts, `translate_wall.rs` prints `name<TAB>microseconds`. The baseline is the table between the
+//! markers of `docs/measurements.md`. [`load`] measures the whole server instead.
 
 mod load;
 
@@ -13,9 +13,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{paths, setup, shell};
 
-const PACKAGE: &str = "pilotfish-translator";
-const COUNTED: &str = "translate";
-const TIMED: &str = "translate_wall";
+/// Package and bench. The names of cases are distinct across them.
+const COUNTED: [(&str, &str); 4] = [
+    ("pilotfish-model", "change_set"),
+    ("pilotfish-push", "push"),
+    ("pilotfish-translator", "translate"),
+    ("pilotfish-xds-server", "serve"),
+];
+const TIMED: (&str, &str) = ("pilotfish-translator", "translate_wall");
 const BASELINE: &str = "docs/measurements.md";
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
@@ -49,7 +54,7 @@ struct Row {
 
 type Table = BTreeMap<String, Row>;
 
-/// Runs both benches, prints the change, writes the table.
+/// Runs the benches, prints the change, writes the table.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(Instead::Load(args)) = &args.instead {
         return load::run(args);
@@ -99,14 +104,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn counted() -> Result<Vec<String>> {
     setup::debian("valgrind", "valgrind")?;
-    let mut bench = shell::cargo(["bench", "--locked", "--package", PACKAGE, "--bench", COUNTED]);
+    let mut bench = shell::cargo(["bench", "--locked"]);
+    for (package, name) in COUNTED {
+        bench.args(["--package", package, "--bench", name]);
+    }
     let got = shell::tee(bench.env("GUNGRAUN_RUNNER", runner()?).env("GUNGRAUN_COLOR", "never").env("NO_COLOR", "1"))?;
     ensure!(got.status.success(), "the instruction-count bench failed ({})", got.status);
     Ok(got.lines)
 }
 
 fn timed() -> Result<Vec<(String, f64)>> {
-    let text = shell::read(&mut shell::cargo(["bench", "--locked", "--package", PACKAGE, "--bench", TIMED]))?;
+    let text = shell::read(&mut shell::cargo(["bench", "--locked", "--package", TIMED.0, "--bench", TIMED.1]))?;
     Ok(text
         .lines()
         .filter_map(|line| line.split_once('\t'))

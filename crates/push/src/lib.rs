@@ -59,10 +59,8 @@ mod gate;
 mod merge;
 mod schedule;
 mod scheduler;
-mod single;
 mod sync;
 mod urgency;
-mod window;
 mod windows;
 
 pub use admission::{Admission, Limits, Rate, Ticket};
@@ -70,7 +68,5 @@ pub use gate::{Gate, Permit};
 pub use merge::{Batch, Merge};
 pub use schedule::{Job, Schedule};
 pub use scheduler::{Lease, Running, Scheduler};
-pub use single::{Debounced, Sender, channel};
 pub use urgency::Urgency;
-pub use window::{Config, Window};
 pub use windows::{Timing, Windows};
