@@ -2,22 +2,24 @@
 //! time comes from tokio's clock, which tests pause.
 //!
 //! ```text
-//!            debounce                         schedule                         gate
-//!  changes   one window per scope             jobs for N workers               streams
-//!  a x x x ─> [a: quiet | ceiling] ─ batch ─> unconfigured      ░ ░░     ┌──>  urgent first,
-//!  b   x   ─> [b: at once        ] ─ batch ─> endpoint removal  ░        ├──>  then in order;
-//!  c x  xx ─> [c: quiet          ] ─ batch ─> endpoint add      ░░░      └──>  at a rate,
-//!                       ^                     config   a░░░░ b░ c░░            so many at a time
-//!                       └── cost of a rebuild ───────────────┘
+//!  changes               debounce                    schedule                                   workers
+//!
+//!  a  x x x  x ─> [ quiet time ... ceiling ] ─┐      most    unconfigured      a░ c░
+//!  b  x        ─> [ at once ]                ─┼──>   urgent  endpoint removal  b░           ──> at most N jobs,
+//!  c  x   xx   ─> [ quiet time ]             ─┘      first   endpoint add      a░░              one of each key
+//!                       ^                                    config            a░░░░░ b░ c░             │
+//!                       └──────────────────────── what it cost ─────────────────────────────────────────┘
+//!
+//!  clients  x x x x x x x ─> [ gate: the most urgent first, then in order; a rate, so many at a time ] ──> in
 //! ```
 //!
 //! * [`debounce::channel`] ([`Windows`]): changes of one scope merge, so memory does not grow with their number. The first after
 //!   quiet goes at once; later ones wait for a quiet time, but never past the ceiling, which counts from the event. Both shrink to
-//!   what a rebuild of that scope costs. A busy scope delays no other.
-//! * [`Scheduler`] ([`Schedule`]): at most a limit of jobs in flight, one of each key, and nothing is lost: what comes while a job is in
-//!   flight starts after it. The most urgent class first; within it groups share by measured cost and weight, idleness saves up
-//!   nothing, and each group is first in, first out. A class whose oldest job has waited for [`Schedule::AGE`] gets one in
-//!   [`Schedule::SHARE`] starts, so nothing starves.
+//!   what a rebuild of that scope costs. A busy scope delays no other's batch.
+//! * [`Scheduler`] ([`Schedule`]): at most a limit of jobs in flight, one of each key, and nothing is lost: what comes while a job is
+//!   in flight starts after it. The most urgent class first; within it groups share by measured cost and weight (start-time fair
+//!   queueing), idleness saves up nothing, and each group is first in, first out. A class whose oldest job has waited for
+//!   [`Schedule::AGE`] gets one in [`Schedule::SHARE`] starts, so nothing starves.
 //! * [`Gate`] ([`Admission`]): a rate and a limit of concurrent permits. Shapes, never refuses.
 //!
 //! The parts in brackets are pure: synchronous, with `now` as an argument. The others are thin shells around them, safe to cancel.

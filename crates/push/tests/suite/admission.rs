@@ -1,3 +1,5 @@
+//! [`Admission`]: who comes in when, in tables; then any events against a model that counts tokens.
+
 use std::num::{NonZeroU32, NonZeroUsize};
 
 use pilotfish_push::{Admission, Limits, Rate, Ticket, Urgency};

@@ -1,3 +1,5 @@
+//! [`Schedule`]: what starts when, in tables; then any events against a model with one list.
+
 use std::num::NonZeroUsize;
 
 use pilotfish_push::{Job, Schedule, Urgency};

@@ -1,3 +1,5 @@
+//! The shells on a paused clock: waits that are dropped, many workers, workers that panic.
+
 use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex};

@@ -1,3 +1,5 @@
+//! [`Windows`]: what is due when, in tables; then any events against a model that looks at every scope.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
