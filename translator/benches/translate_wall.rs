@@ -1,4 +1,5 @@
 //! Wall time beside the instruction counts of `translate.rs`: one line per bench, name and microseconds (the best of 30).
+//! An argument selects the benches whose names contain it.
 
 #![allow(missing_docs, clippy::expect_used)]
 
@@ -76,6 +77,9 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 }
 
 fn best(name: &str, once: impl Fn() -> Duration) {
+    if std::env::args().skip(1).any(|a| !a.starts_with('-') && !name.contains(&a)) {
+        return;
+    }
     // `cargo test --benches` runs this too: once is enough there.
     let rounds = if std::env::args().any(|a| a == "--bench") { 30 } else { 1 };
     let best = (0..rounds).map(|_| once()).min().expect("at least one round");

@@ -20,14 +20,23 @@ use crate::world::World;
 /// See the module.
 pub struct Endpoints {
     view: Arc<View>,
-    assigned: Vec<Option<Assigned>>,
+    /// One per unit; `None` for services without assignments.
+    assigned: Vec<Option<Arc<Assigned>>>,
     layer: Arc<Layer>,
     refused: Vec<Refused>,
 }
 
-/// The assignments of one service, and what they were made of.
+/// The assignments of one service. Scopes that share its unit share them.
+pub(crate) struct Assigned {
+    /// Kept for its address.
+    _unit: Arc<Unit>,
+    of: Answers,
+    built: Vec<Built>,
+}
+
+/// Who answers for a service.
 #[derive(Clone)]
-struct Assigned {
+struct Answers {
     endpoints: Option<Arc<Vec<Endpoint>>>,
     plaintext: Arc<[usize]>,
 }
@@ -57,7 +66,7 @@ impl Endpoints {
     }
 
     fn of_services(self: &Arc<Self>, leaves: &Leaves, world: &World, changed: &BTreeMap<ServiceKey, EndpointChange>) -> Arc<Endpoints> {
-        let mut next: Option<Vec<Option<Assigned>>> = None;
+        let mut next: Option<Vec<Option<Arc<Assigned>>>> = None;
         let mut resources: Vec<(Arc<str>, Option<Resource>)> = Vec::new();
         let mut refused = self.refused.clone();
         for index in changed.keys().filter_map(|key| self.view.index(key)) {
@@ -65,15 +74,13 @@ impl Endpoints {
             if unit.plans.is_empty() {
                 continue;
             }
-            let new = assigned(world, unit);
-            if self.assigned[index].as_ref().is_some_and(|old| old.is_same(&new)) {
+            let of = Answers::of(world, unit);
+            if self.assigned[index].as_ref().is_some_and(|old| old.of.is_same(&of)) {
                 continue;
             }
-            leaves.work.services_assigned.add(1);
             refused.retain(|r| unit.plans.iter().all(|p| p.cluster != r.name));
-            for built in build(leaves, &self.view, unit, &new, Some(&self.layer)) {
-                resources.push((built.name().clone(), resolve(&built, Some(&self.layer), &mut refused)));
-            }
+            let new = assign(leaves, &self.view, unit, of, Some(&self.layer));
+            resources.extend(new.built.iter().map(|b| (b.name().clone(), resolve(b, Some(&self.layer), &mut refused))));
             next.get_or_insert_with(|| self.assigned.clone())[index] = Some(new);
         }
         match next {
@@ -97,16 +104,16 @@ impl Endpoints {
                 all.push(None);
                 continue;
             }
-            let new = assigned(world, unit);
-            if known.as_mut().and_then(|k| k.of(index, unit)).is_some_and(|old| old.is_same(&new)) {
+            let of = Answers::of(world, unit);
+            if let Some(old) = known.as_mut().and_then(|k| k.of(index, unit)).filter(|old| old.of.is_same(&of)) {
                 let names = |r: &&Refused| unit.plans.iter().any(|p| p.cluster == r.name);
                 refused.extend(before.iter().flat_map(|b| &b.refused).filter(names).cloned());
-            } else {
-                leaves.work.services_assigned.add(1);
-                for built in build(leaves, view, unit, &new, before.map(|b| &b.layer)) {
-                    changes.push((built.name().clone(), resolve(&built, before.map(|b| &b.layer), &mut refused)));
-                }
+                all.push(Some(old.clone()));
+                continue;
             }
+            let served = before.map(|b| &b.layer);
+            let new = assign(leaves, view, unit, of, served);
+            changes.extend(new.built.iter().map(|b| (b.name().clone(), resolve(b, served, &mut refused))));
             all.push(Some(new));
         }
         let layer = match before {
@@ -125,7 +132,7 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    fn of(&mut self, index: usize, unit: &Arc<Unit>) -> Option<&Assigned> {
+    fn of(&mut self, index: usize, unit: &Arc<Unit>) -> Option<&Arc<Assigned>> {
         let units = &self.before.view.units;
         if units.get(index).is_some_and(|u| Arc::ptr_eq(u, unit)) {
             return self.before.assigned[index].as_ref();
@@ -141,35 +148,35 @@ fn address(unit: &Arc<Unit>) -> usize {
     Arc::as_ptr(unit).addr()
 }
 
-impl Assigned {
-    fn is_same(&self, other: &Assigned) -> bool {
-        let same = match (&self.endpoints, &other.endpoints) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (a, b) => a.is_none() && b.is_none(),
-        };
-        same && self.plaintext == other.plaintext
+impl Answers {
+    fn of(world: &World, unit: &Unit) -> Self {
+        let endpoints = world.mesh.endpoints.get(&unit.of.key).cloned();
+        let plaintext = endpoints.as_ref().map(|e| endpoint::plaintext(&world.mesh, e)).unwrap_or_default();
+        Answers { endpoints, plaintext }
+    }
+
+    fn is_same(&self, other: &Answers) -> bool {
+        self.address() == other.address() && self.plaintext == other.plaintext
+    }
+
+    fn address(&self) -> usize {
+        self.endpoints.as_ref().map_or(0, |e| Arc::as_ptr(e).addr())
     }
 }
 
-fn assigned(world: &World, unit: &Unit) -> Assigned {
-    let endpoints = world.mesh.endpoints.get(&unit.of.key).cloned();
-    let plaintext = endpoints.as_ref().map(|e| endpoint::plaintext(&world.mesh, e)).unwrap_or_default();
-    Assigned { endpoints, plaintext }
-}
-
-fn build<'a>(
-    leaves: &'a Leaves,
-    view: &'a View,
-    unit: &'a Unit,
-    of: &'a Assigned,
-    served: Option<&'a Arc<Layer>>,
-) -> impl Iterator<Item = Built> + 'a {
-    let checked = view.class.facts().flavour != Flavour::Grpc;
-    unit.plans.iter().map(move |plan| {
-        let input =
-            AssignmentInput { plan: plan.clone(), endpoints: of.endpoints.clone().unwrap_or_default(), plaintext: of.plaintext.clone() };
-        let key = Key::of("assignment", &input);
-        leaves
-            .resource(TypeUrl::Endpoint, plan.cluster.clone(), &key, checked, served, || (endpoint::assignment(&input), unit.of.sources()))
+/// The assignments of a service, made or found. What they are made of lives as long as they, so addresses tell it.
+fn assign(leaves: &Leaves, view: &View, unit: &Arc<Unit>, of: Answers, served: Option<&Arc<Layer>>) -> Arc<Assigned> {
+    leaves.work.services_assigned.add(1);
+    let key = Key::of("assigned", &(address(unit), of.address(), &of.plaintext));
+    leaves.assigned(&key, || {
+        let checked = view.class.facts().flavour != Flavour::Grpc;
+        let built = unit.plans.iter().map(|plan| {
+            let (endpoints, plaintext) = (of.endpoints.clone().unwrap_or_default(), of.plaintext.clone());
+            let input = AssignmentInput { plan: plan.clone(), endpoints, plaintext };
+            let key = Key::of("assignment", &input);
+            let made = || (endpoint::assignment(&input), unit.of.sources());
+            leaves.resource(TypeUrl::Endpoint, plan.cluster.clone(), &key, checked, served, made)
+        });
+        Assigned { built: built.collect(), _unit: unit.clone(), of: of.clone() }
     })
 }

@@ -15,6 +15,7 @@ use pilotfish_model::ContentHash;
 use pilotfish_model::hash::StableHasher;
 use prost::{Message, Name};
 
+use crate::endpoints::Assigned;
 use crate::unit::Unit;
 use crate::work::Counters;
 
@@ -68,6 +69,7 @@ enum Entry {
     Fragment(WeakFragment),
     Broken(Weak<[Violation]>),
     Unit(Weak<Unit>),
+    Assigned(Weak<Assigned>),
 }
 
 impl Entry {
@@ -77,13 +79,14 @@ impl Entry {
             Entry::Fragment(f) => f.upgrade().is_some(),
             Entry::Broken(v) => v.strong_count() > 0,
             Entry::Unit(u) => u.strong_count() > 0,
+            Entry::Assigned(a) => a.strong_count() > 0,
         }
     }
 }
 
 /// Keys are hashes already.
 #[derive(Default)]
-struct First8(u64);
+pub(crate) struct First8(u64);
 
 impl Hasher for First8 {
     fn finish(&self) -> u64 {
@@ -239,10 +242,88 @@ impl Leaves {
     }
 }
 
+impl Leaves {
+    /// The assignments of a service; `make` is asked if there are none.
+    pub(crate) fn assigned(&self, key: &Key, make: impl FnOnce() -> Assigned) -> Arc<Assigned> {
+        if let Some(Entry::Assigned(weak)) = self.get(key)
+            && let Some(assigned) = weak.upgrade()
+        {
+            return assigned;
+        }
+        let assigned = Arc::new(make());
+        self.put(key, Entry::Assigned(Arc::downgrade(&assigned)));
+        assigned
+    }
+}
+
 /// What is in a field that was just written.
 pub(crate) fn payload(field: &[u8]) -> &[u8] {
     let mut rest = field;
     let _tag = prost::encoding::decode_varint(&mut rest);
     let _len = prost::encoding::decode_varint(&mut rest);
     rest
+}
+
+#[cfg(test)]
+mod tests {
+    use pilotfish_envoy::pb::envoy::config::cluster::v3::Cluster;
+
+    use super::*;
+    use crate::refused::resolve;
+
+    fn cluster(leaves: &Leaves, name: &str, message: &Cluster, served: Option<&Arc<Layer>>) -> Built {
+        let key = Key::of("cluster", &(name, &message.name, &message.alt_stat_name));
+        leaves.resource(TypeUrl::Cluster, name, &key, true, served, || (message.clone(), Sources::default()))
+    }
+
+    fn named(name: &str) -> Cluster {
+        Cluster { name: name.into(), ..Cluster::default() }
+    }
+
+    #[test]
+    fn a_broken_resource_keeps_its_last_good_form_and_harms_no_other() {
+        let leaves = Leaves::default();
+        let broken = Cluster { alt_stat_name: "x".into(), ..Cluster::default() };
+        let mut refused = Vec::new();
+        let mut layer = |clusters: &[(&str, &Cluster)], before: Option<&Arc<Layer>>| {
+            let built: Vec<Built> = clusters.iter().map(|(name, c)| cluster(&leaves, name, c, before)).collect();
+            Arc::new(Layer::new(built.iter().filter_map(|b| resolve(b, before, &mut refused))))
+        };
+        let before = layer(&[("a", &named("a")), ("b", &named("b"))], None);
+        let after = layer(&[("a", &broken), ("b", &named("b")), ("c", &broken), ("d", &named("d"))], Some(&before));
+        assert_eq!(after, layer(&[("a", &named("a")), ("b", &named("b")), ("d", &named("d"))], None));
+        let told: Vec<_> = refused.iter().map(|r| (&*r.name, r.replaced, r.violations.len())).collect();
+        assert_eq!(told, [("a", true, 1), ("c", false, 1)]);
+    }
+
+    #[test]
+    fn an_entry_lives_as_long_as_it_is_used() {
+        let leaves = Leaves::default();
+        let built = || leaves.work.read().leaves_built;
+        let first = cluster(&leaves, "a", &named("a"), None);
+        let again = cluster(&leaves, "a", &named("a"), None);
+        assert_eq!((built(), leaves.work.read().leaf_hits), (1, 1));
+        drop((first, again));
+        drop(cluster(&leaves, "a", &named("a"), None));
+        assert_eq!(built(), 2);
+        for i in 0..SHARDS * SMALL * 4 {
+            let _unused = cluster(&leaves, &i.to_string(), &named("a"), None);
+        }
+        let kept: usize = leaves.shards.iter().map(|s| s.lock().unwrap().entries.len()).sum();
+        assert!(kept <= SHARDS * SMALL, "{kept} entries that nobody uses");
+    }
+
+    #[test]
+    fn what_comes_out_as_it_was_stays_the_one_that_others_find() {
+        let leaves = Leaves::default();
+        let Built::Sound(served) = cluster(&leaves, "a", &named("a"), None) else { panic!() };
+        let layer = Arc::new(Layer::new([served]));
+        // Another input with the same outcome.
+        let key = || Key::of("cluster", "other");
+        let made = || (named("a"), Sources::default());
+        drop(leaves.resource(TypeUrl::Cluster, "a", &key(), true, Some(&layer), made));
+        let before = leaves.work.read().leaves_built;
+        drop(leaves.resource(TypeUrl::Cluster, "a", &key(), true, None, made));
+        assert_eq!(leaves.work.read().leaves_built, before);
+    }
 }

@@ -38,10 +38,13 @@ pub struct Scope {
     pub found: Arc<[Found]>,
     /// Destinations of routes that no egress listener imports, whether they exist or not, sorted.
     pub(crate) outside: Vec<Host>,
-    /// Where in `services` they are, in the order of hosts.
-    by_host: Arc<[u32]>,
+    /// Where in `services` they are.
+    by_host: Arc<ByHost>,
     pub(crate) rules: RuleIndex,
 }
+
+/// Where in a list of services a host is.
+pub(crate) type ByHost = HashMap<Host, u32>;
 
 /// What is seen through one egress listener.
 #[derive(Clone)]
@@ -74,7 +77,11 @@ impl Scope {
         outside.sort();
         outside.dedup();
         let same_services = before.filter(|b| Arc::ptr_eq(&b.services, &services));
-        let by_host = same_services.map_or_else(|| by_host(&services), |b| b.by_host.clone());
+        let by_host = match same_services {
+            Some(b) => b.by_host.clone(),
+            None if Arc::ptr_eq(&services, world.services_by_age()) => world.by_host(|all| by_host(all)),
+            None => Arc::new(by_host(&services)),
+        };
         let found = match same_services {
             Some(b) if b.rules.is_same(&world.rules) => b.found.clone(),
             known => look_up(world, class, &services, known),
@@ -89,8 +96,7 @@ impl Scope {
 
     /// Where in the list of services a host is.
     pub fn index(&self, host: &Host) -> Option<usize> {
-        let at = self.by_host.binary_search_by(|i| self.services[*i as usize].host.cmp(host)).ok()?;
-        Some(self.by_host[at] as usize)
+        self.by_host.get(host).map(|i| *i as usize)
     }
 
     /// The rule for outbound traffic to a service.
@@ -124,10 +130,8 @@ fn some_of<T: PartialEq + Eq>(before: Option<&Arc<[Arc<T>]>>, list: &Arc<[Arc<T>
     }
 }
 
-fn by_host(services: &[Arc<Service>]) -> Arc<[u32]> {
-    let mut order: Vec<u32> = (0..u32::try_from(services.len()).unwrap_or(u32::MAX)).collect();
-    order.sort_by(|a, b| services[*a as usize].host.cmp(&services[*b as usize].host));
-    order.into()
+fn by_host(services: &[Arc<Service>]) -> ByHost {
+    services.iter().zip(0..).map(|(s, i)| (s.host.clone(), i)).collect()
 }
 
 /// The rules of each service. `before`: of the same services.

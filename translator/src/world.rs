@@ -9,7 +9,7 @@ mod keys;
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use imbl::OrdMap;
 use pilotfish_model::mesh::{ObjectKey, ServiceKey};
@@ -18,6 +18,7 @@ use pilotfish_model::{ChangeSet, ContentHash, Kind, Mesh, MeshConfig, Service, V
 
 use crate::policy::RuleIndex;
 use crate::route::delegate;
+use crate::scope::ByHost;
 pub use aliases::Aliases;
 use by_age::ByAge;
 pub use keys::Keys;
@@ -38,6 +39,8 @@ pub struct World {
     hosts: OrdMap<Host, Arc<[Arc<Service>]>>,
     pub(crate) aliases: Arc<Aliases>,
     services_by_age: ByAge<ServiceKey, Service>,
+    /// Where in that list hosts are.
+    by_host: OnceLock<Arc<ByHost>>,
     routes_by_age: ByAge<ObjectKey, Rules>,
 }
 
@@ -108,6 +111,7 @@ impl World {
             hosts: hosts(&mesh),
             aliases: Arc::new(Aliases::new(&mesh)),
             services_by_age: ByAge::new(by_age::service_order),
+            by_host: OnceLock::new(),
             routes_by_age: ByAge::new(by_age::rules_order),
             mesh,
         };
@@ -141,6 +145,7 @@ impl World {
             hosts: self.hosts.clone(),
             aliases: self.aliases.clone(),
             services_by_age: self.services_by_age.without(&changes.services),
+            by_host: if changes.services.is_empty() { self.by_host.clone() } else { OnceLock::new() },
             routes_by_age: ByAge::new(by_age::rules_order),
             mesh,
         };
@@ -177,6 +182,11 @@ impl World {
     /// Services of all namespaces, oldest first.
     pub(crate) fn services_by_age(&self) -> &Arc<[Arc<Service>]> {
         self.services_by_age.get(&self.mesh.services)
+    }
+
+    /// Where in that list hosts are.
+    pub(crate) fn by_host(&self, make: impl FnOnce(&[Arc<Service>]) -> ByHost) -> Arc<ByHost> {
+        self.by_host.get_or_init(|| Arc::new(make(self.services_by_age()))).clone()
     }
 
     /// VirtualServices of all namespaces, oldest first, delegates merged in.

@@ -104,7 +104,7 @@ impl Assembler<'_> {
         let last_good = self.before.and_then(|b| b.parts.iter().find(|p| p.name == name));
         let mut parts = Vec::with_capacity(hosts.len());
         for of in hosts {
-            if let Some(fragment) = self.fragment(&name, &of.host, last_good.map(|p| &**p)) {
+            if let Some(fragment) = fragment(self.leaves, &name, &of.host, last_good.map(|p| &**p), self.refused) {
                 let rules = of.rules.and_then(|i| u32::try_from(i).ok());
                 parts.push(HostPart { fragment, rules, service: of.service });
             }
@@ -130,23 +130,30 @@ impl Assembler<'_> {
                 let Named { name, domains } = named(&host.fragment);
                 let source = RouteSource::Rules(set.clone());
                 let new = sidecar::virtual_host(counts, name, domains, source, host.service.as_ref());
-                host.fragment = self.fragment(&part.name, &new, Some(part))?;
+                host.fragment = fragment(self.leaves, &part.name, &new, Some(part), self.refused)?;
             }
         }
         next.resource = virtual_host::configuration(&next.name, next.hosts.iter().map(|h| h.fragment.clone()));
         Some(next)
     }
+}
 
-    fn fragment(&mut self, configuration: &str, host: &VirtualHost, last_good: Option<&Part>) -> Option<Fragment> {
-        let key = Key::of("virtual host", host);
-        match self.leaves.fragment(VIRTUAL_HOSTS, &key, true, || (virtual_host::build(host), host.sources())) {
-            Ok(fragment) => Some(fragment),
-            Err(violations) => {
-                let known = last_good.and_then(|p| p.hosts.iter().find(|h| named(&h.fragment).name == host.name));
-                let name = format!("{configuration}/{}", host.name).into();
-                self.refused.push(Refused { type_url: TypeUrl::Route, name, violations, replaced: known.is_some() });
-                known.map(|h| h.fragment.clone())
-            }
+/// A virtual host: the new one, or if that is broken its last good form.
+fn fragment(
+    leaves: &Leaves,
+    configuration: &str,
+    host: &VirtualHost,
+    last_good: Option<&Part>,
+    refused: &mut Vec<Refused>,
+) -> Option<Fragment> {
+    let key = Key::of("virtual host", host);
+    match leaves.fragment(VIRTUAL_HOSTS, &key, true, || (virtual_host::build(host), host.sources())) {
+        Ok(fragment) => Some(fragment),
+        Err(violations) => {
+            let known = last_good.and_then(|p| p.hosts.iter().find(|h| named(&h.fragment).name == host.name));
+            let name = format!("{configuration}/{}", host.name).into();
+            refused.push(Refused { type_url: TypeUrl::Route, name, violations, replaced: known.is_some() });
+            known.map(|h| h.fragment.clone())
         }
     }
 }
@@ -180,4 +187,37 @@ fn changed_inside(old: &EgressScope, new: &EgressScope) -> Option<Vec<usize>> {
 
 fn named(fragment: &Fragment) -> Named {
     Named::decode(payload(fragment.bytes())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use pilotfish_model::Kind;
+    use pilotfish_model::name::ObjectId;
+
+    use super::*;
+
+    fn host(name: &str, domains: &[&str]) -> VirtualHost {
+        let source = RouteSource::Refuse { name: "no".into() };
+        let domains = domains.iter().map(|d| (*d).to_owned()).collect();
+        let service = Some(ObjectId::new(Kind::Service, "shop", name));
+        VirtualHost { service, ..sidecar::virtual_host(true, name.to_owned(), domains, source, None) }
+    }
+
+    #[test]
+    fn a_broken_virtual_host_keeps_its_last_good_form_and_harms_no_other() {
+        let leaves = Leaves::default();
+        let mut refused = Vec::new();
+        let mut of = |host: &VirtualHost, last_good: Option<&Part>| fragment(&leaves, "80", host, last_good, &mut refused);
+        let good = of(&host("a", &["a.example"]), None).unwrap();
+        assert_eq!(good.sources().iter().map(|s| &**s).collect::<Vec<_>>(), ["Service/shop/a"]);
+        let hosts = vec![HostPart { fragment: good.clone(), rules: None, service: None }];
+        let resource = virtual_host::configuration("80", [good.clone()]);
+        let before = Part { name: "80".into(), hosts, by_rules: None, resource };
+        // A virtual host without a name to answer to is refused by Envoy.
+        assert_eq!(of(&host("a", &[]), Some(&before)).unwrap().bytes(), good.bytes());
+        assert!(of(&host("b", &[]), Some(&before)).is_none());
+        assert_ne!(of(&host("a", &["b.example"]), Some(&before)).unwrap().bytes(), good.bytes());
+        let told: Vec<_> = refused.iter().map(|r| (&*r.name, r.replaced, r.violations.len())).collect();
+        assert_eq!(told, [("80/a", true, 1), ("80/b", false, 1)]);
+    }
 }

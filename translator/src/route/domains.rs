@@ -2,6 +2,7 @@
 //! [`Claims`].
 
 use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 
 use pilotfish_model::ContentHash;
@@ -9,6 +10,7 @@ use pilotfish_model::name::Host;
 use pilotfish_model::service::{Address, Registry, Resolution, Service};
 
 use crate::facts::{ScopeFacts, UnitFacts};
+use crate::leaf::First8;
 
 /// Names of one virtual host.
 pub struct Domains {
@@ -96,12 +98,22 @@ fn relative_forms(host: &str, dns_domain: &str) -> Vec<String> {
 /// services are in lower case, so they are compared as they are; what is kept is a hash of each.
 #[derive(Default)]
 pub struct Claims {
-    names: HashSet<ContentHash>,
-    domains: HashSet<ContentHash>,
-    known: HashSet<ContentHash>,
+    names: Hashes,
+    domains: Hashes,
+    known: Hashes,
 }
 
+/// What is hashed already needs no second hash.
+type Hashes = HashSet<ContentHash, BuildHasherDefault<First8>>;
+
 impl Claims {
+    /// Room for so many virtual hosts.
+    pub fn with_capacity(hosts: usize) -> Self {
+        let room = |n| HashSet::with_capacity_and_hasher(n, BuildHasherDefault::default());
+        // A service mostly has three names, their short forms, and an address.
+        Claims { names: room(hosts), domains: room(hosts * 7), known: room(hosts) }
+    }
+
     /// Announces a name that belongs to a service, whatever comes first.
     pub fn reserve(&mut self, name: &str) {
         self.known.insert(ContentHash::of_bytes(name.as_bytes()));

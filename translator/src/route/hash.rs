@@ -14,6 +14,9 @@ use crate::context::Context;
 pub fn key(context: &Context<'_>, service: &Service, subset: &str, port: u16) -> Option<HashKey> {
     let rule = context.rule(service)?;
     let subset = if subset.is_empty() { None } else { rule.subset(subset) };
+    if !rule.hashes_requests() {
+        return None;
+    }
     match rule.policy_for(subset, port).load_balancer?.algorithm? {
         LbAlgorithm::ConsistentHash(hash) if hash.key != HashKey::None => Some(hash.key),
         _ => None,

@@ -86,6 +86,7 @@ where
     F: Fn(&Host) -> Option<&'s Service>,
 {
     let mut rules = Vec::new();
+    let mut known = Vec::new();
     'all: for (index, rule) in virtual_service.http.iter().enumerate() {
         let mut resolved: Option<(Vec<Target>, Vec<Str>)> = None;
         let conditions: Vec<Option<usize>> = if rule.matches.is_empty() { vec![None] } else { (0..rule.matches.len()).map(Some).collect() };
@@ -94,7 +95,7 @@ where
             if !matched.is_none_or(|m| applies(context, m, place.gateway, place.port)) {
                 continue;
             }
-            let (destinations, mirrors) = resolved.get_or_insert_with(|| resolve(context, rule, place)).clone();
+            let (destinations, mirrors) = resolved.get_or_insert_with(|| resolve(context, rule, place, &mut known)).clone();
             rules.push(AppliedRule { rule: index, condition, destinations, mirrors });
             if matching::takes_everything(matched) {
                 break 'all;
@@ -118,19 +119,30 @@ fn applies(context: &Context<'_>, condition: &HttpMatch, gateway: &GatewayRef, p
     selects(&condition.source_labels, &context.class.labels) && (namespace.is_empty() || namespace == &*context.class.namespace)
 }
 
-fn resolve<'s, F>(context: &Context<'_>, rule: &HttpRoute, place: &Place<'_, F>) -> (Vec<Target>, Vec<Str>)
+/// `known`: what was resolved already; rules of one object mostly lead to the same places.
+fn resolve<'s, 'r, F>(
+    context: &Context<'_>,
+    rule: &'r HttpRoute,
+    place: &Place<'_, F>,
+    known: &mut Vec<(&'r Destination, Target)>,
+) -> (Vec<Target>, Vec<Str>)
 where
     F: Fn(&Host) -> Option<&'s Service>,
 {
-    let target = |to: &Destination| {
+    let mut target = |to: &'r Destination| {
+        if let Some((_, target)) = known.iter().find(|(k, _)| *k == to) {
+            return target.clone();
+        }
         let port = l4::destination_port(to, (place.single_port)(&to.host), place.port);
         let service = context.scope.service(&to.host);
-        Target {
+        let target = Target {
             cluster: naming::cluster(Direction::Outbound, port, &to.subset, to.host.as_str()).into(),
             host: to.host.clone(),
             port,
             hash: service.and_then(|s| hash::key(context, s, &to.subset, port)),
-        }
+        };
+        known.push((to, target.clone()));
+        target
     };
     let destinations = rule.route.iter().map(|d| target(&d.destination)).collect();
     let mirrors = rule.mirrors.iter().map(|m| target(&m.destination).cluster).collect();

@@ -145,7 +145,7 @@ impl<'a> View<'a> {
                     .map(|p| self.default_group(service, p, port == 0)),
             );
         }
-        let mut claims = Claims::default();
+        let mut claims = Claims::with_capacity(groups.iter().map(|g| g.services.len() + g.hosts.len()).sum());
         for group in &groups {
             for service in &group.services {
                 claims.reserve(service.host.as_str());
@@ -205,7 +205,7 @@ impl<'a> View<'a> {
         let rules = found.as_ref().map(|(index, _)| *index);
         let source = found.map_or_else(|| self.default_route(service, port), |(_, set)| RouteSource::Rules(set));
         let host = virtual_host(self.attempt_count, name.to_owned(), vec!["*".to_owned()], source, Some(service));
-        (vec![HostOf { host, rules, service: Some(service.clone()) }], asked.into_iter().map(|index| (index, true)).collect())
+        (vec![HostOf { host, rules, service: Some(service.clone()) }], asked.iter().map(|index| (*index, true)).collect())
     }
 
     fn at(&self, port: u16) -> Box<dyn Iterator<Item = &'a Arc<Service>> + '_> {
@@ -216,10 +216,10 @@ impl<'a> View<'a> {
     }
 
     /// Rules that may speak for a service, oldest first. A wildcard speaks for it only if nothing more specific does.
-    fn rules_of(&self, host: &Host) -> Vec<usize> {
+    fn rules_of(&self, host: &Host) -> &[usize] {
         match self.exact.get(host) {
-            Some(exact) => exact.clone(),
-            None => self.wildcard.iter().find(|(h, _)| h.covers(host)).map(|(_, i)| *i).into_iter().collect(),
+            Some(exact) => exact,
+            None => self.wildcard.iter().find(|(h, _)| h.covers(host)).map_or(&[], |(_, i)| std::slice::from_ref(i)),
         }
     }
 
@@ -229,7 +229,7 @@ impl<'a> View<'a> {
         let mut services: BTreeMap<usize, Vec<&'a Arc<Service>>> = BTreeMap::new();
         for service in self.at(port) {
             for index in self.rules_of(&service.host) {
-                services.entry(index).or_default().push(service);
+                services.entry(*index).or_default().push(service);
             }
         }
         // Rules for hosts that are no services are reached on the default port.
