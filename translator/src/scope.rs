@@ -79,7 +79,7 @@ impl Scope {
         let same_services = before.filter(|b| Arc::ptr_eq(&b.services, &services));
         let by_host = match same_services {
             Some(b) => b.by_host.clone(),
-            None if Arc::ptr_eq(&services, world.services_by_age()) => world.by_host(|all| by_host(all)),
+            None if Arc::ptr_eq(&services, world.services_by_age()) => world.by_host(by_host),
             None => Arc::new(by_host(&services)),
         };
         let found = match same_services {

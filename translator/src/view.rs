@@ -57,8 +57,11 @@ pub(crate) struct Inputs {
     /// PeerAuthentications of these namespaces and of the root: endpoints are of their service's namespace.
     peers: Vec<Arc<PeerAuthentication>>,
     /// Endpoints that more than assignments depend on, by service.
-    live: Vec<(usize, Option<Arc<Vec<Endpoint>>>)>,
+    live: Vec<Live>,
 }
+
+/// A service of the scope, and its endpoints.
+type Live = (usize, Option<Arc<Vec<Endpoint>>>);
 
 /// What differs from the view before.
 struct Difference {
@@ -196,7 +199,7 @@ impl Difference {
         // Where hosts have several services, rules of others than the chosen one are looked up as well.
         let shadowed = !context.world.hosts_are_unique() && !old.rules.is_same(&scope.rules);
         let found = !Arc::ptr_eq(&old.found, &scope.found) || shadowed;
-        let same_live = |(a, b): (&(usize, Option<Arc<Vec<Endpoint>>>), &(usize, Option<Arc<Vec<Endpoint>>>))| match (&a.1, &b.1) {
+        let same_live = |(a, b): (&Live, &Live)| match (&a.1, &b.1) {
             (Some(x), Some(y)) => Arc::ptr_eq(x, y),
             (x, y) => x.is_none() && y.is_none(),
         };

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use pilotfish_model::ChangeSet;
 use pilotfish_translator::{Endpoints, Own, ProxyClass, Translator, View, Work, World, reclassifies};
 
+/// Something that happens to a mesh.
+type Edit = fn(&World) -> (World, ChangeSet);
+
 /// All of one class, as a server holds it.
 struct Held {
     class: ProxyClass,
@@ -59,7 +62,7 @@ fn spent(before: Work, after: Work) -> Work {
 }
 
 /// What `edit` costs all who hold a scope of ten namespaces.
-fn cost(services: usize, isolated: bool, edit: fn(&World) -> (World, ChangeSet)) -> Work {
+fn cost(services: usize, isolated: bool, edit: Edit) -> Work {
     let world = World::new(Arc::new(mesh::mesh(services, isolated)));
     let translator = Translator::default();
     let mut all: Vec<Held> = (0..5).map(|n| hold(&translator, &world, &format!("ns{n}"))).collect();
@@ -76,7 +79,7 @@ fn cost(services: usize, isolated: bool, edit: fn(&World) -> (World, ChangeSet))
 
 #[test]
 fn an_edit_costs_the_namespace_that_sees_it_in_a_mesh_of_any_size() {
-    let edits: [(&str, fn(&World) -> (World, ChangeSet), Work); 3] = [
+    let edits: [(&str, Edit, Work); 3] = [
         // One virtual host is built; the rest of the route configuration is taken over.
         ("route", mesh::route_edit, Work { views: 1, leaves_built: 1, owns_unchanged: 1, ..Work::default() }),
         // The whole service, and its two subsets.
@@ -142,7 +145,7 @@ fn what_moves_a_proxy_to_another_class() {
     let world = World::new(Arc::new(mesh::mesh(100, true)));
     let proxy = mesh::proxy("ns0", "a");
     for (edit, moves) in [
-        (mesh::route_edit as fn(&World) -> (World, ChangeSet), false),
+        (mesh::route_edit as Edit, false),
         (mesh::endpoint_change, false),
         // It may have become an endpoint of it.
         (mesh::service_add, true),

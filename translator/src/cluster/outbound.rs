@@ -177,7 +177,7 @@ impl One<'_> {
     fn labels(&self) -> ClusterLabels {
         let service = self.unit.service;
         ClusterLabels {
-            config: self.unit.rule.map(|r| rule_path(r)),
+            config: self.unit.rule.map(rule_path),
             subset: self.subset.map(|s| s.name.clone()),
             services: vec![service_label(service)],
             external: service.mesh_external,

@@ -10,13 +10,15 @@ use pilotfish_model::Service;
 
 use super::Rules;
 
+type List<V> = Arc<[Arc<V>]>;
+
 /// See the module.
 #[derive(Clone)]
 pub(super) struct ByAge<K, V> {
     order: fn(&V, &V) -> Ordering,
     /// An earlier list without what changed since, and the keys of that.
-    base: Option<(Arc<[Arc<V>]>, BTreeSet<K>)>,
-    list: OnceLock<Arc<[Arc<V>]>>,
+    base: Option<(List<V>, BTreeSet<K>)>,
+    list: OnceLock<List<V>>,
 }
 
 /// Key of an entry of a list.
@@ -44,7 +46,7 @@ impl<K: Ord + Clone, V: Keyed<K>> ByAge<K, V> {
         }
     }
 
-    pub(super) fn get(&self, all: &OrdMap<K, Arc<V>>) -> &Arc<[Arc<V>]> {
+    pub(super) fn get(&self, all: &OrdMap<K, Arc<V>>) -> &List<V> {
         self.list.get_or_init(|| match &self.base {
             // Beyond that sorting is cheaper than putting in.
             Some((list, changed)) if changed.len() * 16 <= all.len() => self.put(list, changed, all),
@@ -56,7 +58,7 @@ impl<K: Ord + Clone, V: Keyed<K>> ByAge<K, V> {
         })
     }
 
-    fn put(&self, list: &[Arc<V>], changed: &BTreeSet<K>, all: &OrdMap<K, Arc<V>>) -> Arc<[Arc<V>]> {
+    fn put(&self, list: &[Arc<V>], changed: &BTreeSet<K>, all: &OrdMap<K, Arc<V>>) -> List<V> {
         let mut list: Vec<Arc<V>> = list.iter().filter(|v| !changed.iter().any(|k| v.is(k))).cloned().collect();
         for new in changed.iter().filter_map(|k| all.get(k)) {
             let at = list.partition_point(|v| (self.order)(v, new).is_lt());
