@@ -28,21 +28,16 @@ pub use self::service::{ServiceFact, TargetPort};
 pub use self::service_entry::ServiceEntryFact;
 pub use self::workload::WorkloadFact;
 use crate::object::{Body, Object};
+use crate::strings::Strings;
 
-/// What conversion must know of the outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What conversion must know of the outside. Nothing that changes while the process runs: facts stay what they are, and
+/// the objects behind them need not be kept.
+#[derive(Clone, Debug)]
 pub struct Context {
     /// DNS suffix of the cluster.
     pub domain: Str,
-    /// First part of SPIFFE names.
-    pub trust_domain: Str,
-}
-
-impl Context {
-    /// The SPIFFE name of a service account.
-    pub fn spiffe(&self, namespace: &str, account: &str) -> Str {
-        format!("spiffe://{}/ns/{namespace}/sa/{account}", self.trust_domain).into()
-    }
+    /// Strings that many facts share.
+    pub strings: Strings,
 }
 
 /// One object as the index joins it. Equal facts mean that nothing changed that matters.
@@ -51,7 +46,7 @@ impl Context {
 pub enum Fact {
     /// With the preference for near endpoints that its annotation gives to its services.
     Namespace(Arc<NamespaceInfo>, Option<pilotfish_model::service::TrafficDistribution>),
-    Node(NodeFact),
+    Node(Arc<NodeFact>),
     Service(Arc<ServiceFact>),
     EndpointSlice(Arc<SliceFact>),
     Pod(Arc<PodFact>),

@@ -39,7 +39,8 @@ pub fn endpoint_shardz(mesh: &Mesh, cluster_id: &str) -> Value {
 pub fn configz(snapshot: &Snapshot) -> Value {
     let mut objects: Vec<_> = snapshot.objects.iter().collect();
     objects.sort_by_key(|(id, _)| (id.kind.as_str(), id.namespace.clone(), id.name.clone()));
-    objects.into_iter().map(|(_, value)| (**value).clone()).collect()
+    // They were written by a serializer.
+    objects.into_iter().map(|(_, text)| serde_json::from_str::<Value>(text).unwrap_or_default()).collect()
 }
 
 /// `/debug/instancesz`: for each connected proxy, by its name, what it serves.

@@ -18,7 +18,7 @@ mod relations;
 mod usage;
 mod workloads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -26,12 +26,12 @@ use pilotfish_model::endpoint::Workload;
 use pilotfish_model::mesh::{Mesh, WorkloadInstance};
 use pilotfish_model::name::Str;
 use pilotfish_model::{ChangeSet, ContentHash, Diagnostic, Kind, MeshConfig, ObjectId};
-use serde_json::Value;
 
 use self::join::Dirty;
 use self::relations::Relations;
-use crate::convert::{Context, Fact, convert};
-use crate::object::Object;
+use crate::convert::{Context, Converted, Fact, convert};
+use crate::object::{DecodeError, Object};
+use crate::strings::Strings;
 
 /// What holds for the whole index.
 #[derive(Clone, Debug)]
@@ -76,8 +76,8 @@ pub struct Stats {
 pub struct Snapshot {
     /// The mesh.
     pub mesh: Arc<Mesh>,
-    /// Istio's objects in Kubernetes form, as accepted.
-    pub objects: OrdMap<ObjectId, Arc<Value>>,
+    /// Istio's objects in Kubernetes form, as accepted: JSON.
+    pub objects: OrdMap<ObjectId, Str>,
     /// What is wrong with objects, ordered by object.
     pub diagnostics: Arc<Vec<Diagnostic>>,
     /// Differs whenever objects or diagnostics do.
@@ -86,18 +86,40 @@ pub struct Snapshot {
     pub stats: Stats,
 }
 
-/// The last good form of an object.
-struct Entry {
-    object: Arc<Object>,
-    fact: Fact,
+/// An object, understood: what the index takes in. Sources make it, so that the index only joins.
+#[derive(Debug)]
+pub struct Input {
+    /// Which.
+    pub id: ObjectId,
+    /// What it says; `None`: nothing valid, so that its last good form stays.
+    pub fact: Option<Fact>,
+    /// Errors if there is no fact, else warnings.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The whole as JSON, for listings.
+    pub raw: Option<Str>,
+}
+
+impl Input {
+    /// Understands an object.
+    pub fn of(object: &Object, context: &Context) -> Input {
+        let Converted { fact, diagnostics } = convert(object, context);
+        Input { id: object.id.clone(), fact, diagnostics, raw: object.raw.clone() }
+    }
+
+    /// An object that cannot even be decoded.
+    pub fn refused(id: ObjectId, error: &DecodeError) -> Input {
+        let diagnostic = Diagnostic::error(&id, error.field.clone(), error.message.clone());
+        Input { id, fact: None, diagnostics: vec![diagnostic], raw: None }
+    }
 }
 
 /// See the module's documentation.
 pub struct Index {
     settings: Settings,
     context: Context,
-    entries: BTreeMap<ObjectId, Entry>,
-    raw: OrdMap<ObjectId, Arc<Value>>,
+    /// The last good form of each object.
+    facts: BTreeMap<ObjectId, Fact>,
+    raw: OrdMap<ObjectId, Str>,
     diagnostics: BTreeMap<ObjectId, Vec<Diagnostic>>,
     /// All of them in one list, while none has changed: a snapshot is taken with every update.
     listed: Option<Arc<Vec<Diagnostic>>>,
@@ -120,12 +142,12 @@ pub struct Index {
 impl Index {
     /// An index of nothing.
     pub fn new(settings: Settings) -> Self {
-        let context = context(&settings);
+        let context = Context { domain: settings.domain.clone(), strings: Strings::default() };
         let mesh = Mesh { config: settings.mesh_config.clone(), domain: settings.domain.clone(), ..Mesh::default() };
         Index {
             context,
             settings,
-            entries: BTreeMap::new(),
+            facts: BTreeMap::new(),
             raw: OrdMap::new(),
             diagnostics: BTreeMap::new(),
             listed: None,
@@ -144,29 +166,30 @@ impl Index {
 
     /// Adds or replaces an object. One that does not convert leaves its last good form in place.
     pub fn apply(&mut self, object: Arc<Object>) {
+        self.put(Input::of(&object, &self.context));
+    }
+
+    /// Adds or replaces an object that is understood already.
+    pub fn put(&mut self, input: Input) {
         self.stats.applied += 1;
-        let id = object.id.clone();
-        let converted = convert(&object, &self.context);
-        self.set_diagnostics(&id, converted.diagnostics);
-        let Some(fact) = converted.fact else {
+        let Input { id, fact, diagnostics, raw } = input;
+        self.set_diagnostics(&id, diagnostics);
+        let Some(fact) = fact else {
             self.stats.rejected += 1;
             return;
         };
         // Listings show the newest form even where nothing that matters changed.
-        if let Some(raw) = &object.raw
-            && self.raw.get(&id) != Some(raw)
+        if let Some(raw) = raw
+            && self.raw.get(&id) != Some(&raw)
         {
-            self.raw.insert(id.clone(), raw.clone());
+            self.raw.insert(id.clone(), raw);
             self.revision += 1;
         }
-        match self.entries.get_mut(&id) {
-            Some(entry) if entry.fact == fact => {
-                self.stats.suppressed += 1;
-                entry.object = object;
-            }
+        match self.facts.get(&id) {
+            Some(old) if *old == fact => self.stats.suppressed += 1,
             _ => {
-                let old = self.entries.insert(id.clone(), Entry { object, fact });
-                self.changed(&id, old.map(|e| e.fact));
+                let old = self.facts.insert(id.clone(), fact);
+                self.changed(&id, old);
             }
         }
     }
@@ -177,17 +200,18 @@ impl Index {
         if self.raw.remove(id).is_some() {
             self.revision += 1;
         }
-        if let Some(old) = self.entries.remove(id) {
-            self.changed(id, Some(old.fact));
+        if let Some(old) = self.facts.remove(id) {
+            self.changed(id, Some(old));
         }
     }
 
     /// Replaces all objects of a kind, as after a relist.
-    pub fn reset(&mut self, kind: Kind, objects: Vec<Arc<Object>>) {
-        let keep: std::collections::BTreeSet<&ObjectId> = objects.iter().map(|o| &o.id).collect();
-        let gone: Vec<ObjectId> = self.ids(kind, None).filter(|id| !keep.contains(id)).cloned().collect();
+    pub fn reset(&mut self, kind: Kind, objects: Vec<Input>) {
+        let keep: BTreeSet<&ObjectId> = objects.iter().map(|o| &o.id).collect();
+        let known = self.diagnostics.range(ObjectId::new(kind, "", "")..).map(|(id, _)| id).take_while(|id| id.kind == kind);
+        let gone: BTreeSet<ObjectId> = self.ids(kind, None).chain(known).filter(|id| !keep.contains(id)).cloned().collect();
         gone.iter().for_each(|id| self.delete(id));
-        objects.into_iter().for_each(|o| self.apply(o));
+        objects.into_iter().for_each(|o| self.put(o));
     }
 
     /// Replaces the mesh's settings.
@@ -199,15 +223,6 @@ impl Index {
         self.settings.mesh_config = config.clone();
         self.mesh.config = config;
         self.changes.everything = true;
-        let context = context(&self.settings);
-        if context != self.context {
-            self.context = context;
-            for entry in self.entries.values_mut() {
-                if let Some(fact) = convert(&entry.object, &self.context).fact {
-                    entry.fact = fact;
-                }
-            }
-        }
         self.mark_everything();
     }
 
@@ -247,6 +262,11 @@ impl Index {
         self.diagnostics.get(id).map_or(&[], Vec::as_slice)
     }
 
+    /// What objects must be converted with.
+    pub fn context(&self) -> Context {
+        self.context.clone()
+    }
+
     /// Counters.
     pub fn stats(&self) -> Stats {
         self.stats
@@ -255,15 +275,12 @@ impl Index {
     /// Objects of a kind, of one namespace or of all.
     fn ids<'a>(&'a self, kind: Kind, namespace: Option<&'a str>) -> impl Iterator<Item = &'a ObjectId> + use<'a> {
         let first = ObjectId::new(kind, namespace.unwrap_or_default(), "");
-        self.entries
-            .range(first..)
-            .map(|(id, _)| id)
-            .take_while(move |id| id.kind == kind && namespace.is_none_or(|ns| &*id.namespace == ns))
+        self.facts.range(first..).map(|(id, _)| id).take_while(move |id| id.kind == kind && namespace.is_none_or(|ns| &*id.namespace == ns))
     }
 
     /// An object's fact, unless its namespace is not part of the mesh.
     fn fact(&self, id: &ObjectId) -> Option<&Fact> {
-        self.entries.get(id).map(|e| &e.fact).filter(|_| self.sees(&id.namespace))
+        self.facts.get(id).filter(|_| self.sees(&id.namespace))
     }
 
     /// Whether a namespace is part of the mesh.
@@ -273,16 +290,12 @@ impl Index {
             return true;
         }
         let none = Default::default();
-        let labels = match self.entries.get(&ObjectId::new(Kind::Namespace, "", namespace)).map(|e| &e.fact) {
+        let labels = match self.facts.get(&ObjectId::new(Kind::Namespace, "", namespace)) {
             Some(Fact::Namespace(info, _)) => &info.labels,
             _ => &none,
         };
         selectors.iter().any(|s| s.matches(labels))
     }
-}
-
-fn context(settings: &Settings) -> Context {
-    Context { domain: settings.domain.clone(), trust_domain: settings.mesh_config.trust_domain.clone() }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod mesh_config;
 pub mod object;
 pub mod run;
 pub mod source;
+pub mod strings;
 
 pub use index::{Index, Settings, Snapshot, Stats};
 pub use mesh_config::{MeshConfigError, load_mesh_config};

@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use pilotfish_crds::core::{EndpointSlice, ObjectMeta, Pod, Secret, Service};
 use pilotfish_crds::networking::{
     DestinationRuleSpec, GatewaySpec, ServiceEntrySpec, ServiceEntryStatus, SidecarSpec, VirtualServiceSpec, WorkloadEntrySpec,
 };
 use pilotfish_crds::security::PeerAuthenticationSpec;
-use pilotfish_model::name::Labels;
+use pilotfish_model::name::{Labels, Str};
 use pilotfish_model::time::parse_timestamp;
 use pilotfish_model::{Kind, Meta, ObjectId};
 use serde::de::DeserializeOwned;
@@ -43,8 +42,8 @@ pub struct Object {
     pub owner: Option<(String, String)>,
     /// Its content.
     pub body: Body,
-    /// The whole in Kubernetes form, kept for Istio's kinds.
-    pub raw: Option<Arc<Value>>,
+    /// The whole in Kubernetes form as JSON, kept for Istio's kinds.
+    pub raw: Option<Str>,
 }
 
 /// The content of an object, by kind.
@@ -168,7 +167,7 @@ pub fn decode(mut value: Value) -> Result<Decoded, DecodeError> {
     };
     let owners = || metadata.owner_references.iter();
     let owner = owners().find(|o| o.controller).or_else(|| owners().next()).map(|o| (o.kind.clone(), o.name.clone()));
-    let raw = is_istio.then(|| Arc::new(raw_form(kind, &meta, metadata.creation_timestamp.as_deref(), &map)));
+    let raw = is_istio.then(|| Str::from(raw_form(kind, &meta, metadata.creation_timestamp.as_deref(), &map).to_string()));
     let body = body(kind, map)?;
     Ok(Decoded::Object(Box::new(Object { id, meta, owner, body, raw })))
 }

@@ -87,6 +87,11 @@ impl<'a> Scope<'a> {
         &self.object.id.namespace
     }
 
+    /// A string that other objects are likely to have as well.
+    pub(super) fn share(&self, text: &str) -> Str {
+        self.context.strings.share(text)
+    }
+
     pub(super) fn meta(&self) -> Meta {
         let mut meta = self.object.meta.clone();
         meta.annotations.retain(|k, _| ANNOTATIONS.iter().any(|a| k.contains(a)));

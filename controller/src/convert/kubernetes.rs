@@ -32,8 +32,8 @@ pub struct PodFact {
     pub labels: Labels,
     /// Its node.
     pub node: Str,
-    /// SPIFFE name of its identity.
-    pub service_account: Str,
+    /// Its service account.
+    pub account: Str,
     /// Name of the controller behind it, its own if it has none.
     pub workload_name: Str,
     /// Locality that a label gives instead of the node's.
@@ -86,13 +86,13 @@ pub(super) fn namespace(scope: &mut Scope<'_>) -> Fact {
 pub(super) fn node(scope: &Scope<'_>) -> Fact {
     let labels = &scope.object.meta.labels;
     let first = |names: &[&str]| names.iter().find_map(|n| labels.get(*n)).cloned().unwrap_or_default();
-    Fact::Node(NodeFact {
+    Fact::Node(Arc::new(NodeFact {
         locality: Locality {
             region: first(&["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"]),
             zone: first(&["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"]),
             sub_zone: first(&["topology.istio.io/subzone"]),
         },
-    })
+    }))
 }
 
 pub(super) fn slice(scope: &mut Scope<'_>, s: &EndpointSlice) -> SliceFact {
@@ -109,7 +109,7 @@ pub(super) fn slice(scope: &mut Scope<'_>, s: &EndpointSlice) -> SliceFact {
         };
         let pod = e.target_ref.as_ref().filter(|r| r.kind == "Pod").map(|r| {
             let namespace = if r.namespace.is_empty() { scope.namespace() } else { &r.namespace };
-            ObjectId::new(Kind::Pod, namespace, r.name.as_str())
+            ObjectId::new(Kind::Pod, scope.share(namespace), scope.share(&r.name))
         });
         for (j, text) in e.addresses.iter().enumerate() {
             match text.parse() {
@@ -117,8 +117,8 @@ pub(super) fn slice(scope: &mut Scope<'_>, s: &EndpointSlice) -> SliceFact {
                     ip,
                     health,
                     pod: pod.clone(),
-                    hostname: e.hostname.as_str().into(),
-                    node: e.node_name.as_str().into(),
+                    hostname: scope.share(&e.hostname),
+                    node: scope.share(&e.node_name),
                 }),
                 Err(_) => {
                     let root = Path::root("endpoints");
@@ -129,7 +129,7 @@ pub(super) fn slice(scope: &mut Scope<'_>, s: &EndpointSlice) -> SliceFact {
     }
     endpoints.sort();
     endpoints.dedup();
-    let ports = s.ports.iter().filter_map(|p| Some((Str::from(p.name.as_str()), p.port?.0))).collect();
+    let ports = s.ports.iter().filter_map(|p| Some((scope.share(&p.name), p.port?.0))).collect();
     SliceFact { service, ports, endpoints }
 }
 
@@ -150,15 +150,15 @@ pub(super) fn pod(scope: &Scope<'_>, p: &Pod) -> PodFact {
     PodFact {
         ips,
         labels: labels.clone(),
-        node: p.spec.node_name.as_str().into(),
-        service_account: scope.context.spiffe(scope.namespace(), account),
+        node: scope.share(&p.spec.node_name),
+        account: scope.share(account),
         workload_name: workload_name(scope),
         locality: locality_label(labels),
         network: labels.get(NETWORK).cloned(),
         mtls: labels.get(TLS_MODE).is_some_and(|m| &**m == "istio"),
-        hostname: p.spec.hostname.as_str().into(),
-        subdomain: p.spec.subdomain.as_str().into(),
-        ports: ports.filter(|p| !p.name.is_empty()).map(|p| (p.name.as_str().into(), p.container_port.0)).collect(),
+        hostname: scope.share(&p.spec.hostname),
+        subdomain: scope.share(&p.spec.subdomain),
+        ports: ports.filter(|p| !p.name.is_empty()).map(|p| (scope.share(&p.name), p.container_port.0)).collect(),
         ready: p.status.conditions.iter().find(|c| c.kind == "Ready").is_none_or(|c| c.status == "True"),
     }
 }
@@ -170,12 +170,12 @@ fn workload_name(scope: &Scope<'_>) -> Str {
         Some((kind, name)) if kind == "ReplicaSet" => {
             let hash = labels.get("pod-template-hash").map_or("", |h| &**h);
             let base = name.strip_suffix(hash).and_then(|n| n.strip_suffix('-')).filter(|_| !hash.is_empty());
-            base.unwrap_or(name).into()
+            scope.share(base.unwrap_or(name))
         }
         Some((kind, name)) if kind == "ReplicationController" && labels.contains_key("deploymentconfig") => {
-            labels.get("deploymentconfig").cloned().unwrap_or_else(|| name.as_str().into())
+            labels.get("deploymentconfig").cloned().unwrap_or_else(|| scope.share(name))
         }
-        Some((_, name)) => name.as_str().into(),
+        Some((_, name)) => scope.share(name),
         None => scope.id().name.clone(),
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use pilotfish_crds::core::service as api;
-use pilotfish_model::name::{Host, Str, Visibility};
+use pilotfish_model::name::{Host, Labels, Str, Visibility};
 use pilotfish_model::service::{Address, Registry, Resolution, Service, ServicePort, TrafficDistribution};
 
-use super::fields::{Path, Scope, labels};
+use super::fields::{Path, Scope};
 use super::protocol;
 
 /// Where the Pods behind a Service port listen.
@@ -29,6 +29,8 @@ pub struct ServiceFact {
     pub traffic_distribution: Option<TrafficDistribution>,
     /// Target of each port, in the order of the ports.
     pub targets: Vec<TargetPort>,
+    /// Service accounts of its namespace whose names servers may present.
+    pub accounts: Vec<Str>,
 }
 
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
@@ -47,7 +49,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, s: &api::Service) -> ServiceFact {
     for (i, p) in spec.ports.iter().enumerate() {
         let number = scope.port(&root.field("ports").index(i).field("port"), Some(p.port));
         ports.push(ServicePort {
-            name: p.name.as_str().into(),
+            name: scope.share(&p.name),
             port: number,
             protocol: protocol::of_service_port(&p.protocol, p.app_protocol.as_deref(), &p.name, number),
             target_port: None,
@@ -78,7 +80,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, s: &api::Service) -> ServiceFact {
         source: scope.id().clone(),
         created: meta.created,
         labels: meta.labels.clone(),
-        selector: if is_alias { Default::default() } else { labels(&spec.selector) },
+        selector: if is_alias { Default::default() } else { shared_labels(scope, &spec.selector) },
         visibility: Visibility::Public,
         addresses,
         auto_addresses: Vec::new(),
@@ -90,9 +92,9 @@ pub(super) fn convert(scope: &mut Scope<'_>, s: &api::Service) -> ServiceFact {
         },
         headless,
         mesh_external: false,
-        service_accounts: service_accounts(scope),
+        service_accounts: canonical_accounts(scope),
         external_name: is_alias.then(|| Host::new(&spec.external_name)),
-        k8s_type: if spec.kind.is_empty() { "ClusterIP".into() } else { spec.kind.as_str().into() },
+        k8s_type: scope.share(if spec.kind.is_empty() { "ClusterIP" } else { &spec.kind }),
         external_addresses: ingress.chain(&spec.external_ips).filter(|a| !a.is_empty()).map(|a| a.as_str().into()).collect(),
         node_local: spec.internal_traffic_policy == "Local",
         publish_not_ready: spec.publish_not_ready_addresses,
@@ -102,7 +104,13 @@ pub(super) fn convert(scope: &mut Scope<'_>, s: &api::Service) -> ServiceFact {
         traffic_distribution: TrafficDistribution::Any,
     };
     let said = scope.annotation(TRAFFIC_DISTRIBUTION).unwrap_or(&spec.traffic_distribution);
-    ServiceFact { service, visibility, traffic_distribution: distribution(said), targets }
+    ServiceFact {
+        accounts: list(scope, "alpha.istio.io/kubernetes-serviceaccounts").map(Str::from).collect(),
+        service,
+        visibility,
+        traffic_distribution: distribution(said),
+        targets,
+    }
 }
 
 pub(super) fn distribution(text: &str) -> Option<TrafficDistribution> {
@@ -114,12 +122,19 @@ pub(super) fn distribution(text: &str) -> Option<TrafficDistribution> {
     }
 }
 
-fn service_accounts(scope: &Scope<'_>) -> BTreeSet<Str> {
-    let list = |name| scope.annotation(name).into_iter().flat_map(|t| t.split(',')).map(str::trim).filter(|t| !t.is_empty());
-    let kubernetes = list("alpha.istio.io/kubernetes-serviceaccounts").map(|a| scope.context.spiffe(scope.namespace(), a));
-    let canonical = list("alpha.istio.io/canonical-serviceaccounts").map(|a| match a.strip_prefix("spiffe://") {
+fn shared_labels(scope: &Scope<'_>, map: &std::collections::BTreeMap<String, String>) -> Labels {
+    map.iter().map(|(k, v)| (scope.share(k), scope.share(v))).collect()
+}
+
+/// The entries of an annotation that is a list.
+fn list<'a>(scope: &Scope<'a>, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+    scope.annotation(name).into_iter().flat_map(|t| t.split(',')).map(str::trim).filter(|t| !t.is_empty())
+}
+
+fn canonical_accounts(scope: &Scope<'_>) -> BTreeSet<Str> {
+    let one = |a: &str| match a.strip_prefix("spiffe://") {
         Some(_) => Str::from(a),
         None => format!("spiffe://{a}").into(),
-    });
-    kubernetes.chain(canonical).collect()
+    };
+    list(scope, "alpha.istio.io/canonical-serviceaccounts").map(one).collect()
 }

@@ -13,7 +13,7 @@ use super::*;
 use crate::index::testing::yaml_objects;
 
 fn context() -> Context {
-    Context { domain: "cluster.local".into(), trust_domain: "td".into() }
+    Context { domain: "cluster.local".into(), strings: Strings::default() }
 }
 
 /// Converts `spec` as an object of a kind, in namespace `ns` with name `x`.
@@ -188,6 +188,7 @@ spec:
     assert_eq!(f.targets, [TargetPort::Number(53), TargetPort::Name("web".into())]);
     assert_eq!(f.visibility, Some(Visibility::Namespaces(["ns".into(), "other".into()].into())));
     assert_eq!(f.traffic_distribution, Some(pilotfish_model::service::TrafficDistribution::PreferSameZone));
-    assert_eq!(s.service_accounts.iter().map(|a| &**a).collect::<Vec<_>>(), ["spiffe://td/ns/ns/sa/web", "spiffe://td/ns/x/sa/y"]);
+    assert_eq!(s.service_accounts.iter().map(|a| &**a).collect::<Vec<_>>(), ["spiffe://td/ns/x/sa/y"]);
+    assert_eq!(f.accounts, [Str::from("web")]);
     assert_eq!((s.addresses.len(), s.node_local, s.persistent_session), (2, true, true));
 }

@@ -22,8 +22,8 @@ pub struct WorkloadFact {
     pub ports: BTreeMap<Str, u16>,
     /// Its labels as given.
     pub labels: Labels,
-    /// SPIFFE name of its identity; empty if not given.
-    pub service_account: Str,
+    /// Its service account; empty if not given.
+    pub account: Str,
     /// Where it runs.
     pub locality: Locality,
     /// Network, empty if not given.
@@ -84,19 +84,15 @@ pub(super) fn convert(
         ("", Some(label)) => label,
         (text, _) => Locality::parse(text),
     };
-    let service_account = match spec.service_account.as_str() {
-        "" => Str::from(""),
-        account => scope.context.spiffe(scope.namespace(), account),
-    };
     WorkloadFact {
         namespace: scope.id().namespace.clone(),
         name: name.into(),
         address,
         ports: spec.ports.iter().map(|(n, p)| (n.as_str().into(), p.0)).collect(),
         // Who has an identity of the mesh is taken to accept its TLS, unless the label says something else.
-        mtls: labels.get(TLS_MODE).map_or(!service_account.is_empty(), |m| &**m == "istio"),
+        mtls: labels.get(TLS_MODE).map_or(!spec.service_account.is_empty(), |m| &**m == "istio"),
         labels,
-        service_account,
+        account: spec.service_account.as_str().into(),
         locality,
         network,
         weight: spec.weight.0.max(1),

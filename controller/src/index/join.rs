@@ -32,7 +32,7 @@ type Selectors = BTreeMap<Str, BTreeMap<(Str, Str), BTreeSet<Labels>>>;
 impl Index {
     /// Takes note that the fact of `id` is not `old` any more.
     pub(super) fn changed(&mut self, id: &ObjectId, old: Option<Fact>) {
-        let new = self.entries.get(id).map(|e| e.fact.clone());
+        let new = self.facts.get(id).cloned();
         if let Some(old) = &old {
             // Dependants of the old form are found before its relations go.
             self.mark(id, old);
@@ -66,7 +66,7 @@ impl Index {
                 let pods: Vec<_> = self.relations.pods_on.get(&id.name).cloned().collect();
                 for pod in pods {
                     self.mark_pod(&pod);
-                    if let Some(Fact::Pod(p)) = self.entries.get(&pod).map(|e| e.fact.clone()) {
+                    if let Some(Fact::Pod(p)) = self.facts.get(&pod).cloned() {
                         self.mark_selecting(&pod.namespace, &p.labels, false);
                     }
                 }
@@ -118,7 +118,7 @@ impl Index {
         self.dirty.workloads.insert(id.clone());
         let slices: Vec<_> = self.relations.slices_of_pod.get(id).cloned().collect();
         for slice in slices {
-            if let Some(Fact::EndpointSlice(s)) = self.entries.get(&slice).map(|e| &e.fact)
+            if let Some(Fact::EndpointSlice(s)) = self.facts.get(&slice)
                 && let Some(service) = &s.service
             {
                 let key = self.kubernetes_key(&slice.namespace, service);
@@ -131,7 +131,7 @@ impl Index {
     fn mark_selecting(&mut self, namespace: &Str, labels: &Labels, kubernetes: bool) {
         let mut found = Vec::new();
         for id in self.relations.maybe_selecting(namespace, labels) {
-            match self.entries.get(id).map(|e| &e.fact) {
+            match self.facts.get(id) {
                 Some(Fact::Service(s)) if kubernetes && selects(&s.service.selector, labels) => found.push(key(&s.service)),
                 Some(Fact::ServiceEntry(e)) if e.selector.as_ref().is_some_and(|s| selects(s, labels)) => {
                     found.extend(e.services.iter().map(key));
@@ -156,7 +156,7 @@ impl Index {
         let mut found = Vec::new();
         for (namespace, selectors) in selectors {
             for id in [Kind::Pod, Kind::WorkloadEntry].into_iter().flat_map(|k| self.ids(k, Some(namespace))) {
-                let labels = match self.entries.get(id).map(|e| &e.fact) {
+                let labels = match self.facts.get(id) {
                     Some(Fact::Pod(p)) => &p.labels,
                     Some(Fact::WorkloadEntry(w)) => &w.labels,
                     _ => continue,
@@ -184,14 +184,14 @@ impl Index {
 
     /// Everything, after the mesh's settings changed.
     pub(super) fn mark_everything(&mut self) {
-        let ids: Vec<_> = self.entries.keys().cloned().collect();
+        let ids: Vec<_> = self.facts.keys().cloned().collect();
         self.dirty.services.extend(self.relations.claims.keys().cloned());
         self.mark_all(ids);
     }
 
     fn mark_all(&mut self, ids: Vec<ObjectId>) {
         for id in ids {
-            match self.entries.get(&id).map(|e| &e.fact) {
+            match self.facts.get(&id) {
                 Some(Fact::Service(s)) => drop(self.dirty.services.insert(key(&s.service))),
                 Some(Fact::ServiceEntry(e)) => self.dirty.services.extend(e.services.iter().map(key)),
                 Some(Fact::Pod(_) | Fact::WorkloadEntry(_)) => drop(self.dirty.workloads.insert(id)),
@@ -234,12 +234,14 @@ impl Index {
     fn join_service(&mut self, key: &ServiceKey) {
         self.stats.services_joined += 1;
         let winner = self.relations.claims.get(key).find_map(|claim| {
-            let (service, visibility, distribution) = match self.fact(&claim.id)? {
-                Fact::Service(s) => (&s.service, &s.visibility, s.traffic_distribution),
-                Fact::ServiceEntry(e) => (e.services.get(claim.host)?, &e.visibility, e.traffic_distribution),
+            let (service, visibility, distribution, accounts) = match self.fact(&claim.id)? {
+                Fact::Service(s) => (&s.service, &s.visibility, s.traffic_distribution, s.accounts.as_slice()),
+                Fact::ServiceEntry(e) => (e.services.get(claim.host)?, &e.visibility, e.traffic_distribution, &[][..]),
                 _ => return None,
             };
-            Some((self.with_defaults(service, visibility.clone(), distribution), claim.clone()))
+            let mut service = self.with_defaults(service, visibility.clone(), distribution);
+            service.service_accounts.extend(accounts.iter().map(|a| self.spiffe(&claim.id.namespace, a)));
+            Some((service, claim.clone()))
         });
         let endpoints = winner.as_ref().map(|(service, claim)| self.endpoints(service, claim)).unwrap_or_default();
         let new = winner.map(|(service, _)| Arc::new(service));
@@ -277,7 +279,7 @@ impl Index {
         distribution: Option<pilotfish_model::service::TrafficDistribution>,
     ) -> Service {
         let mesh_default = || Visibility::parse(&self.settings.mesh_config.default_service_export_to, &service.namespace);
-        let namespace = match self.entries.get(&ObjectId::new(Kind::Namespace, "", service.namespace.clone())).map(|e| &e.fact) {
+        let namespace = match self.facts.get(&ObjectId::new(Kind::Namespace, "", service.namespace.clone())) {
             Some(Fact::Namespace(_, distribution)) => *distribution,
             _ => None,
         };
@@ -314,7 +316,7 @@ impl Index {
         }
         let differs = match id.kind {
             Kind::Namespace => put!(namespaces, id.name.clone(), Fact::Namespace(info, _) => info),
-            Kind::Node => put!(nodes, id.name.clone(), Fact::Node(node) => Arc::new(node.locality)),
+            Kind::Node => put!(nodes, id.name.clone(), Fact::Node(node) => Arc::new(node.locality.clone())),
             Kind::VirtualService => put!(virtual_services, at, Fact::VirtualService(x) => x),
             Kind::DestinationRule => put!(destination_rules, at, Fact::DestinationRule(x) => x),
             Kind::Gateway => put!(gateways, at, Fact::Gateway(x) => x),

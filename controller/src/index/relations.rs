@@ -1,5 +1,6 @@
 //! [`Relations`]: which object mentions which, so that a change finds its dependants without a search.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -23,9 +24,15 @@ pub(super) struct Claim {
     pub(super) host: usize,
 }
 
-/// A map to sets that holds no empty set.
+/// A map to sets that holds no empty set. Most sets have one element: it needs no allocation of its own.
 #[derive(Clone, Debug)]
-pub(super) struct Multi<K, V>(BTreeMap<K, BTreeSet<V>>);
+pub(super) struct Multi<K, V>(BTreeMap<K, Few<V>>);
+
+#[derive(Clone, Debug)]
+enum Few<V> {
+    One(V),
+    Many(Box<BTreeSet<V>>),
+}
 
 impl<K, V> Default for Multi<K, V> {
     fn default() -> Self {
@@ -38,7 +45,12 @@ impl<K: Ord, V: Ord> Multi<K, V> {
     where
         K: std::borrow::Borrow<Q>,
     {
-        self.0.get(key).into_iter().flatten()
+        let (one, many) = match self.0.get(key) {
+            None => (None, None),
+            Some(Few::One(v)) => (Some(v), None),
+            Some(Few::Many(set)) => (None, Some(set.iter())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
@@ -46,12 +58,31 @@ impl<K: Ord, V: Ord> Multi<K, V> {
     }
 
     pub(super) fn set(&mut self, key: K, value: V, present: bool) {
-        if present {
-            self.0.entry(key).or_default().insert(value);
-        } else if let Some(set) = self.0.get_mut(&key) {
-            set.remove(&value);
-            if set.is_empty() {
-                self.0.remove(&key);
+        let mut few = match self.0.entry(key) {
+            Entry::Occupied(few) => few,
+            Entry::Vacant(place) => {
+                if present {
+                    place.insert(Few::One(value));
+                }
+                return;
+            }
+        };
+        match (few.get_mut(), present) {
+            (Few::One(old), true) if *old == value => {}
+            (Few::One(old), false) if *old != value => {}
+            (Few::One(_), false) => drop(few.remove()),
+            (one @ Few::One(_), true) => {
+                let old = std::mem::replace(one, Few::Many(Box::default()));
+                if let (Few::One(old), Few::Many(set)) = (old, one) {
+                    set.extend([old, value]);
+                }
+            }
+            (Few::Many(set), true) => drop(set.insert(value)),
+            (Few::Many(set), false) => {
+                set.remove(&value);
+                if set.is_empty() {
+                    few.remove();
+                }
             }
         }
     }

@@ -154,7 +154,8 @@ fn a_broken_object_keeps_its_last_good_form() {
         snapshot.diagnostics.iter().map(|d| d.to_string()).collect::<Vec<_>>(),
         ["DestinationRule ns/dr: spec.host: must not be empty"]
     );
-    assert_eq!(snapshot.objects.values().next().unwrap()["spec"]["host"], "a");
+    let raw: serde_json::Value = serde_json::from_str(snapshot.objects.values().next().unwrap()).unwrap();
+    assert_eq!(raw["spec"]["host"], "a");
     apply(&mut index, &mk_istio("DestinationRule", "dr", "{host: b}")).unwrap();
     assert_eq!(index.snapshot().diagnostics.len(), 0);
 }
@@ -205,7 +206,9 @@ fn a_new_trust_domain_renames_everyone() {
 fn a_relist_replaces_a_kind() {
     let mut index = index_of(yaml_objects(&[mk_service("a", ""), mk_service("b", ""), mk_pod("p", "a", "10.0.0.1")].concat()));
     index.publish().unwrap();
-    index.reset(Kind::Service, yaml_objects(&[mk_service("b", ""), mk_service("c", "")].concat()));
+    let listed = yaml_objects(&[mk_service("b", ""), mk_service("c", "")].concat());
+    let context = index.context();
+    index.reset(Kind::Service, listed.iter().map(|o| Input::of(o, &context)).collect());
     let (mesh, _) = index.publish().unwrap();
     assert_eq!(mesh.services.keys().map(|k| k.host.to_string()).collect::<Vec<_>>(), ["b.ns.svc.cluster.local", "c.ns.svc.cluster.local"]);
     assert_eq!((index.stats().suppressed, mesh.workloads.len()), (1, 1));

@@ -48,7 +48,7 @@ impl Index {
             namespace: id.namespace.clone(),
             name: id.name.clone(),
             workload_name: p.workload_name.clone(),
-            service_account: p.service_account.clone(),
+            service_account: self.spiffe(&id.namespace, &p.account),
             locality,
             network,
             cluster_id: self.settings.cluster_id.clone(),
@@ -65,13 +65,19 @@ impl Index {
             namespace: w.namespace.clone(),
             name: w.name.clone(),
             workload_name: w.name.clone(),
-            service_account: w.service_account.clone(),
+            service_account: if w.account.is_empty() { Str::default() } else { self.spiffe(&w.namespace, &w.account) },
             locality: w.locality.clone(),
             network: w.network.clone(),
             cluster_id: self.settings.cluster_id.clone(),
             mtls: w.mtls,
             ..Workload::default()
         }
+    }
+
+    /// The SPIFFE name of a service account, in the trust domain as it is now.
+    pub(super) fn spiffe(&self, namespace: &str, account: &str) -> Str {
+        let name = format!("spiffe://{}/ns/{namespace}/sa/{account}", self.settings.mesh_config.trust_domain);
+        self.context.strings.share(&name)
     }
 
     /// A workload's labels and those that the registry knows.
@@ -92,7 +98,7 @@ impl Index {
 
     /// The network of what does not say: the label of the root namespace.
     pub(super) fn default_network(&self) -> Str {
-        match self.entries.get(&ObjectId::new(Kind::Namespace, "", self.settings.mesh_config.root_namespace.clone())).map(|e| &e.fact) {
+        match self.facts.get(&ObjectId::new(Kind::Namespace, "", self.settings.mesh_config.root_namespace.clone())) {
             Some(Fact::Namespace(info, _)) => info.labels.get("topology.istio.io/network").cloned().unwrap_or_default(),
             _ => Str::default(),
         }
@@ -216,7 +222,7 @@ impl Index {
     /// Pods that slices of a Service mention.
     pub(super) fn pods_of_slices(&self, namespace: &Str, service: &Str) -> Vec<ObjectId> {
         let slices = self.relations.slices.get(&(namespace.clone(), service.clone()));
-        let facts = slices.filter_map(|s| self.entries.get(s)).filter_map(|e| match &e.fact {
+        let facts = slices.filter_map(|s| self.facts.get(s)).filter_map(|fact| match fact {
             Fact::EndpointSlice(s) => Some(s),
             _ => None,
         });
