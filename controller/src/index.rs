@@ -87,7 +87,7 @@ pub struct Snapshot {
 }
 
 /// An object, understood: what the index takes in. Sources make it, so that the index only joins.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     /// Which.
     pub id: ObjectId,
@@ -206,10 +206,11 @@ impl Index {
     }
 
     /// Replaces all objects of a kind, as after a relist.
-    pub fn reset(&mut self, kind: Kind, objects: Vec<Input>) {
+    /// Those that `stays` says of are left alone.
+    pub fn reset(&mut self, kind: Kind, objects: Vec<Input>, stays: impl Fn(&ObjectId) -> bool) {
         let keep: BTreeSet<&ObjectId> = objects.iter().map(|o| &o.id).collect();
         let known = self.diagnostics.range(ObjectId::new(kind, "", "")..).map(|(id, _)| id).take_while(|id| id.kind == kind);
-        let gone: BTreeSet<ObjectId> = self.ids(kind, None).chain(known).filter(|id| !keep.contains(id)).cloned().collect();
+        let gone: BTreeSet<ObjectId> = self.ids(kind, None).chain(known).filter(|id| !keep.contains(id) && !stays(id)).cloned().collect();
         gone.iter().for_each(|id| self.delete(id));
         objects.into_iter().for_each(|o| self.put(o));
     }
@@ -224,6 +225,12 @@ impl Index {
         self.mesh.config = config;
         self.changes.everything = true;
         self.mark_everything();
+    }
+
+    /// An object as it was taken in, in its last good form.
+    pub(crate) fn get(&self, id: &ObjectId) -> Option<Input> {
+        let fact = self.facts.get(id)?.clone();
+        Some(Input { id: id.clone(), fact: Some(fact), diagnostics: self.diagnostics_of(id).to_vec(), raw: self.raw.get(id).cloned() })
     }
 
     /// Recomputes what is marked. `None` if that gives the very mesh that was published last.
@@ -260,6 +267,11 @@ impl Index {
     /// What is wrong with one object.
     pub fn diagnostics_of(&self, id: &ObjectId) -> &[Diagnostic] {
         self.diagnostics.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    /// How much is marked to be recomputed.
+    pub fn pending(&self) -> usize {
+        self.dirty.len()
     }
 
     /// What objects must be converted with.

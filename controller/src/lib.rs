@@ -1,7 +1,7 @@
 //! Sources of configuration, and the synchronous index that joins them into a mesh.
 //!
 //! ```text
-//! files -> documents -> Object -> convert -> Fact -> Index (joins) -> (Mesh, ChangeSet)
+//! files, Kubernetes API -> Object -> convert -> Fact -> Index (joins) -> (Mesh, ChangeSet)
 //! ```
 //!
 //! A source only reads; [`convert`] only understands one object at a time; [`Index`] only joins, knows no client and does
@@ -12,6 +12,7 @@
 pub mod convert;
 pub mod debug;
 pub mod index;
+mod layers;
 pub mod mesh_config;
 pub mod object;
 pub mod run;
@@ -21,5 +22,5 @@ pub mod strings;
 pub use index::{Index, Settings, Snapshot, Stats};
 pub use mesh_config::{MeshConfigError, load_mesh_config};
 pub use object::Object;
-pub use run::{Controller, Handle, Options, RunError, State};
-pub use source::{Problem, SourceError};
+pub use run::{Controller, Handle, Options, RunError, State, Update};
+pub use source::{Cluster, ClusterError, Problem, SourceError};

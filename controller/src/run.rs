@@ -1,7 +1,9 @@
-//! [`Controller`]: the task that moves events from files through the index to whoever wants meshes.
+//! [`Controller`]: the task that moves events from files and a cluster through the index to whoever wants meshes.
 //!
-//! [`Controller::start`] reads everything before it returns, so a [`Handle`] never shows half a mesh. The returned
-//! controller is to be spawned by the caller, who watches how it ends.
+//! Nothing is published before files were read and every kind of the cluster was listed: a [`Handle`] never shows half a
+//! mesh. The controller is to be spawned by the caller, who watches how it ends.
+
+mod core;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,19 +11,23 @@ use std::time::Duration;
 
 use pilotfish_model::diagnostic::Severity;
 use pilotfish_model::{ChangeSet, Mesh, MeshConfig};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout_at};
 
-use crate::index::{Index, Settings, Snapshot};
+use self::core::Core;
+use crate::index::{Settings, Snapshot};
 use crate::source::file::Scan;
+use crate::source::kube::{Batch, KubeSource};
 use crate::source::watch::Watch;
-use crate::source::{FileSource, Problem, SourceError, SourceEvent};
+use crate::source::{Cluster, ClusterError, Problem, SourceError};
 
 /// What a controller is to do.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Files and folders, in order of precedence.
+    /// Files and folders, in order of precedence. What they have hides what the cluster has.
     pub config_dirs: Vec<PathBuf>,
+    /// The cluster to follow as well.
+    pub cluster: Option<Cluster>,
     /// What holds for the whole mesh.
     pub settings: Settings,
     /// After a notification, how long nothing may happen before files are read.
@@ -30,12 +36,22 @@ pub struct Options {
     pub max_delay: Duration,
     /// How often files are looked at without a notification: some file systems send none.
     pub poll: Duration,
+    /// How long events of the cluster that come one after the other may put off their mesh.
+    pub gather: Duration,
 }
 
 impl Options {
-    /// With the default times.
+    /// With the default times, and files only.
     pub fn new(config_dirs: Vec<PathBuf>, settings: Settings) -> Self {
-        Options { config_dirs, settings, quiet: Duration::from_millis(50), max_delay: Duration::from_secs(1), poll: Duration::from_secs(5) }
+        Options {
+            config_dirs,
+            cluster: None,
+            settings,
+            quiet: Duration::from_millis(50),
+            max_delay: Duration::from_secs(1),
+            poll: Duration::from_secs(5),
+            gather: Duration::from_millis(2),
+        }
     }
 }
 
@@ -52,8 +68,8 @@ pub struct Update {
 
 /// What the rest of the program holds.
 pub struct Handle {
-    /// The mesh after everything was read once.
-    pub initial: Arc<Mesh>,
+    /// The first whole mesh, once there is one.
+    pub initial: oneshot::Receiver<Arc<Mesh>>,
     /// Every later mesh, in order; none is left out.
     pub updates: mpsc::Receiver<Update>,
     /// The newest state, for listings.
@@ -84,55 +100,101 @@ impl State {
 /// Why the controller ended. It ends without error only when its [`Handle`] is dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A defect: the reading thread panicked.
+    /// No API server can be asked.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// A defect: a thread or task panicked.
     #[error("reading configuration failed: {0}")]
     Panicked(#[from] tokio::task::JoinError),
+    /// A defect: a watch is gone.
+    #[error("a watch of the cluster ended")]
+    WatchEnded,
+}
+
+/// Reads files once; nothing follows them. Blocks while it does.
+pub fn read_files(options: &Options) -> Result<(Arc<Mesh>, State), SourceError> {
+    let mut core = Core::new(options)?;
+    core.scan(Scan::Full);
+    core.publish();
+    let state = core.state();
+    Ok((state.snapshot.mesh.clone(), state))
 }
 
 /// See the module's documentation.
 pub struct Controller {
     options: Options,
     core: Core,
+    initial: oneshot::Sender<Arc<Mesh>>,
     updates: mpsc::Sender<Update>,
     state: watch::Sender<State>,
     mesh_config: mpsc::Receiver<Arc<MeshConfig>>,
 }
 
-/// The synchronous part, moved to a blocking thread and back.
-struct Core {
-    source: FileSource,
-    index: Index,
-    said: State,
-}
-
 impl Controller {
-    /// Reads everything once. Blocks while it does.
-    pub fn start(options: Options) -> Result<(Controller, Handle), SourceError> {
-        let source = FileSource::new(options.config_dirs.clone())?;
-        let mut core = Core { source, index: Index::new(options.settings.clone()), said: State::default() };
-        let update = core.scan(Scan::Full);
-        let initial = update.map_or_else(|| core.index.snapshot().mesh, |update| update.0);
+    /// A controller that has not read anything yet. Fails if a path that was named is not there.
+    pub fn new(options: Options) -> Result<(Controller, Handle), SourceError> {
+        let core = Core::new(&options)?;
+        let (initial, initial_out) = oneshot::channel();
         let (updates, updates_out) = mpsc::channel(64);
-        let (state, state_out) = watch::channel(core.state());
+        let (state, state_out) = watch::channel(State::default());
         let (mesh_config_in, mesh_config) = mpsc::channel(4);
-        let controller = Controller { options, core, updates, state, mesh_config };
-        Ok((controller, Handle { initial, updates: updates_out, state: state_out, mesh_config: mesh_config_in }))
+        let controller = Controller { options, core, initial, updates, state, mesh_config };
+        Ok((controller, Handle { initial: initial_out, updates: updates_out, state: state_out, mesh_config: mesh_config_in }))
     }
 
-    /// Watches until the [`Handle`]'s receivers are dropped.
+    /// Reads everything, then follows it until the [`Handle`]'s receivers are dropped.
     pub async fn run(self) -> Result<(), RunError> {
-        let Controller { options, mut core, updates, state, mut mesh_config } = self;
-        let mut watch = Watch::new(core.source.roots());
-        // Whatever happened between the first reading and the start of the watch is found now.
+        let Controller { options, mut core, initial, updates, state, mut mesh_config } = self;
+        let mut files = Watch::new(core.roots());
+        let mut cluster = match &options.cluster {
+            Some(cluster) => Some(KubeSource::start(cluster, &core.context()).await?),
+            None => None,
+        };
+        core = blocking(core, |core| core.scan(Scan::Full)).await?;
+        if let Some(cluster) = &mut cluster {
+            let whole;
+            (core, whole) = list(core, cluster, &updates).await?;
+            if !whole {
+                return Ok(());
+            }
+        }
+        core = blocking(core, |core| drop(core.publish())).await?;
+        let first = core.state();
+        let mesh = first.snapshot.mesh.clone();
+        state.send_replace(first);
+        // Nobody has to wait for it.
+        let _ = initial.send(mesh);
+
+        // Whatever happened to files between their first reading and the start of the watch is found now.
         let mut next = Wake::Scan(Scan::Full);
         let mut since = Instant::now();
         loop {
-            let update;
-            (core, update) = tokio::task::spawn_blocking(move || {
-                let update = core.wake(next);
-                (core, update)
-            })
-            .await?;
+            core = match next {
+                Wake::Batch(batch) if batch.changes.len() < MANY && !batch.resets() => {
+                    // Micro-batches are done faster than another thread could be woken.
+                    core.take(batch);
+                    while since.elapsed() < options.gather
+                        && let Some(batch) = cluster.as_mut().and_then(KubeSource::next_now)
+                    {
+                        core.take(batch);
+                    }
+                    core
+                }
+                Wake::Batch(batch) => blocking(core, |core| core.take(batch)).await?,
+                Wake::Scan(scan) => blocking(core, move |core| core.scan(scan)).await?,
+                Wake::MeshConfig(config) => blocking(core, |core| core.set_mesh_config(config)).await?,
+            };
+            let update = if core.is_large() {
+                let update;
+                (core, update) = tokio::task::spawn_blocking(move || {
+                    let update = core.publish();
+                    (core, update)
+                })
+                .await?;
+                update
+            } else {
+                core.publish()
+            };
             let new = core.state();
             state.send_if_modified(|old| {
                 let differs = update.is_some() || old.problems != new.problems || old.snapshot.revision != new.snapshot.revision;
@@ -147,23 +209,72 @@ impl Controller {
             let poll = sleep_until(Instant::now() + options.poll);
             next = tokio::select! {
                 () = updates.closed() => return Ok(()),
-                () = watch.changed() => {
-                    since = Instant::now();
-                    let deadline = Instant::now() + options.max_delay;
-                    settle(&mut watch, options.quiet, deadline).await;
-                    Wake::Scan(Scan::Full)
+                batch = batch(&mut cluster) => {
+                    let batch = batch?;
+                    since = batch.received;
+                    Wake::Batch(batch)
                 }
                 Some(config) = mesh_config.recv() => {
                     since = Instant::now();
                     Wake::MeshConfig(config)
                 }
-                () = poll => {
+                () = files.changed(), if !options.config_dirs.is_empty() => {
+                    since = Instant::now();
+                    settle(&mut files, options.quiet, since + options.max_delay).await;
+                    Wake::Scan(Scan::Full)
+                }
+                () = poll, if !options.config_dirs.is_empty() => {
                     since = Instant::now();
                     Wake::Scan(Scan::Quick)
                 }
             };
         }
     }
+}
+
+/// From this many events at once on, they are taken in on a thread that may take its time.
+const MANY: usize = 64;
+/// How often it is said what is waited for.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
+/// Takes in all that a cluster has; whether somebody still wants it.
+async fn list(mut core: Core, cluster: &mut KubeSource, updates: &mpsc::Sender<Update>) -> Result<(Core, bool), RunError> {
+    let started = Instant::now();
+    let mut said = interval_at(started + SAY_AGAIN, SAY_AGAIN);
+    while cluster.unlisted().next().is_some() {
+        let batch = tokio::select! {
+            () = updates.closed() => return Ok((core, false)),
+            batch = cluster.next() => batch.map_err(ended)?,
+            _ = said.tick() => {
+                let kinds: Vec<_> = cluster.unlisted().map(|k| k.as_str()).collect();
+                tracing::warn!(kinds = kinds.join(" "), "still waiting for lists of the API server");
+                continue;
+            }
+        };
+        core = blocking(core, |core| core.take(batch)).await?;
+    }
+    tracing::info!(seconds = started.elapsed().as_secs_f64(), "listed the cluster");
+    Ok((core, true))
+}
+
+/// The next batch of a cluster, if there is one.
+async fn batch(cluster: &mut Option<KubeSource>) -> Result<Batch, RunError> {
+    match cluster {
+        Some(cluster) => cluster.next().await.map_err(ended),
+        None => std::future::pending().await,
+    }
+}
+
+fn ended(panic: Option<tokio::task::JoinError>) -> RunError {
+    panic.map_or(RunError::WatchEnded, RunError::Panicked)
+}
+
+async fn blocking(mut core: Core, work: impl FnOnce(&mut Core) + Send + 'static) -> Result<Core, RunError> {
+    let core = tokio::task::spawn_blocking(move || {
+        work(&mut core);
+        core
+    });
+    Ok(core.await?)
 }
 
 /// Waits until nothing happened for `quiet`, at most until `deadline`: editors and copies write in several steps.
@@ -180,58 +291,8 @@ async fn settle(watch: &mut Watch, quiet: Duration, deadline: Instant) {
 
 enum Wake {
     Scan(Scan),
+    Batch(Batch),
     MeshConfig(Arc<MeshConfig>),
-}
-
-impl Core {
-    fn wake(&mut self, wake: Wake) -> Option<(Arc<Mesh>, ChangeSet)> {
-        match wake {
-            Wake::Scan(scan) => self.scan(scan),
-            Wake::MeshConfig(config) => {
-                self.index.set_mesh_config(config);
-                self.index.publish()
-            }
-        }
-    }
-
-    fn scan(&mut self, scan: Scan) -> Option<(Arc<Mesh>, ChangeSet)> {
-        for event in self.source.scan(scan) {
-            match event {
-                SourceEvent::Apply(object, place) => {
-                    let id = object.id.clone();
-                    self.index.apply(object);
-                    for d in self.index.diagnostics_of(&id) {
-                        match d.severity {
-                            Severity::Error => tracing::error!(%place, "{d}"),
-                            Severity::Warning => tracing::warn!(%place, "{d}"),
-                        }
-                    }
-                }
-                SourceEvent::Delete(id) => self.index.delete(&id),
-            }
-        }
-        self.say_problems();
-        self.index.publish()
-    }
-
-    /// Logs what was not wrong before.
-    fn say_problems(&mut self) {
-        let now = self.source.problems();
-        let before: std::collections::BTreeSet<&Problem> = self.said.problems.iter().collect();
-        for p in now.iter().filter(|p| !before.contains(p)) {
-            match p.severity {
-                Severity::Error => tracing::error!("{p}"),
-                Severity::Warning => tracing::warn!("{p}"),
-            }
-        }
-        if *self.said.problems != now {
-            self.said.problems = Arc::new(now.to_vec());
-        }
-    }
-
-    fn state(&mut self) -> State {
-        State { snapshot: self.index.snapshot(), problems: self.said.problems.clone(), ignored: self.source.ignored() }
-    }
 }
 
 #[cfg(test)]

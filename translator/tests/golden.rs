@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use pilotfish_controller::run::{Controller, Options};
+use pilotfish_controller::run::{Options, read_files};
 use pilotfish_controller::{Settings, load_mesh_config};
 use pilotfish_envoy::{Snapshot, TypeUrl, json, validate};
 use pilotfish_model::proxy::Node;
@@ -67,10 +67,9 @@ fn every_case_is_as_recorded() {
 fn load(dir: &Path, case: &Case) -> (Arc<Mesh>, Vec<String>) {
     let mesh_config = Arc::new(load_mesh_config(&case.mesh_config).unwrap_or_else(|e| panic!("{}: {e}", dir.display())));
     let settings = Settings { mesh_config, ..Settings::default() };
-    let (_controller, handle) = Controller::start(Options::new(vec![dir.join("mesh.yaml")], settings)).unwrap();
-    let state = handle.state.borrow();
+    let (mesh, state) = read_files(&Options::new(vec![dir.join("mesh.yaml")], settings)).unwrap();
     assert_eq!(*state.problems, [], "{}", dir.display());
-    (handle.initial.clone(), state.snapshot.diagnostics.iter().map(ToString::to_string).collect())
+    (mesh, state.snapshot.diagnostics.iter().map(ToString::to_string).collect())
 }
 
 fn assert_valid(dir: &Path, snapshot: &Snapshot) {

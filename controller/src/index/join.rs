@@ -27,6 +27,13 @@ pub(super) struct Dirty {
     secrets: BTreeSet<ObjectId>,
 }
 
+impl Dirty {
+    /// How much there is to do, roughly: what selectors select is not known yet.
+    pub(super) fn len(&self) -> usize {
+        self.plain.len() + self.services.len() + self.workloads.len() + self.selectors.len() + self.secrets.len()
+    }
+}
+
 type Selectors = BTreeMap<Str, BTreeMap<(Str, Str), BTreeSet<Labels>>>;
 
 impl Index {

@@ -208,7 +208,7 @@ fn a_relist_replaces_a_kind() {
     index.publish().unwrap();
     let listed = yaml_objects(&[mk_service("b", ""), mk_service("c", "")].concat());
     let context = index.context();
-    index.reset(Kind::Service, listed.iter().map(|o| Input::of(o, &context)).collect());
+    index.reset(Kind::Service, listed.iter().map(|o| Input::of(o, &context)).collect(), |_| false);
     let (mesh, _) = index.publish().unwrap();
     assert_eq!(mesh.services.keys().map(|k| k.host.to_string()).collect::<Vec<_>>(), ["b.ns.svc.cluster.local", "c.ns.svc.cluster.local"]);
     assert_eq!((index.stats().suppressed, mesh.workloads.len()), (1, 1));

@@ -22,13 +22,17 @@ async fn next(handle: &mut Handle) -> Update {
     timeout(LONG, handle.updates.recv()).await.expect("no update in time").expect("the controller ended")
 }
 
+async fn initial(handle: &mut Handle) -> Arc<Mesh> {
+    timeout(LONG, &mut handle.initial).await.expect("no mesh in time").expect("the controller ended")
+}
+
 /// A folder with one service, and a controller that watches (or polls) it.
 fn start(poll: Duration) -> (TempDir, Handle, tokio::task::JoinHandle<Result<(), RunError>>) {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("a.yaml"), service("a")).unwrap();
     let mut options = Options::new(vec![dir.path().to_owned()], Settings::default());
     options.poll = poll;
-    let (controller, handle) = Controller::start(options).unwrap();
+    let (controller, handle) = Controller::new(options).unwrap();
     let task = tokio::spawn(controller.run());
     (dir, handle, task)
 }
@@ -36,7 +40,7 @@ fn start(poll: Duration) -> (TempDir, Handle, tokio::task::JoinHandle<Result<(),
 #[tokio::test]
 async fn edits_reach_the_mesh_and_mistakes_the_state() {
     let (dir, mut handle, task) = start(Duration::from_secs(3600));
-    assert_eq!(names(&handle.initial), ["a"]);
+    assert_eq!(names(&*initial(&mut handle).await), ["a"]);
     fs::write(dir.path().join("b.yaml"), service("b")).unwrap();
     assert_eq!(names(&next(&mut handle).await.mesh), ["a", "b"]);
     fs::create_dir(dir.path().join("sub")).unwrap();
@@ -75,6 +79,6 @@ async fn polling_finds_what_nobody_told() {
 #[tokio::test]
 async fn a_missing_folder_ends_the_start() {
     let options = Options::new(vec!["/nowhere/at/all".into()], Settings::default());
-    let error = Controller::start(options).map(drop).unwrap_err().to_string();
+    let error = Controller::new(options).map(drop).unwrap_err().to_string();
     assert!(error.starts_with("--config-dir /nowhere/at/all: "), "{error}");
 }

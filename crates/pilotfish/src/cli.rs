@@ -37,6 +37,10 @@ pub struct MeshArgs {
     /// File or directory with objects of the mesh (YAML or JSON, watched). Repeatable.
     #[arg(long = "config-dir", alias = "configDir", value_name = "PATH")]
     pub config_dir: Vec<PathBuf>,
+    /// Follow the cluster that this kubeconfig's current context names. What --config-dir has hides what the cluster has.
+    /// With neither of them, inside a Pod: the cluster around it.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
     /// File with the MeshConfig.
     #[arg(long = "mesh-config", alias = "meshConfig", value_name = "FILE")]
     pub mesh_config: Option<PathBuf>,

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use pilotfish_controller::run::{Controller, Options};
-use pilotfish_controller::{Settings, load_mesh_config};
+use pilotfish_controller::run::{Options, read_files};
+use pilotfish_controller::{Cluster, Settings, load_mesh_config};
 use pilotfish_envoy::{Snapshot, TypeUrl, json};
 use pilotfish_model::proxy::Node;
 use pilotfish_model::{MeshConfig, Proxy};
@@ -29,7 +29,12 @@ pub fn controller_options(args: &MeshArgs) -> anyhow::Result<Options> {
         cluster_id: args.cluster_id.as_str().into(),
         mesh_config: Arc::new(mesh_config(args.mesh_config.as_deref())?),
     };
-    Ok(Options::new(args.config_dir.clone(), settings))
+    let cluster = match &args.kubeconfig {
+        Some(path) => Some(Cluster::Kubeconfig(path.clone())),
+        None if args.config_dir.is_empty() => Cluster::around(),
+        None => None,
+    };
+    Ok(Options { cluster, ..Options::new(args.config_dir.clone(), settings) })
 }
 
 #[derive(Deserialize)]
@@ -40,8 +45,7 @@ struct ProxyEntry {
 
 /// Writes one file per proxy.
 pub fn main(args: &TranslateArgs) -> anyhow::Result<()> {
-    let (_controller, handle) = Controller::start(controller_options(&args.mesh)?)?;
-    let mesh = handle.initial;
+    let (mesh, state) = read_files(&controller_options(&args.mesh)?)?;
     let world = World::new(mesh.clone());
     let text = std::fs::read_to_string(&args.proxies).with_context(|| format!("cannot read {}", args.proxies.display()))?;
     let proxies: Vec<ProxyEntry> = yaml_serde::from_str(&text).with_context(|| format!("cannot use {}", args.proxies.display()))?;
@@ -53,7 +57,6 @@ pub fn main(args: &TranslateArgs) -> anyhow::Result<()> {
         let path = args.out.join(format!("{}.json", entry.name));
         std::fs::write(&path, format!("{dump:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let state = handle.state.borrow();
     state.problems.iter().for_each(|p| eprintln!("{p}"));
     state.snapshot.diagnostics.iter().for_each(|d| eprintln!("{d}"));
     Ok(())

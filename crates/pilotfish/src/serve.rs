@@ -42,16 +42,16 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             warn!(flag, "is accepted but not served yet: there is no certificate authority and no webhook");
         }
     }
-    if args.mesh.config_dir.is_empty() {
-        warn!("no --config-dir is given: the mesh is empty");
-    }
     // Ports first: a second process on this machine should fail before it reads anything.
     let http_listener = listen("--http-addr", args.http_addr).await?;
     let grpc_listener = listen("--grpc-addr", args.grpc_addr).await?;
     let monitoring_listener = listen("--monitoring-addr", args.monitoring_addr).await?;
 
     let options = offline::controller_options(&args.mesh)?;
-    let (controller, handle) = tokio::task::spawn_blocking(move || Controller::start(options)).await??;
+    if options.config_dirs.is_empty() && options.cluster.is_none() {
+        warn!("neither --config-dir nor --kubeconfig is given: the mesh is empty");
+    }
+    let (controller, handle) = Controller::new(options)?;
     let Handle { initial, updates, state, mesh_config: settings } = handle;
 
     let translator = MeshTranslator::default();
@@ -82,14 +82,22 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(path) = args.mesh.mesh_config.clone() {
         supervisor.spawn("mesh configuration", mesh_config::watch(path, settings, drain.clone()));
     }
-    let world = pipeline::first(initial);
-    server.publish(world.clone());
-    ready.set();
     let (config, config_batches) = pilotfish_push::debounce::channel();
     let (endpoints, endpoint_batches) = pilotfish_push::debounce::channel();
     let timing = Timing { quiet: args.debounce_after, ceiling: args.debounce_max };
     let windows = pipeline::Windows { config, timing, endpoints };
-    supervisor.spawn("intake", pipeline::intake(server.clone(), world, updates, windows, registry.push(), drain.clone()));
+    let (publisher, push_metrics, taking) = (server.clone(), registry.push(), drain.clone());
+    supervisor.spawn("intake", async move {
+        let initial = tokio::select! {
+            Ok(initial) = initial => initial,
+            // A controller that ended before has said why, to the supervisor.
+            () = taking.cancelled() => return Ok(()),
+        };
+        let world = pipeline::first(initial);
+        publisher.publish(world.clone());
+        ready.set();
+        pipeline::intake(publisher, world, updates, windows, push_metrics, taking).await
+    });
     supervisor.spawn("endpoints", pipeline::endpoints(server.clone(), endpoint_batches, registry.push(), drain.clone()));
     supervisor.spawn("configuration", pipeline::config(server.clone(), config_batches, registry.push(), drain.clone()));
     let (workers, working) = (server.clone(), drain.clone());

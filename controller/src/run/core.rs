@@ -1,0 +1,122 @@
+//! The synchronous part of the controller: sources in, meshes out. Moved to a blocking thread and back for long work.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pilotfish_model::diagnostic::Severity;
+use pilotfish_model::{ChangeSet, Diagnostic, Mesh, MeshConfig};
+
+use super::{Options, State};
+use crate::convert::Context;
+use crate::index::{Index, Input};
+use crate::layers::Layers;
+use crate::source::file::Scan;
+use crate::source::kube::{Batch, Change};
+use crate::source::{FileSource, Problem, SourceError, SourceEvent};
+
+pub(super) struct Core {
+    files: FileSource,
+    layers: Layers,
+    said: State,
+}
+
+impl Core {
+    pub(super) fn new(options: &Options) -> Result<Core, SourceError> {
+        let files = FileSource::new(options.config_dirs.clone())?;
+        Ok(Core { files, layers: Layers::new(Index::new(options.settings.clone())), said: State::default() })
+    }
+
+    pub(super) fn roots(&self) -> &[PathBuf] {
+        self.files.roots()
+    }
+
+    /// What objects of other sources must be converted with.
+    pub(super) fn context(&self) -> Context {
+        self.layers.index.context()
+    }
+
+    /// Whether so much is waiting to be published that it takes a while.
+    pub(super) fn is_large(&self) -> bool {
+        self.layers.index.pending() >= super::MANY
+    }
+
+    pub(super) fn publish(&mut self) -> Option<(Arc<Mesh>, ChangeSet)> {
+        self.layers.index.publish()
+    }
+
+    pub(super) fn set_mesh_config(&mut self, config: Arc<MeshConfig>) {
+        self.layers.index.set_mesh_config(config);
+    }
+
+    /// Reads what changed in files.
+    pub(super) fn scan(&mut self, scan: Scan) {
+        let context = self.context();
+        for event in self.files.scan(scan) {
+            match event {
+                SourceEvent::Apply(object, place) => {
+                    let input = Input::of(&object, &context);
+                    for d in &input.diagnostics {
+                        match d.severity {
+                            Severity::Error => tracing::error!(%place, "{d}"),
+                            Severity::Warning => tracing::warn!(%place, "{d}"),
+                        }
+                    }
+                    self.layers.put_file(input);
+                }
+                SourceEvent::Delete(id) => self.layers.delete_file(&id),
+            }
+        }
+        self.say_problems();
+    }
+
+    /// Takes in what happened in the cluster.
+    pub(super) fn take(&mut self, batch: Batch) {
+        for change in batch.changes {
+            match change {
+                Change::Put(input) => {
+                    self.say_findings(&input);
+                    self.layers.put(input);
+                }
+                Change::Delete(id) => self.layers.delete(&id),
+                Change::Reset(kind, inputs) => {
+                    inputs.iter().for_each(|input| self.say_findings(input));
+                    self.layers.reset(kind, inputs);
+                }
+            }
+        }
+    }
+
+    /// Logs what was not wrong with an object before.
+    fn say_findings(&self, input: &Input) {
+        if input.diagnostics.is_empty() {
+            return;
+        }
+        let before: &[Diagnostic] = self.layers.index.diagnostics_of(&input.id);
+        for d in input.diagnostics.iter().filter(|d| !before.contains(d)) {
+            match d.severity {
+                Severity::Error => tracing::error!("{d}"),
+                Severity::Warning => tracing::warn!("{d}"),
+            }
+        }
+    }
+
+    /// Logs what was not wrong with files before.
+    fn say_problems(&mut self) {
+        let now = self.files.problems();
+        let before: BTreeSet<&Problem> = self.said.problems.iter().collect();
+        for p in now.iter().filter(|p| !before.contains(p)) {
+            match p.severity {
+                Severity::Error => tracing::error!("{p}"),
+                Severity::Warning => tracing::warn!("{p}"),
+            }
+        }
+        if *self.said.problems != now {
+            self.said.problems = Arc::new(now.to_vec());
+        }
+    }
+
+    pub(super) fn state(&mut self) -> State {
+        State { snapshot: self.layers.index.snapshot(), problems: self.said.problems.clone(), ignored: self.files.ignored() }
+    }
+}

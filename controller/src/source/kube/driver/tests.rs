@@ -1,0 +1,1 @@
+//! Sequences of answers, and a model: whatever happens, only whole worlds are seen.
