@@ -296,5 +296,6 @@ enum Wake {
 }
 
 #[cfg(test)]
-#[path = "run/tests.rs"]
+mod cluster_tests;
+#[cfg(test)]
 mod tests;

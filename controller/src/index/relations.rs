@@ -31,7 +31,7 @@ pub(super) struct Multi<K, V>(BTreeMap<K, Few<V>>);
 #[derive(Clone, Debug)]
 enum Few<V> {
     One(V),
-    Many(Box<BTreeSet<V>>),
+    Many(BTreeSet<V>),
 }
 
 impl<K, V> Default for Multi<K, V> {
@@ -72,7 +72,7 @@ impl<K: Ord, V: Ord> Multi<K, V> {
             (Few::One(old), false) if *old != value => {}
             (Few::One(_), false) => drop(few.remove()),
             (one @ Few::One(_), true) => {
-                let old = std::mem::replace(one, Few::Many(Box::default()));
+                let old = std::mem::replace(one, Few::Many(BTreeSet::new()));
                 if let (Few::One(old), Few::Many(set)) = (old, one) {
                     set.extend([old, value]);
                 }

@@ -70,6 +70,7 @@ async fn the_mesh_configuration_may_change() {
 #[tokio::test]
 async fn polling_finds_what_nobody_told() {
     let (dir, mut handle, _task) = start(Duration::from_millis(20));
+    assert_eq!(names(&*initial(&mut handle).await), ["a"]);
     // Written beside and moved in: one event at most, and polling would find it without any.
     fs::write(dir.path().join("b.tmp"), service("b")).unwrap();
     fs::rename(dir.path().join("b.tmp"), dir.path().join("b.yaml")).unwrap();

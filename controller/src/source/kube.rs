@@ -11,6 +11,8 @@
 
 mod decode;
 mod driver;
+#[cfg(test)]
+pub(crate) mod fake;
 mod frame;
 mod path;
 mod proto;

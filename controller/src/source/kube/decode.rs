@@ -75,7 +75,7 @@ impl Decoder {
                         let (code, message) = proto::status(object)?;
                         Ok(Some(Reply::Failed(self.failure(code, &message))))
                     }
-                    event => Ok(reply(event, self.from_protobuf(object)?)),
+                    event => Ok(reply(event, self.protobuf_object(object)?)),
                 }
             }
             Format::Json => {
@@ -102,7 +102,7 @@ impl Decoder {
         let (version, token, items) = match format {
             Format::Protobuf => {
                 let (version, token, items) = proto::list(proto::unwrap(body)?)?;
-                (version, token, items.into_iter().map(|i| self.from_protobuf(i)).collect::<Result<Vec<_>, _>>()?)
+                (version, token, items.into_iter().map(|i| self.protobuf_object(i)).collect::<Result<Vec<_>, _>>()?)
             }
             Format::Json => {
                 let mut list: Value = serde_json::from_slice(body)?;
@@ -130,7 +130,7 @@ impl Decoder {
         if code == 410 { Failure::Gone } else { Failure::Refused }
     }
 
-    fn from_protobuf(&self, object: &[u8]) -> Result<Item, Nonsense> {
+    fn protobuf_object(&self, object: &[u8]) -> Result<Item, Nonsense> {
         let head = proto::head(object, &self.context.strings)?;
         let version = head.version.clone();
         let id = ObjectId { kind: self.kind, namespace: head.namespace.clone(), name: head.name.clone() };

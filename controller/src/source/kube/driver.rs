@@ -156,6 +156,11 @@ impl<K: Ord, V> Driver<K, V> {
         matches!(self.state, State::Watching { .. })
     }
 
+    /// How many requests have failed since the last that got anywhere.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// Takes an answer in.
     pub(super) fn handle(&mut self, reply: Reply<K, V>) -> Option<Output<K, V>> {
         match reply {

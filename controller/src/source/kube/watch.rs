@@ -210,6 +210,8 @@ impl Watch {
                 tracing::debug!(kind = kind.as_str(), said, "lists are not served as streams");
                 Failure::NoStreams
             }
+            // Kinds that nobody asked for before take the server a moment.
+            StatusCode::TOO_MANY_REQUESTS if self.driver.failures() == 0 => Failure::Refused,
             status => {
                 self.say(format!("the API server says {status}: {said}"));
                 Failure::Refused
