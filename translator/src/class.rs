@@ -70,9 +70,11 @@ impl ScopeClass {
     }
 }
 
-/// Whether a change may move a proxy to another class. Beside this all do if [`World::same_keys`] does not hold.
+/// Whether a change may move a proxy to another class. Who makes worlds must say in the change that classes differ where
+/// [`World::same_keys`] does not hold.
 pub fn reclassifies(changes: &ChangeSet, proxy: &Proxy) -> bool {
     changes.everything
+        || changes.classes
         || proxy.ips.iter().any(|ip| changes.workloads.contains(ip))
         // Its own address is a fact if its service has no other, and services select within their namespace.
         || changes.services.iter().any(|s| s.namespace == proxy.namespace)

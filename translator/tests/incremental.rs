@@ -51,8 +51,6 @@ fn an_increment_ends_where_a_new_start_does() {
 struct Held {
     proxy: Proxy,
     class: ProxyClass,
-    /// The world that it was classified in.
-    classified: Arc<World>,
     /// What it has not heard of yet.
     pending: ChangeSet,
     /// What it heard of last.
@@ -69,18 +67,17 @@ impl Held {
         let endpoints = translator.endpoints(world, &view, None, None);
         let own = translator.own(world, &class, &view, None);
         let (pending, heard) = Default::default();
-        Held { proxy, class, classified: world.clone(), pending, heard, view, endpoints, own }
+        Held { proxy, class, pending, heard, view, endpoints, own }
     }
 
     /// Brings it up to `world` as far as `changes` say that it is concerned.
     fn hear(&mut self, translator: &Translator, world: &Arc<World>, changes: &ChangeSet) {
-        if !world.same_keys(&self.classified) || reclassifies(changes, &self.proxy) {
+        if reclassifies(changes, &self.proxy) {
             let class = classify(world, &self.proxy);
             if class != self.class {
                 *self = Held { heard: changes.clone(), ..Held::new(translator, world, self.proxy.clone()) };
                 return;
             }
-            self.classified = world.clone();
         }
         let before = self.view.clone();
         if before.touched_by(world, changes) {
@@ -132,8 +129,10 @@ fn run(scenario: &Path, mut random: Random) -> usize {
         for _ in 0..=random.below(3) {
             edit(&mut index, &documents, &mut random);
         }
-        if let Some((mesh, changes)) = index.publish() {
-            world = Arc::new(world.next(mesh, &changes));
+        if let Some((mesh, mut changes)) = index.publish() {
+            let next = world.next(mesh, &changes);
+            changes.classes |= !next.same_keys(&world);
+            world = Arc::new(next);
             held.iter_mut().for_each(|h| h.pending.merge(changes.clone()));
         }
         for h in &mut held {

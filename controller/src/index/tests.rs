@@ -50,7 +50,7 @@ fn a_service_its_slice_and_its_pods_become_one() {
             services: [key(WEB)].into(),
             endpoints: [(key(WEB), EndpointChange::Added)].into(),
             workloads: ["10.0.0.1".parse().unwrap()].into(),
-            everything: false,
+            ..ChangeSet::default()
         }
     );
 }

@@ -19,6 +19,8 @@ pub struct ChangeSet {
     pub endpoints: BTreeMap<ServiceKey, EndpointChange>,
     /// Addresses at which another workload is found than before, or one that serves something else.
     pub workloads: BTreeSet<IpAddr>,
+    /// Proxies are told apart by other labels or settings than before: any may be of another class now.
+    pub classes: bool,
     /// The mesh configuration itself changed: nothing may be reused.
     pub everything: bool,
 }
@@ -45,6 +47,7 @@ impl ChangeSet {
             *known = change.max(*known);
         }
         union(&mut self.workloads, other.workloads);
+        self.classes |= other.classes;
         self.everything |= other.everything;
     }
 
@@ -55,8 +58,8 @@ impl ChangeSet {
 
     /// True if assignments are all that this changes.
     pub fn is_endpoints_only(&self) -> bool {
-        let ChangeSet { objects, services, endpoints: _, workloads, everything } = self;
-        objects.is_empty() && services.is_empty() && workloads.is_empty() && !everything
+        let ChangeSet { objects, services, endpoints: _, workloads, classes, everything } = self;
+        objects.is_empty() && services.is_empty() && workloads.is_empty() && !classes && !everything
     }
 }
 
@@ -82,7 +85,7 @@ mod tests {
             services: services.clone().map(key).collect(),
             endpoints: services.clone().map(|i| (key(i), kind)).collect(),
             workloads: services.clone().map(|i| IpAddr::from([10, 0, 0, i as u8])).collect(),
-            everything: false,
+            ..ChangeSet::default()
         }
     }
 

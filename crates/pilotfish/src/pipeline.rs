@@ -68,13 +68,15 @@ pub async fn intake(
             () = drain.cancelled() => return Ok(()),
             update = updates.recv() => update,
         };
-        let Some(Update { mesh, changes, since }) = update else {
+        let Some(Update { mesh, mut changes, since }) = update else {
             // A drain ends the controller too, and its end may be seen first.
             return if drain.is_cancelled() { Ok(()) } else { Err(anyhow::anyhow!("the controller is gone")) };
         };
         metrics.update(&changes);
         metrics.mesh(&mesh);
-        world = Arc::new(world.next(mesh, &changes));
+        let next = world.next(mesh, &changes);
+        changes.classes |= !next.same_keys(&world);
+        world = Arc::new(next);
         // What is made from now on is made of this, whichever change asks for it.
         server.publish(world.clone());
         let root = &world.mesh.config.root_namespace;

@@ -40,10 +40,10 @@ pub(super) fn endpoints(mut change: ChangeSet) -> (ChangeSet, Vec<(EndpointChang
 /// The parts of a change by origin.
 pub(super) fn by_origin(change: ChangeSet, root: &str) -> ByOrigin {
     let mut parts = ByOrigin::new();
-    let ChangeSet { objects, services, endpoints, workloads, everything } = change;
+    let ChangeSet { objects, services, endpoints, workloads, classes, everything } = change;
     if everything {
         // Whatever else there is will be made anew with it.
-        parts.insert(Origin::Mesh, ChangeSet { objects, services, endpoints, workloads, everything });
+        parts.insert(Origin::Mesh, ChangeSet { objects, services, endpoints, workloads, classes, everything });
         return parts;
     }
     let of = |namespace: &Str, registry: bool| match registry {
@@ -62,6 +62,9 @@ pub(super) fn by_origin(change: ChangeSet, root: &str) -> ByOrigin {
     if !workloads.is_empty() {
         let beside = parts.keys().find(|origin| matches!(origin, Origin::Registry(_))).cloned();
         parts.entry(beside.unwrap_or(Origin::Mesh)).or_default().workloads = workloads;
+    }
+    if classes {
+        parts.entry(Origin::Mesh).or_default().classes = true;
     }
     if !endpoints.is_empty() {
         parts.entry(Origin::Mesh).or_default().endpoints = endpoints;
