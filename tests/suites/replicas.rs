@@ -34,6 +34,10 @@ async fn connect(replica: &Pilotfish, held: Held) -> Proxy {
 /// What a new client is given once nothing comes any more.
 async fn fresh(replica: &Pilotfish) -> Held {
     let mut proxy = connect(replica, Held::new()).await;
+    while TYPES.iter().any(|t| proxy.held.get(t).is_none_or(BTreeMap::is_empty)) {
+        let response = proxy.client.next().await;
+        proxy.take(response).await;
+    }
     proxy.until_quiet().await;
     proxy.held
 }

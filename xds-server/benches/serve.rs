@@ -70,7 +70,7 @@ fn resources(_: usize) -> Vec<Resource> {
 #[bench::of_1400(args = (RESOURCES), setup = resources)]
 fn assemble_response(resources: Vec<Resource>) -> usize {
     let message = Message::new(Bytes::from_static(b"head"), resources, Protocol::Delta);
-    let mut body = pin!(AdsBody::new(|tx| async move {
+    let mut body = pin!(AdsBody::new(Default::default(), |tx| async move {
         let _ = tx.send(message).await;
         Ok(())
     }));

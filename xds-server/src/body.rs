@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -77,7 +79,8 @@ impl Message {
         self.parts.front()
     }
 
-    fn next_chunk(&mut self) -> Option<Bytes> {
+    /// What goes into the next frame; adds to `copied` the bytes that were copied for it.
+    fn next_chunk(&mut self, copied: &AtomicU64) -> Option<Bytes> {
         if self.front()?.len() >= SMALL {
             return self.parts.pop_front();
         }
@@ -86,6 +89,7 @@ impl Message {
             chunk.put_slice(part);
             self.parts.pop_front();
         }
+        copied.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         Some(chunk.freeze())
     }
 }
@@ -98,18 +102,23 @@ pub struct AdsBody {
     messages: mpsc::Receiver<Message>,
     current: Option<Message>,
     status: Option<Status>,
+    copied: Arc<AtomicU64>,
 }
 
 impl AdsBody {
-    /// A body whose messages are sent by the future that `driver` makes; its result becomes the gRPC status.
-    pub fn new<F: Future<Output = Result<(), Status>> + Send + 'static>(driver: impl FnOnce(mpsc::Sender<Message>) -> F) -> Self {
+    /// A body whose messages are sent by the future that `driver` makes; its result becomes the gRPC status. Bytes that are
+    /// copied on the way are added to `copied`.
+    pub fn new<F>(copied: Arc<AtomicU64>, driver: impl FnOnce(mpsc::Sender<Message>) -> F) -> Self
+    where
+        F: Future<Output = Result<(), Status>> + Send + 'static,
+    {
         let (sender, messages) = mpsc::channel(1);
-        AdsBody { driver: Some(Box::pin(driver(sender))), messages, current: None, status: None }
+        AdsBody { driver: Some(Box::pin(driver(sender))), messages, current: None, status: None, copied }
     }
 
     /// A body of nothing, for a response whose status is in its headers.
     pub fn empty() -> Self {
-        AdsBody { driver: None, messages: mpsc::channel(1).1, current: None, status: None }
+        AdsBody { driver: None, messages: mpsc::channel(1).1, current: None, status: None, copied: Arc::default() }
     }
 }
 
@@ -121,7 +130,7 @@ impl Body for AdsBody {
         let this = self.get_mut();
         loop {
             if let Some(message) = &mut this.current {
-                match message.next_chunk() {
+                match message.next_chunk(&this.copied) {
                     Some(chunk) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
                     None => this.current = None,
                 }

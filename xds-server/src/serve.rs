@@ -111,7 +111,8 @@ fn accept<T: Translate, R: WireRequest>(
 ) -> Response<AdsBody> {
     let decoder = ProstCodec::<(), R>::default().decoder();
     let requests: Streaming<R> = Streaming::new_request(decoder, request.into_body(), None, Some(shared.config.max_request_bytes));
-    respond(AdsBody::new(|responses| stream::run(shared, requests, responses, Some(peer), drain)))
+    let copied = shared.store.counters.copied.clone();
+    respond(AdsBody::new(copied, |responses| stream::run(shared, requests, responses, Some(peer), drain)))
 }
 
 /// A response of headers only.

@@ -31,6 +31,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long a type waits for others (make before break) at a client that does not answer.
     pub patience: Duration,
+    /// How long at least the resources of proxies that left are kept for their return, if nothing touches them.
+    pub keep: Duration,
     /// Scopes that are made at a time.
     pub parallel_jobs: NonZeroUsize,
     /// Connecting streams that are let in per second (`PILOT_MAX_REQUESTS_PER_SECOND`); `None` for no limit. Others wait,
@@ -49,6 +51,7 @@ impl Default for Config {
             max_request_bytes: 4 << 20,
             drain_timeout: Duration::from_secs(10),
             patience: Duration::from_secs(5),
+            keep: Duration::from_secs(120),
             parallel_jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             streams_per_second: None,
             parallel_connects: NonZeroUsize::MIN.saturating_add(255),
@@ -111,7 +114,7 @@ impl<T: Translate> Server<T> {
 
     /// Makes scopes until `drain` is cancelled.
     pub async fn run(&self, drain: CancellationToken) {
-        self.shared.store.run(drain).await;
+        self.shared.store.run(self.shared.config.keep, drain).await;
     }
 
     /// Serves ADS in clear text until `drain` is cancelled; then takes no connection any more, tells clients to go (GOAWAY,

@@ -85,8 +85,15 @@ impl<T: Translate> Store<T> {
 
     pub(crate) fn work(&self) -> Work {
         let state = self.lock();
-        let classes = state.scopes.values().map(|cell| cell.lock().classes.len()).sum();
-        Work { live_scopes: state.scopes.len(), live_classes: classes, live_streams: state.streams.len(), ..self.counters.read() }
+        let present = state.scopes.values().map(|cell| cell.lock().present().count());
+        let (scopes, classes) = present.filter(|classes| *classes > 0).fold((0, 0), |(s, c), classes| (s + 1, c + classes));
+        Work {
+            live_scopes: scopes,
+            live_classes: classes,
+            live_streams: state.streams.len(),
+            kept_scopes: state.scopes.len(),
+            ..self.counters.read()
+        }
     }
 
     /// Jobs that wait, and how long the first of them has.
@@ -167,27 +174,28 @@ impl<T: Translate> Store<T> {
             let group = self.translate.group(&cell.scope);
             self.scheduler.submit(cell.scope.clone(), group, Urgency::Unconfigured, Pending::default(), Instant::now());
         }
-        let old = slot.place.replace((class, cell));
-        self.leave(&mut state.scopes, session.id, old);
+        if let Some((class, cell)) = slot.place.replace((class, cell)) {
+            cell.lock().leave(&class, session.id, Instant::now().into());
+        }
     }
 
     fn disconnect(&self, session: &Session) {
         self.metrics.connected(&session.proxy.version, -1);
         let state = &mut *self.lock();
-        if let Some(slot) = state.streams.remove(&session.id) {
-            self.leave(&mut state.scopes, session.id, slot.place);
+        if let Some((class, cell)) = state.streams.remove(&session.id).and_then(|slot| slot.place) {
+            cell.lock().leave(&class, session.id, Instant::now().into());
         }
     }
 
-    /// Takes a stream out of its place, and drops the scope with the last one.
-    fn leave(&self, scopes: &mut HashMap<T::Scope, Arc<Cell<T>>>, id: u64, place: Option<(T::Class, Arc<Cell<T>>)>) {
-        let Some((class, cell)) = place else { return };
-        let mut inner = cell.lock();
-        inner.leave(&class, id);
-        if inner.classes.is_empty() {
-            scopes.remove(&cell.scope);
-            self.scheduler.remove(&cell.scope);
-        }
+    /// Drops what is kept for proxies that left before `since`.
+    fn sweep(&self, since: std::time::Instant) {
+        self.lock().scopes.retain(|scope, cell| {
+            let keep = cell.lock().sweep(since);
+            if !keep {
+                self.scheduler.remove(scope);
+            }
+            keep
+        });
     }
 
     fn cells(&self) -> Vec<Arc<Cell<T>>> {

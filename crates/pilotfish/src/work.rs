@@ -25,6 +25,7 @@ pub fn counts(server: &Server<MeshTranslator>, translator: &MeshTranslator) -> V
         counter("pilotfish_names_compared", "Names that were compared in order to find out what a stream is owed", served.compared),
         counter("pilotfish_resources_sent", "Resources in responses", served.resources),
         counter("pilotfish_bytes_sent", "Bytes in responses", served.bytes),
+        counter("pilotfish_bytes_copied", "Bytes of responses that were copied on the way out", served.copied),
         gauge("pilotfish_live_scopes", "Scopes with a stream", served.live_scopes as f64),
         gauge("pilotfish_live_classes", "Classes with a stream", served.live_classes as f64),
         gauge("pilotfish_push_queue_length", "Scopes that wait to be made", waiting as f64),

@@ -13,7 +13,8 @@ use super::mailbox::Mailbox;
 use crate::Translate;
 use crate::client::Target;
 
-/// A scope with at least one stream.
+/// A scope with at least one stream, or one that had some not long ago: proxies that lost their connection come back, and
+/// find what they had. Nothing is made for those that are away; what a change touches of them is dropped.
 pub(crate) struct Cell<T: Translate> {
     pub(super) scope: T::Scope,
     inner: Mutex<Inner<T>>,
@@ -26,6 +27,8 @@ pub(super) struct Inner<T: Translate> {
     pub(super) classes: HashMap<T::Class, Member<T>>,
     /// A job is making the next view out of a world that may be older than a change that comes now.
     pub(super) in_flight: bool,
+    /// Endpoints have moved on since they were looked at.
+    pub(super) behind: bool,
     /// The last job failed, so its changes are in no view: the next one starts from scratch.
     pub(super) stale: bool,
 }
@@ -35,17 +38,21 @@ pub(super) struct Member<T: Translate> {
     pub(super) own: Option<Arc<T::Own>>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     streams: BTreeMap<u64, Arc<Mailbox>>,
+    /// Of these the ones that were given nothing yet.
+    waiting: Vec<u64>,
+    /// When the last stream left.
+    left: Option<Instant>,
 }
 
 impl<T: Translate> Default for Member<T> {
     fn default() -> Self {
-        Member { own: None, snapshot: None, streams: BTreeMap::new() }
+        Member { own: None, snapshot: None, streams: BTreeMap::new(), waiting: Vec::new(), left: None }
     }
 }
 
 impl<T: Translate> Cell<T> {
     pub(super) fn new(scope: T::Scope) -> Self {
-        let inner = Inner { view: None, endpoints: None, classes: HashMap::new(), in_flight: false, stale: false };
+        let inner = Inner { view: None, endpoints: None, classes: HashMap::new(), in_flight: false, behind: false, stale: false };
         Cell { scope, inner: Mutex::new(inner) }
     }
 
@@ -58,21 +65,49 @@ impl<T: Translate> Cell<T> {
 impl<T: Translate> Inner<T> {
     /// Adds a stream; it gets what its class has. False if that is nothing yet.
     pub(super) fn join(&mut self, class: &T::Class, id: u64, mailbox: &Arc<Mailbox>, generation: u64) -> bool {
+        let was_away = self.is_away();
+        // Endpoints went on without it; a look at the scope brings them up to date.
+        self.behind |= was_away;
         let member = self.classes.entry(class.clone()).or_default();
         member.streams.insert(id, mailbox.clone());
-        let Some(snapshot) = &member.snapshot else { return false };
-        mailbox.put(Target { generation, snapshot: snapshot.clone(), since: None });
+        member.left = None;
+        match &member.snapshot {
+            Some(snapshot) if !self.behind => mailbox.put(Target { generation, snapshot: snapshot.clone(), since: None }),
+            _ => {
+                member.waiting.push(id);
+                return false;
+            }
+        }
         true
     }
 
-    /// Takes a stream out; a class ends with its last one.
-    pub(super) fn leave(&mut self, class: &T::Class, id: u64) {
+    /// Takes a stream out.
+    pub(super) fn leave(&mut self, class: &T::Class, id: u64, now: Instant) {
         if let Some(member) = self.classes.get_mut(class) {
             member.streams.remove(&id);
-            if member.streams.is_empty() {
-                self.classes.remove(class);
-            }
+            member.left = member.streams.is_empty().then_some(now);
         }
+    }
+
+    /// Drops classes whose last stream left before `since`; false if none remains.
+    pub(super) fn sweep(&mut self, since: Instant) -> bool {
+        self.classes.retain(|_, member| member.left.is_none_or(|left| left >= since));
+        !self.classes.is_empty()
+    }
+
+    /// True if no stream is here.
+    pub(super) fn is_away(&self) -> bool {
+        self.classes.values().all(|member| member.streams.is_empty())
+    }
+
+    /// Classes with a stream.
+    pub(super) fn present(&self) -> impl Iterator<Item = (&T::Class, &Member<T>)> {
+        self.classes.iter().filter(|(_, member)| !member.streams.is_empty())
+    }
+
+    /// Drops what is kept for those who are away, where `touched` says that it is not right any more.
+    pub(super) fn forget(&mut self, touched: impl Fn(&T::Own) -> bool) {
+        self.classes.retain(|_, member| !member.streams.is_empty() || member.own.as_deref().is_some_and(|own| !touched(own)));
     }
 
     /// Makes the snapshots of all classes anew and gives those that differ to their streams: how many classes and streams.
@@ -111,7 +146,11 @@ impl<T: Translate> Inner<T> {
 impl<T: Translate> Member<T> {
     /// Gives a snapshot to all streams, if it is not what they were given last.
     fn show(&mut self, new: Arc<Snapshot>, generation: u64, since: Option<Instant>, told: &mut usize) -> bool {
+        let waiting = std::mem::take(&mut self.waiting);
         if self.snapshot.as_ref().is_some_and(|old| Arc::ptr_eq(old, &new)) {
+            for mailbox in waiting.iter().filter_map(|id| self.streams.get(id)) {
+                mailbox.put(Target { generation, snapshot: new.clone(), since: None });
+            }
             return false;
         }
         // What is new to a class is nobody's change: its streams have waited since they came.

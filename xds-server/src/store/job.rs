@@ -44,9 +44,23 @@ impl<T: Translate> Merge for Pending<T> {
 }
 
 impl<T: Translate> Store<T> {
-    /// Works until the drain. Without it nothing but endpoints is ever made.
-    pub(crate) async fn run(self: &Arc<Self>, drain: CancellationToken) {
+    /// Works until the drain. Without it nothing but endpoints is ever made. What proxies had is kept for `keep` after they left.
+    pub(crate) async fn run(self: &Arc<Self>, keep: Duration, drain: CancellationToken) {
         let mut workers = JoinSet::new();
+        let (store, drained) = (self.clone(), drain.clone());
+        workers.spawn(async move {
+            let mut ticks = tokio::time::interval(keep.max(Duration::from_millis(1)));
+            loop {
+                tokio::select! {
+                    () = drained.cancelled() => return,
+                    now = ticks.tick() => {
+                        if let Some(since) = now.checked_sub(keep) {
+                            store.sweep(since.into());
+                        }
+                    }
+                }
+            }
+        });
         for _ in 0..self.workers.get() {
             let (store, drain) = (self.clone(), drain.clone());
             workers.spawn(async move {
@@ -91,7 +105,7 @@ impl<T: Translate> Store<T> {
             let mut inner = cell.lock();
             inner.in_flight = true;
             let from_scratch = inner.stale;
-            let members: Vec<_> = inner.classes.iter().map(|(c, m)| (c.clone(), m.own.clone().filter(|_| !from_scratch))).collect();
+            let members: Vec<_> = inner.present().map(|(c, m)| (c.clone(), m.own.clone().filter(|_| !from_scratch))).collect();
             (inner.view.clone().filter(|_| !from_scratch), members)
         };
         // Only now: a change that is not in this world finds the cell in flight, and comes again.
@@ -125,7 +139,11 @@ impl<T: Translate> Store<T> {
             self.failed(&cell.scope, "endpoints");
             return PushReport::default();
         };
-        (inner.stale, inner.view, inner.endpoints) = (false, Some(view), Some(endpoints));
+        if inner.view.as_ref().is_some_and(|before| !Arc::ptr_eq(before, &view)) {
+            // What those who are away had was made beside another view.
+            inner.forget(|_| true);
+        }
+        (inner.stale, inner.behind, inner.view, inner.endpoints) = (false, false, Some(view), Some(endpoints));
         for (class, own) in owns {
             match (own, inner.classes.get_mut(&class)) {
                 (Some(own), Some(member)) => member.own = Some(own),

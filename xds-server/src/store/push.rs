@@ -40,13 +40,25 @@ impl<T: Translate> Store<T> {
 
     fn offer(&self, world: &T::World, cell: &Cell<T>, change: &T::Change, since: Instant, ticket: &Ticket) {
         let touched = {
-            let inner = cell.lock();
-            let own = || inner.classes.values().filter_map(|m| m.own.as_deref());
+            let inner = &mut *cell.lock();
+            let touches_view = |view: &T::View| self.translate.touches_view(world, view, change);
+            let touches_own = |own: &T::Own| self.translate.touches_own(world, own, change);
             match &inner.view {
                 // What is being made may need it, though what there is does not.
                 _ if inner.in_flight || inner.stale => true,
+                Some(view) if inner.is_away() => {
+                    if touches_view(view) {
+                        (inner.view, inner.endpoints) = (None, None);
+                        inner.classes.clear();
+                    } else {
+                        inner.forget(touches_own);
+                    }
+                    false
+                }
                 Some(view) => {
-                    self.translate.touches_view(world, view, change) || own().any(|own| self.translate.touches_own(world, own, change))
+                    let touched = touches_view(view) || inner.present().any(|(_, m)| m.own.as_deref().is_some_and(touches_own));
+                    inner.forget(touches_own);
+                    touched
                 }
                 // Its first job has not begun, and will read the newest world.
                 None => false,
@@ -81,12 +93,18 @@ impl<T: Translate> Store<T> {
 
     fn step(&self, world: &T::World, cell: &Cell<T>, change: &T::Change, since: Instant) -> (usize, usize) {
         let inner = &mut *cell.lock();
+        if inner.is_away() {
+            inner.behind = true;
+            return (0, 0);
+        }
         // Without a view there is nobody to serve yet, and the job that makes one looks at endpoints last.
         let Some(view) = inner.view.as_ref().filter(|view| self.translate.touches_endpoints(view, change)) else { return (0, 0) };
         count(&self.counters.endpoint_steps, 1);
-        let made = catch_unwind(AssertUnwindSafe(|| self.translate.endpoints(world, view, inner.endpoints.as_ref(), Some(change))));
+        // Who was away for a while has more to catch up with than this change.
+        let changed = (!inner.behind).then_some(change);
+        let made = catch_unwind(AssertUnwindSafe(|| self.translate.endpoints(world, view, inner.endpoints.as_ref(), changed)));
         match made {
-            Ok(endpoints) => inner.endpoints = Some(endpoints),
+            Ok(endpoints) => (inner.endpoints, inner.behind) = (Some(endpoints), false),
             Err(_) => {
                 self.failed(&cell.scope, "endpoints");
                 return (0, 0);

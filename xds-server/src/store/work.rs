@@ -1,5 +1,6 @@
 //! What was done so far, for tests and metrics.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -42,10 +43,14 @@ pub struct Work {
     pub resources: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Of these, the bytes that were copied on the way out: small resources share a frame.
+    pub copied: u64,
     /// Names that were compared in order to find out what a stream is owed.
     pub compared: u64,
     /// Scopes with a stream at this moment.
     pub live_scopes: usize,
+    /// Scopes that are kept: the same, and those whose proxies may come back.
+    pub kept_scopes: usize,
     /// Classes with a stream at this moment.
     pub live_classes: usize,
     /// Streams at this moment.
@@ -62,6 +67,7 @@ pub(crate) struct Counters {
     pub(crate) resources: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) compared: AtomicU64,
+    pub(crate) copied: Arc<AtomicU64>,
 }
 
 impl Counters {
@@ -76,6 +82,7 @@ impl Counters {
             resources: load(&self.resources),
             bytes: load(&self.bytes),
             compared: load(&self.compared),
+            copied: load(&self.copied),
             ..Work::default()
         }
     }

@@ -1,5 +1,6 @@
 //! Many streams, slow streams, ends of streams; work is counted.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use pilotfish_envoy::TypeUrl::{Cluster, Endpoint, Listener};
@@ -95,8 +96,43 @@ async fn a_class_is_translated_once_for_all_its_streams() {
     drop(clients);
     until("all streams gone", || running.server.work().live_streams == 0).await;
     assert_eq!(running.server.work().live_classes, 0);
-    running.publish(&clusters("3")).await;
-    assert_eq!(running.server.work().views, views);
+    // Their resources wait for them, until something touches these; nothing is made for nobody.
+    assert_eq!(running.server.work().kept_scopes, 2);
+    let mut back = Delta::on(channel, sidecar("even")).await;
+    back.subscribe(Cluster, &["*"]).await;
+    back.take().await;
+    assert_eq!(running.server.work().views, views + 1);
+    running.change(&clusters("4"), only("odd")).await;
+    assert_eq!(running.server.work().views, views + 1);
+}
+
+#[tokio::test]
+async fn who_comes_back_is_served_the_endpoints_of_now() {
+    let running = start(Config { keep: Duration::from_secs(600), ..Config::default() }).await;
+    let world = clusters("1").with(Endpoint, &[("a", "before")]);
+    running.publish(&world).await;
+    let mut client = subscribed(&running, "shop").await;
+    client.take().await;
+    drop(client);
+    until("it has gone", || running.server.work().live_streams == 0).await;
+    let steps = running.server.work().endpoint_steps;
+    running.publish_endpoints(&world.with(Endpoint, &[("a", "after")])).await;
+    assert_eq!(running.server.work().endpoint_steps, steps);
+    let mut client = subscribed(&running, "shop").await;
+    client.take().await;
+    client.subscribe(Endpoint, &["a"]).await;
+    assert_eq!(client.take().await.resources[0].resource, Some(crate::fake::resource(Endpoint, "a", "after").to_any()));
+}
+
+#[tokio::test]
+async fn what_nobody_comes_back_for_is_dropped() {
+    let running = start(Config { keep: Duration::from_millis(20), ..Config::default() }).await;
+    running.publish(&clusters("1")).await;
+    let mut client = subscribed(&running, "shop").await;
+    client.take().await;
+    assert_eq!(running.server.work().kept_scopes, 1);
+    drop(client);
+    until("it is dropped", || running.server.work().kept_scopes == 0).await;
 }
 
 #[tokio::test]
@@ -222,4 +258,26 @@ async fn a_client_that_answers_late_under_constant_change_costs_one_response_at_
     let work = running.server.work();
     // Each response held one resource: what was skipped is not made up for.
     assert_eq!((work.responses, work.resources), (7, 7));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_herd_is_let_in_one_after_the_other_and_nobody_is_refused() {
+    let config = Config { parallel_connects: NonZeroUsize::MIN, ..Config::default() };
+    let running = start(config).await;
+    running.publish(&clusters("1")).await;
+    let channel = channel(&running.url).await;
+    let connect = || {
+        let channel = channel.clone();
+        async move {
+            let mut client = Delta::on(channel, sidecar("shop")).await;
+            client.subscribe(Cluster, &["*"]).await;
+            client.take().await;
+            client
+        }
+    };
+    let tasks: Vec<_> = (0..300).map(|_| tokio::spawn(connect())).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(running.server.work().responses, 300);
 }

@@ -1,10 +1,11 @@
 //! The translator behind the server's seam: [`MeshTranslator`].
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use pilotfish_envoy::{Layer, Layers, Resource};
 use pilotfish_model::{Kind, Proxy};
-use pilotfish_translator::{Endpoints, Own, ProxyClass, ScopeClass, Translator, View, World};
+use pilotfish_translator::{Endpoints, Own, ProxyClass, Refused, ScopeClass, Translator, View, World};
 use pilotfish_xds_server::Translate;
 
 use super::Change;
@@ -17,6 +18,13 @@ impl MeshTranslator {
     /// What it did so far.
     pub fn translator(&self) -> &Translator {
         &self.0
+    }
+}
+
+/// Says what is kept in that was not kept in before: a defect of ours, which users should not have to find by its silence.
+fn report(refused: &[Refused], before: &[Refused], place: &impl Debug) {
+    for Refused { type_url, name, violations, replaced } in refused.iter().filter(|r| !before.contains(r)) {
+        tracing::error!(?place, r#type = type_url.short(), %name, replaced, ?violations, "breaks Envoy's rules and is kept in");
     }
 }
 
@@ -54,15 +62,21 @@ impl Translate for MeshTranslator {
     }
 
     fn view(&self, world: &World, scope: &ScopeClass, before: Option<(&Arc<View>, &Change)>) -> Arc<View> {
-        self.0.view(world, scope, before.map(|(view, change)| (view, &change.0)))
+        let view = self.0.view(world, scope, before.map(|(view, change)| (view, &change.0)));
+        report(view.refused(), before.map_or(&[], |(before, _)| before.refused()), scope);
+        view
     }
 
     fn endpoints(&self, world: &World, view: &Arc<View>, before: Option<&Arc<Endpoints>>, changed: Option<&Change>) -> Arc<Endpoints> {
-        self.0.endpoints(world, view, before, changed.map(|change| &change.0.endpoints))
+        let endpoints = self.0.endpoints(world, view, before, changed.map(|change| &change.0.endpoints));
+        report(endpoints.refused(), before.map_or(&[], |before| before.refused()), &"endpoints");
+        endpoints
     }
 
     fn own(&self, world: &World, class: &ProxyClass, view: &Arc<View>, before: Option<(&Arc<Own>, &Change)>) -> Arc<Own> {
-        self.0.own(world, class, view, before.map(|(own, change)| (own, &change.0)))
+        let own = self.0.own(world, class, view, before.map(|(own, change)| (own, &change.0)));
+        report(own.refused(), before.map_or(&[], |(before, _)| before.refused()), class);
+        own
     }
 
     fn touches_view(&self, world: &World, view: &View, change: &Change) -> bool {

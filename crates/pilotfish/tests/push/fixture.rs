@@ -1,6 +1,7 @@
 //! The stages between an index and a port, wired as the binary wires them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pilotfish::metrics::Registry;
 use pilotfish::pipeline::{self, MeshTranslator, Windows};
@@ -17,6 +18,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Channel;
+
+/// Short: these tests wait for every single change.
+const TIMING: Timing = Timing { quiet: Duration::from_millis(1), ceiling: Duration::from_millis(2) };
 
 /// The pipeline of the binary, fed by hand.
 pub(crate) struct Fixture {
@@ -41,7 +45,7 @@ impl Fixture {
         let ((config, configs), (endpoints, endpoint_batches)) = (debounce::channel(), debounce::channel());
         let world = pipeline::first(initial);
         server.publish(world.clone());
-        let windows = Windows { config, timing: Timing::default(), endpoints };
+        let windows = Windows { config, timing: TIMING, endpoints };
         tokio::spawn(pipeline::intake(server.clone(), world, received, windows, metrics.clone(), drain.clone()));
         tokio::spawn(pipeline::endpoints(server.clone(), endpoint_batches, metrics.clone(), drain.clone()));
         tokio::spawn(pipeline::config(server.clone(), configs, metrics, drain.clone()));
