@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Workload};
 use pilotfish_model::name::{Labels, Str, selects};
 use pilotfish_model::service::{Registry, Resolution};
-use pilotfish_model::{Kind, ObjectId, Service};
+use pilotfish_model::{ObjectId, Service};
 
 use super::Index;
 use super::difference::place;
@@ -62,7 +62,7 @@ impl Index {
 
     /// WorkloadEntries that a Kubernetes Service selects.
     fn add_workload_entries(&self, service: &Service, fact: &ServiceFact, found: &mut Vec<Endpoint>) {
-        for id in self.ids(Kind::WorkloadEntry, Some(&service.namespace)) {
+        for id in self.relations.maybe_selected(&service.namespace, &service.selector) {
             let Some(Fact::WorkloadEntry(w)) = self.fact(id) else { continue };
             let (Some(EndpointAddress::Ip(ip)), true) = (&w.address, selects(&service.selector, &w.labels)) else { continue };
             let Some(workload) = self.workload(id) else { continue };
@@ -99,7 +99,7 @@ impl Index {
             ports(w, &Arc::new(workload), &mut found);
         }
         if let Some(selector) = &fact.selector {
-            for id in self.ids(Kind::WorkloadEntry, Some(&service.namespace)) {
+            for id in self.relations.maybe_selected(&service.namespace, selector) {
                 let Some(Fact::WorkloadEntry(w)) = self.fact(id) else { continue };
                 if selects(selector, &w.labels)
                     && let Some(workload) = self.workload(id)
@@ -128,7 +128,7 @@ impl Index {
     }
 
     fn add_selected_pods(&self, service: &Service, selector: &Labels, found: &mut Vec<Endpoint>) {
-        for id in self.ids(Kind::Pod, Some(&service.namespace)) {
+        for id in self.relations.maybe_selected(&service.namespace, selector) {
             let Some(Fact::Pod(pod)) = self.fact(id) else { continue };
             let (Some(ip), true) = (pod.ips.first(), pod.ready && selects(selector, &pod.labels)) else { continue };
             let Some(workload) = self.workload(id) else { continue };

@@ -1,6 +1,6 @@
 //! What depends on what, and the recomputation of what is marked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pilotfish_model::mesh::{ObjectKey, ServiceKey};
@@ -21,20 +21,16 @@ pub(super) struct Dirty {
     services: BTreeSet<ServiceKey>,
     /// Pods and WorkloadEntries.
     workloads: BTreeSet<ObjectId>,
-    /// Selectors that came or went, by namespace and the first pair that they ask for.
-    selectors: Selectors,
     /// Secrets, which are kept while somebody refers to them.
     secrets: BTreeSet<ObjectId>,
 }
 
 impl Dirty {
-    /// How much there is to do, roughly: what selectors select is not known yet.
+    /// How much there is to do.
     pub(super) fn len(&self) -> usize {
-        self.plain.len() + self.services.len() + self.workloads.len() + self.selectors.len() + self.secrets.len()
+        self.plain.len() + self.services.len() + self.workloads.len() + self.secrets.len()
     }
 }
-
-type Selectors = BTreeMap<Str, BTreeMap<(Str, Str), BTreeSet<Labels>>>;
 
 impl Index {
     /// Takes note that the fact of `id` is not `old` any more.
@@ -46,7 +42,9 @@ impl Index {
             self.relations.set(id, old, false);
         }
         if let Some(new) = &new {
-            self.relations.set(id, new, true);
+            if let Some((namespace, key)) = self.relations.set(id, new, true) {
+                self.label_all(&namespace, &key);
+            }
             self.mark(id, new);
         }
         match (&old, &new) {
@@ -55,6 +53,20 @@ impl Index {
             _ => {}
         }
         self.set_credentials(old.as_ref(), new.as_ref());
+    }
+
+    /// Notes all workloads of a namespace by a label, which is done once for each namespace and key.
+    fn label_all(&mut self, namespace: &Str, key: &Str) {
+        for kind in [Kind::Pod, Kind::WorkloadEntry] {
+            let ids: Vec<_> = self.ids(kind, Some(namespace)).cloned().collect();
+            for id in ids {
+                match self.facts.get(&id) {
+                    Some(Fact::Pod(p)) => self.relations.label(&id, key, &p.labels),
+                    Some(Fact::WorkloadEntry(w)) => self.relations.label(&id, key, &w.labels),
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Pods that entered or left a slice: only these may serve other services than before.
@@ -149,32 +161,14 @@ impl Index {
         self.dirty.services.extend(found);
     }
 
-    /// Workloads of a namespace that a selector selects. They are found all at once when it comes to joining: a mesh that
-    /// is being read has as many selectors as workloads.
+    /// Workloads of a namespace that a selector selects.
     fn mark_selected(&mut self, namespace: &Str, selector: &Labels) {
-        if let Some((k, v)) = selector.first_key_value() {
-            let of_namespace = self.dirty.selectors.entry(namespace.clone()).or_default();
-            of_namespace.entry((k.clone(), v.clone())).or_default().insert(selector.clone());
-        }
-    }
-
-    /// The workloads that marked selectors select.
-    fn selected(&self, selectors: &Selectors) -> Vec<ObjectId> {
-        let mut found = Vec::new();
-        for (namespace, selectors) in selectors {
-            for id in [Kind::Pod, Kind::WorkloadEntry].into_iter().flat_map(|k| self.ids(k, Some(namespace))) {
-                let labels = match self.facts.get(id) {
-                    Some(Fact::Pod(p)) => &p.labels,
-                    Some(Fact::WorkloadEntry(w)) => &w.labels,
-                    _ => continue,
-                };
-                let mut candidates = labels.iter().filter_map(|(k, v)| selectors.get(&(k.clone(), v.clone()))).flatten();
-                if candidates.any(|s| selects(s, labels)) {
-                    found.push(id.clone());
-                }
-            }
-        }
-        found
+        let selected = self.relations.maybe_selected(namespace, selector).filter(|id| match self.facts.get(*id) {
+            Some(Fact::Pod(p)) => selects(selector, &p.labels),
+            Some(Fact::WorkloadEntry(w)) => selects(selector, &w.labels),
+            _ => false,
+        });
+        self.dirty.workloads.extend(selected.cloned());
     }
 
     /// A namespace's labels decide whether its objects count at all, its annotation how its services prefer endpoints, and
@@ -217,8 +211,7 @@ impl Index {
 
     /// Recomputes all that is marked. Services come before workloads, which look at them.
     pub(super) fn join(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        dirty.workloads.extend(self.selected(&dirty.selectors));
+        let dirty = std::mem::take(&mut self.dirty);
         for id in &dirty.plain {
             self.put_plain(id);
         }

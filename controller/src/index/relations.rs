@@ -109,27 +109,32 @@ pub(super) struct Relations {
     pub(super) referrers: BTreeMap<Str, usize>,
     /// Services and ServiceEntries with a selector, by namespace and the first pair that it asks for.
     selectors: Multi<(Str, Str, Str), ObjectId>,
+    /// Pods and WorkloadEntries by namespace and a label, of those labels alone by whose keys selectors are found.
+    labelled: Multi<(Str, Str, Str), ObjectId>,
+    /// These keys, with their namespaces. They are few, and none is forgotten.
+    wanted: BTreeSet<(Str, Str)>,
 }
 
 impl Relations {
-    /// Adds or takes away what a fact says.
-    pub(super) fn set(&mut self, id: &ObjectId, fact: &Fact, present: bool) {
+    /// Adds or takes away what a fact says. `Some`: workloads of this namespace must be told by a label that was of no
+    /// interest before, see [`Relations::label`].
+    pub(super) fn set(&mut self, id: &ObjectId, fact: &Fact, present: bool) -> Option<(Str, Str)> {
         match fact {
             Fact::Service(s) => {
                 self.claims.set(key(&s.service), claim(&s.service, 0), present);
-                self.set_selector(id, &s.service.selector, present);
+                return self.set_selector(id, &s.service.selector, present);
             }
             Fact::ServiceEntry(e) => {
                 for (i, service) in e.services.iter().enumerate() {
                     self.claims.set(key(service), claim(service, i), present);
                 }
-                if let Some(selector) = &e.selector {
-                    self.set_selector(id, selector, present);
-                }
                 for endpoint in &e.endpoints {
                     if let Some(EndpointAddress::Ip(ip)) = endpoint.address {
                         self.entries_at.set(ip, id.clone(), present);
                     }
+                }
+                if let Some(selector) = &e.selector {
+                    return self.set_selector(id, selector, present);
                 }
             }
             Fact::EndpointSlice(s) => {
@@ -145,21 +150,46 @@ impl Relations {
                 for ip in &p.ips {
                     self.workloads_at.set(*ip, id.clone(), present);
                 }
+                self.set_labels(id, &p.labels, present);
             }
             Fact::WorkloadEntry(w) => {
                 if let Some(EndpointAddress::Ip(ip)) = w.address {
                     self.workloads_at.set(ip, id.clone(), present);
                 }
+                self.set_labels(id, &w.labels, present);
             }
             Fact::Secret(_) => self.secrets.set(id.name.clone(), id.clone(), present),
             _ => {}
         }
+        None
     }
 
-    fn set_selector(&mut self, id: &ObjectId, selector: &Labels, present: bool) {
-        if let Some((k, v)) = selector.first_key_value() {
-            self.selectors.set((id.namespace.clone(), k.clone(), v.clone()), id.clone(), present);
+    fn set_selector(&mut self, id: &ObjectId, selector: &Labels, present: bool) -> Option<(Str, Str)> {
+        let (k, v) = selector.first_key_value()?;
+        self.selectors.set((id.namespace.clone(), k.clone(), v.clone()), id.clone(), present);
+        let wanted = (id.namespace.clone(), k.clone());
+        (present && self.wanted.insert(wanted.clone())).then_some(wanted)
+    }
+
+    fn set_labels(&mut self, id: &ObjectId, labels: &Labels, present: bool) {
+        for (k, v) in labels {
+            if self.wanted.contains(&(id.namespace.clone(), k.clone())) {
+                self.labelled.set((id.namespace.clone(), k.clone(), v.clone()), id.clone(), present);
+            }
         }
+    }
+
+    /// Notes a workload that came before its label was of interest.
+    pub(super) fn label(&mut self, id: &ObjectId, key: &Str, labels: &Labels) {
+        if let Some(v) = labels.get(key) {
+            self.labelled.set((id.namespace.clone(), key.clone(), v.clone()), id.clone(), true);
+        }
+    }
+
+    /// Pods and WorkloadEntries of a namespace that a selector may select: its first pair holds.
+    pub(super) fn maybe_selected<'a>(&'a self, namespace: &Str, selector: &Labels) -> impl Iterator<Item = &'a ObjectId> + use<'a> {
+        let key = selector.first_key_value().map(|(k, v)| (namespace.clone(), k.clone(), v.clone()));
+        key.into_iter().flat_map(|key| self.labelled.get(&key))
     }
 
     /// Services and ServiceEntries of a namespace that may select a workload with these labels: the first pair holds.
