@@ -76,9 +76,9 @@ pub fn reclassifies(changes: &ChangeSet, proxy: &Proxy) -> bool {
     changes.everything
         || changes.classes
         || proxy.ips.iter().any(|ip| changes.workloads.contains(ip))
-        // Its own address is a fact if its service has no other, and services select within their namespace.
+        // Its own address is a fact if its service has no other, or a Sidecar opens ports on it. Both are of its namespace.
         || changes.services.iter().any(|s| s.namespace == proxy.namespace)
-        || changes.objects.iter().any(|o| o.kind == Kind::Sidecar)
+        || changes.objects.iter().any(|o| o.kind == Kind::Sidecar && o.namespace == proxy.namespace)
 }
 
 macro_rules! by_hash {

@@ -173,7 +173,7 @@ fn assign(leaves: &Leaves, view: &View, unit: &Arc<Unit>, of: Answers, served: O
         let built = unit.plans.iter().map(|plan| {
             let (endpoints, plaintext) = (of.endpoints.clone().unwrap_or_default(), of.plaintext.clone());
             let input = AssignmentInput { plan: plan.clone(), endpoints, plaintext };
-            let key = Key::of("assignment", &input);
+            let key = Key::of("assignment", &(checked, &input));
             let made = || (endpoint::assignment(&input), unit.of.sources());
             leaves.resource(TypeUrl::Endpoint, plan.cluster.clone(), &key, checked, served, made)
         });

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use pilotfish_model::gateway::{Gateway, GatewayServer};
-use pilotfish_model::name::{Host, Str, selects};
+use pilotfish_model::name::{Host, Kind, ObjectId, Str, selects};
 use pilotfish_model::service::Protocol;
 use pilotfish_model::tls::ServerTlsMode;
 use pilotfish_model::virtual_service::GatewayRef;
@@ -66,6 +66,11 @@ impl MergedServer {
     /// The server as the user wrote it.
     pub fn server(&self) -> &GatewayServer {
         &self.gateway.servers[self.index]
+    }
+
+    /// The object.
+    pub fn object(&self) -> ObjectId {
+        ObjectId::new(Kind::Gateway, self.gateway.meta.namespace.clone(), self.gateway.meta.name.clone())
     }
 
     /// What VirtualServices name to be attached.

@@ -16,6 +16,7 @@ use crate::leaf::{Key, Leaves};
 use crate::listener::{self, ListenerSpec, Settings};
 use crate::policy::Found;
 use crate::refused::{Refused, resolve};
+use crate::unit::sources;
 use crate::view::{View, build_listeners};
 use crate::world::World;
 
@@ -100,10 +101,11 @@ impl Own {
 
 fn clusters(leaves: &Leaves, context: &OwnContext<'_>, last_good: Option<&Arc<Layer>>, refused: &mut Vec<Refused>) -> Vec<Resource> {
     let mut resources = Vec::new();
+    let behind = listener::inbound_sources(context);
     cluster::inbound(context, &mut |input| {
         let key = Key::of("cluster", &input);
         let built =
-            leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, last_good, || (cluster::build(&input), Default::default()));
+            leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, last_good, || (cluster::build(&input), sources(&behind)));
         resources.extend(resolve(&built, last_good, refused));
     });
     resources
@@ -112,7 +114,7 @@ fn clusters(leaves: &Leaves, context: &OwnContext<'_>, last_good: Option<&Arc<La
 fn local_cluster(leaves: &Leaves, context: &OwnContext<'_>, last_good: Option<&Arc<Layer>>, refused: &mut Vec<Refused>) -> Vec<Resource> {
     let Some(input) = endpoint::local_cluster(context) else { return Vec::new() };
     let checked = context.class.flavour != Flavour::Grpc;
-    let key = Key::of("assignment", &input);
+    let key = Key::of("assignment", &(checked, &input));
     let built = leaves.resource(TypeUrl::Endpoint, endpoint::LOCAL_CLUSTER, &key, checked, last_good, || {
         (endpoint::assignment(&input), Default::default())
     });

@@ -143,7 +143,8 @@ pub fn workload_mtls_ports(mesh: &Mesh, namespace: &str, own: &OwnFacts) -> Vec<
     workload_policy(mesh, namespace, &own.labels).map(|p| p.ports.keys().copied().collect()).unwrap_or_default()
 }
 
-fn workload_policy<'a>(mesh: &'a Mesh, namespace: &'a str, labels: &Labels) -> Option<&'a Arc<PeerAuthentication>> {
+/// The PeerAuthentication that selects a workload.
+pub(crate) fn workload_policy<'a>(mesh: &'a Mesh, namespace: &'a str, labels: &Labels) -> Option<&'a Arc<PeerAuthentication>> {
     let selecting =
         Mesh::in_namespace(&mesh.peer_authentications, namespace).filter(|p| !p.selector.is_empty() && selects(&p.selector, labels));
     selecting.min_by(|a, b| a.meta.age_order().cmp(&b.meta.age_order()))

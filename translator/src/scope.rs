@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use pilotfish_model::mesh::Mesh;
-use pilotfish_model::name::{Host, Str, selects};
+use pilotfish_model::name::{Host, Kind, ObjectId, Str, selects};
 use pilotfish_model::service::{Registry, Service};
 use pilotfish_model::sidecar::{EgressListener, OutboundPolicy, Sidecar};
 use pilotfish_model::virtual_service::VirtualService;
@@ -304,6 +304,11 @@ pub(crate) fn sidecar_for(mesh: &Mesh, class: &ScopeFacts) -> Option<Arc<Sidecar
     oldest(&class.namespace, &selecting)
         .or_else(|| oldest(&class.namespace, &general))
         .or_else(|| oldest(&mesh.config.root_namespace, &general))
+}
+
+/// A Sidecar's identity.
+pub(crate) fn sidecar_object(sidecar: &Sidecar) -> ObjectId {
+    ObjectId::new(Kind::Sidecar, sidecar.meta.namespace.clone(), sidecar.meta.name.clone())
 }
 
 /// Services of an import, in the order of age, each once.

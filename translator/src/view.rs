@@ -28,7 +28,7 @@ use crate::refused::{Refused, resolve};
 use crate::route::{Assembler, Assembly};
 use crate::scope::{EgressScope, Scope};
 use crate::tls;
-use crate::unit::{Ingredients, Recipe, Unit};
+use crate::unit::{Ingredients, Recipe, Unit, sources};
 use crate::world::{Aliases, World, service_key};
 
 /// See the module.
@@ -395,8 +395,8 @@ pub(crate) fn build_listeners(
     let mut resources = Vec::with_capacity(specs.len());
     for spec in specs {
         let key = Key::of("listener", &(if spec.reads_http() { hash } else { untraced }, spec));
-        let built =
-            leaves.resource(TypeUrl::Listener, spec.name.as_str(), &key, true, last_good, || (builder.listener(spec), Default::default()));
+        let built = leaves
+            .resource(TypeUrl::Listener, spec.name.as_str(), &key, true, last_good, || (builder.listener(spec), sources(&spec.sources)));
         resources.extend(resolve(&built, last_good, refused));
     }
     resources

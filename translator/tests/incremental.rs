@@ -24,7 +24,7 @@ use pilotfish_translator::{Endpoints, Own, ProxyClass, Translator, View, World, 
 use serde::Deserialize;
 use serde_json::Value;
 
-const STEPS: usize = 25;
+const STEPS: usize = 12;
 
 #[derive(Deserialize)]
 struct Entry {

@@ -8,6 +8,7 @@ mod mesh;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use pilotfish_envoy::{Resource, TypeUrl};
 use pilotfish_model::ChangeSet;
 use pilotfish_translator::{Endpoints, Own, ProxyClass, Translator, View, Work, World, reclassifies};
 
@@ -110,7 +111,7 @@ fn scopes_that_see_the_same_share_it() {
     assert_eq!((other.units_computed, other.units_reused), (0, 200));
     // The services of both namespaces have other short names, and listeners name the namespace in their tags.
     assert_eq!(other.leaves_built, 2 * 20 + 2);
-    assert_eq!(first.view.layers().get(pilotfish_envoy::TypeUrl::Cluster), second.view.layers().get(pilotfish_envoy::TypeUrl::Cluster));
+    assert_eq!(first.view.layers().get(TypeUrl::Cluster), second.view.layers().get(TypeUrl::Cluster));
     let edit = cost(200, false, mesh::route_edit);
     // Two forms of one virtual host: for its own namespace, and for all others.
     assert_eq!((edit.views, edit.leaves_built, edit.leaf_hits), (5, 2, 3));
@@ -156,4 +157,19 @@ fn what_moves_a_proxy_to_another_class() {
     let mut changes = ChangeSet::default();
     changes.workloads.insert([10, 9, 9, 9].into());
     assert!(reclassifies(&changes, &proxy));
+}
+
+#[test]
+fn resources_remember_the_objects_behind_them() {
+    let world = World::new(Arc::new(mesh::mesh(20, false)));
+    let held = hold(&Translator::default(), &world, "ns0");
+    let of = |resource: &Resource| resource.sources().map(|s| s.to_string()).collect::<BTreeSet<String>>();
+    let expect = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<String>>();
+    let cluster = "outbound|80|v1|svc0.ns0.svc.cluster.local";
+    for layer in [held.view.layers().get(TypeUrl::Cluster), held.endpoints.layer()] {
+        assert_eq!(of(layer.get(cluster).unwrap()), expect(&["Service/ns0/svc0", "DestinationRule/ns0/svc0"]));
+    }
+    let routes = of(held.view.layers().get(TypeUrl::Route).get("80").unwrap());
+    let all: Vec<String> = (0..20).flat_map(|i| [format!("Service/ns0/svc{i}"), format!("VirtualService/ns0/svc{i}")]).collect();
+    assert_eq!(routes, all.into_iter().collect());
 }

@@ -1,5 +1,6 @@
 //! [`ListenerSpec`]: a listener as data, and the pure step from there to Envoy's message.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -10,7 +11,7 @@ use pilotfish_envoy::pb::envoy::config::listener::v3::listener::connection_balan
 use pilotfish_envoy::pb::envoy::config::listener::v3::{
     AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter,
 };
-use pilotfish_model::name::Str;
+use pilotfish_model::name::{ObjectId, Str};
 
 use super::hcm::{Http, Templates};
 use super::network_filters::{TcpProxy, metadata_exchange, tcp_filters};
@@ -44,6 +45,8 @@ pub struct ListenerSpec {
     pub chains: Vec<ChainSpec>,
     /// Where connections go that no chain matches.
     pub fallback: Option<ChainSpec>,
+    /// The objects behind it.
+    pub sources: BTreeSet<ObjectId>,
 }
 
 impl ListenerSpec {

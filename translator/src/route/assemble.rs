@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::leaf::{Key, Leaves, payload};
 use crate::refused::Refused;
 use crate::scope::{EgressScope, Scope};
+use crate::unit::sources;
 use crate::world::Rules;
 
 /// How the route configurations of a view are put together.
@@ -100,7 +101,7 @@ impl Assembler<'_> {
     }
 
     fn part(&mut self, configuration: Configuration) -> Part {
-        let Configuration { name, hosts, by_rules } = configuration;
+        let Configuration { name, hosts, sources: objects, by_rules } = configuration;
         let last_good = self.before.and_then(|b| b.parts.iter().find(|p| p.name == name));
         let mut parts = Vec::with_capacity(hosts.len());
         for of in hosts {
@@ -110,6 +111,7 @@ impl Assembler<'_> {
             }
         }
         let resource = virtual_host::configuration(&name, parts.iter().map(|h| h.fragment.clone()));
+        let resource = if objects.is_empty() { resource } else { resource.with_sources(sources(&objects)) };
         Part { name, hosts: parts, by_rules, resource }
     }
 

@@ -26,6 +26,7 @@ pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults
         .map(|(name, (_, servers))| Configuration {
             name,
             hosts: virtual_hosts(&rules, &servers).into_iter().map(Into::into).collect(),
+            sources: servers.iter().map(|s| s.object()).collect(),
             by_rules: None,
         })
         .collect()

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pilotfish_model::name::{Host, Labels, Str, selects};
+use pilotfish_model::name::{Host, Kind, Labels, ObjectId, Str, selects};
 use pilotfish_model::service::{Service, ServicePort};
 use pilotfish_model::virtual_service::{Destination, GatewayRef, L4Match, TcpDestination, VirtualService};
 
@@ -37,6 +37,11 @@ pub struct L4Source {
 }
 
 impl L4Source {
+    /// The object.
+    pub fn object(&self) -> ObjectId {
+        ObjectId::new(Kind::VirtualService, self.namespace.clone(), self.name.clone())
+    }
+
     /// Its path in the API, for metadata.
     pub fn config_path(&self) -> String {
         super::config_path(&self.namespace, &self.name)

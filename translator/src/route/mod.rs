@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pilotfish_envoy::pb::envoy::config::route::v3::RouteConfiguration;
-use pilotfish_model::name::Str;
+use pilotfish_model::name::{ObjectId, Str};
 use pilotfish_model::service::Service;
 use pilotfish_model::sidecar::OutboundMode;
 
@@ -59,6 +59,8 @@ pub(crate) struct Configuration {
     name: Str,
     /// Its virtual hosts, in order.
     hosts: Vec<HostOf>,
+    /// Objects behind it beside those of its virtual hosts.
+    sources: Vec<ObjectId>,
     /// Of a sidecar's: what of it a VirtualService decides.
     by_rules: Option<ByRules>,
 }

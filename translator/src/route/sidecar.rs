@@ -29,6 +29,7 @@ pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults
         let made_of = |name, port, (hosts, asked): Made, first_only| Configuration {
             name,
             hosts,
+            sources: Vec::new(),
             by_rules: Some(ByRules { egress: at, port, asked: asked.into(), first_only }),
         };
         match egress.listener.as_ref().and_then(|l| l.port.as_ref().map(|p| (l, p))) {

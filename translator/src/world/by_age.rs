@@ -10,6 +10,9 @@ use pilotfish_model::Service;
 
 use super::Rules;
 
+/// Beyond one in so many sorting is cheaper than putting in.
+const FEW: usize = 16;
+
 type List<V> = Arc<[Arc<V>]>;
 
 /// See the module.
@@ -41,15 +44,17 @@ impl<K: Ord + Clone, V: Keyed<K>> ByAge<K, V> {
                 next
             }
             (Some(list), _) => ByAge { base: Some((list.clone(), changed.clone())), ..next },
-            (None, Some((list, known))) => ByAge { base: Some((list.clone(), known.union(changed).cloned().collect())), ..next },
-            (None, None) => next,
+            // Nobody asks any more: at some point the list is not worth keeping.
+            (None, Some((list, known))) if known.len() * FEW <= list.len() => {
+                ByAge { base: Some((list.clone(), known.union(changed).cloned().collect())), ..next }
+            }
+            (None, _) => next,
         }
     }
 
     pub(super) fn get(&self, all: &OrdMap<K, Arc<V>>) -> &List<V> {
         self.list.get_or_init(|| match &self.base {
-            // Beyond that sorting is cheaper than putting in.
-            Some((list, changed)) if changed.len() * 16 <= all.len() => self.put(list, changed, all),
+            Some((list, changed)) if changed.len() * FEW <= all.len() => self.put(list, changed, all),
             _ => {
                 let mut list: Vec<Arc<V>> = all.values().cloned().collect();
                 list.sort_by(|a, b| (self.order)(a, b));

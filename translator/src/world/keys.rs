@@ -17,6 +17,8 @@ pub struct Keys {
     failover: BTreeSet<Str>,
     node_local: bool,
     sidecar_ingress: bool,
+    /// Of a Sidecar of the root namespace, which is for all.
+    root_ingress: bool,
 }
 
 impl Keys {
@@ -28,6 +30,8 @@ impl Keys {
             failover: own.chain(rules.failover_keys().cloned()).collect(),
             node_local: *node_local > 0,
             sidecar_ingress: *sidecar_ingress > 0,
+            root_ingress: *sidecar_ingress > 0
+                && Mesh::in_namespace(&mesh.sidecars, &mesh.config.root_namespace).any(|s| !s.ingress.is_empty()),
         }
     }
 

@@ -1,8 +1,9 @@
 //! Listeners of gateways: one per port and address of the Gateway servers that the proxy serves.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use pilotfish_model::name::Str;
+use pilotfish_model::name::{ObjectId, Str};
 use pilotfish_model::service::{Protocol, Resolution};
 use pilotfish_model::tls::ServerTlsMode;
 
@@ -34,10 +35,11 @@ fn listener(context: &Context<'_>, port: &MergedPort) -> Option<ListenerSpec> {
     let bind: Str = port.bind.clone().unwrap_or_else(|| class.wildcard_ip().into());
     let name = naming::listener(&bind, port.port);
     let stat_prefix = stat_prefix::outbound(&name);
+    let mut sources: BTreeSet<ObjectId> = port.servers.iter().map(MergedServer::object).collect();
     let chains: Vec<ChainSpec> = match port.kind {
         PortKind::Http => http(&port.servers[0], &stat_prefix, None).into_iter().collect(),
-        PortKind::Tcp => bytes(context, &port.servers[0], None),
-        PortKind::Tls => port.servers.iter().flat_map(|server| secured(context, server, &stat_prefix)).collect(),
+        PortKind::Tcp => bytes(context, &port.servers[0], None, &mut sources),
+        PortKind::Tls => port.servers.iter().flat_map(|server| secured(context, server, &stat_prefix, &mut sources)).collect(),
     };
     if chains.is_empty() {
         return None;
@@ -53,6 +55,7 @@ fn listener(context: &Context<'_>, port: &MergedPort) -> Option<ListenerSpec> {
         exact_balance: class.settings.outbound_exact_balance,
         chains,
         fallback: None,
+        sources,
     })
 }
 
@@ -78,11 +81,11 @@ fn names<'a>(hosts: impl Iterator<Item = &'a str>) -> Matching {
 }
 
 /// Chains of a server with TLS. Where no certificate is named the server is left out: it must not fall back to clear text.
-fn secured(context: &Context<'_>, server: &MergedServer, stat_prefix: &str) -> Vec<ChainSpec> {
+fn secured(context: &Context<'_>, server: &MergedServer, stat_prefix: &str, sources: &mut BTreeSet<ObjectId>) -> Vec<ChainSpec> {
     let Some(settings) = &server.server().tls else { return Vec::new() };
     match settings.mode {
         ServerTlsMode::AutoPassthrough => return auto_passthrough(context, server),
-        ServerTlsMode::Passthrough => return passthrough(context, server),
+        ServerTlsMode::Passthrough => return passthrough(context, server, sources),
         _ => {}
     }
     let input = GatewayTls::of(context.config(), &context.class.unit, settings);
@@ -92,14 +95,15 @@ fn secured(context: &Context<'_>, server: &MergedServer, stat_prefix: &str) -> V
     if server.route_name.is_some() {
         return http(server, stat_prefix, Some(Tls::Gateway(Box::new(input)))).into_iter().collect();
     }
-    bytes(context, server, Some(Tls::Gateway(Box::new(input))))
+    bytes(context, server, Some(Tls::Gateway(Box::new(input))), sources)
 }
 
 /// Bytes, in clear text or after their TLS ended here.
-fn bytes(context: &Context<'_>, server: &MergedServer, tls: Option<Tls>) -> Vec<ChainSpec> {
+fn bytes(context: &Context<'_>, server: &MergedServer, tls: Option<Tls>, sources: &mut BTreeSet<ObjectId>) -> Vec<ChainSpec> {
     let protocol = server.server().protocol;
     let mesh = server.server().tls.as_ref().is_some_and(|t| t.mode == ServerTlsMode::IstioMutual);
     let to = l4::gateway_server(context, server);
+    sources.extend(to.iter().filter_map(|r| r.source.as_ref()).map(l4::L4Source::object));
     to.iter()
         .map(|route| {
             let proxy = TcpProxy { exchange_metadata: mesh, ..route_proxy(context, route, protocol) };
@@ -108,9 +112,10 @@ fn bytes(context: &Context<'_>, server: &MergedServer, tls: Option<Tls>) -> Vec<
         .collect()
 }
 
-fn passthrough(context: &Context<'_>, server: &MergedServer) -> Vec<ChainSpec> {
+fn passthrough(context: &Context<'_>, server: &MergedServer, sources: &mut BTreeSet<ObjectId>) -> Vec<ChainSpec> {
     let protocol = server.server().protocol;
     let routes = l4::gateway_server(context, server);
+    sources.extend(routes.iter().filter_map(|r| r.source.as_ref()).map(l4::L4Source::object));
     let one = |route: &l4::L4Route| {
         let proxy = route_proxy(context, route, protocol);
         chain(names(route.sni_hosts.iter().map(|h| h.as_str())), None, Content::Tcp(proxy))

@@ -4,12 +4,17 @@
 mod chains;
 mod ports;
 
+use std::collections::BTreeSet;
+
+use pilotfish_model::name::{Kind, ObjectId};
 use pilotfish_model::proxy::Interception;
 
 use super::spec::{ChainSpec, Content, ListenerSpec, Matching, Role};
 use crate::context::OwnContext;
 use crate::listener::network_filters::TcpProxy;
 use crate::naming;
+use crate::policy;
+use crate::scope::sidecar_object;
 
 /// Chain for connections to the listener's own port.
 const BLACK_HOLE: &str = "virtualInbound-blackhole";
@@ -48,6 +53,7 @@ fn virtual_inbound(context: &OwnContext<'_>, served: &[ports::InboundPort]) -> L
         exact_balance: class.settings.inbound_exact_balance,
         chains,
         fallback: None,
+        sources: sources(context),
     }
 }
 
@@ -64,5 +70,14 @@ fn bound_listener(context: &OwnContext<'_>, port: &ports::InboundPort) -> Listen
         exact_balance: context.class.settings.inbound_exact_balance,
         chains,
         fallback: None,
+        sources: sources(context),
     }
+}
+
+/// The objects that say what a workload serves.
+pub(crate) fn sources(context: &OwnContext<'_>) -> BTreeSet<ObjectId> {
+    let policy = policy::workload_policy(context.mesh, &context.class.namespace, &context.own.labels);
+    let policy = policy.map(|p| ObjectId::new(Kind::PeerAuthentication, p.meta.namespace.clone(), p.meta.name.clone()));
+    let services = context.own.targets.iter().filter_map(|t| context.mesh.services.get(&t.service)).map(|s| s.source.clone());
+    services.chain(context.sidecar.map(|s| sidecar_object(s))).chain(policy).collect()
 }

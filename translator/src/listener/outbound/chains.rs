@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use pilotfish_model::destination_rule::{HashKey, LbAlgorithm, TrafficPolicy};
-use pilotfish_model::name::Str;
+use pilotfish_model::name::{ObjectId, Str};
 use pilotfish_model::service::{Protocol, Registry, Service, ServicePort};
 
 use super::chain;
@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::listener::network_filters::{TcpPolicy, TcpProxy, TcpTarget};
 use crate::listener::spec::{ChainSpec, Content, Matching};
 use crate::listener::stat_prefix::StatName;
-use crate::route::l4::{self, L4Destination, L4Route, L4Rules};
+use crate::route::l4::{self, L4Destination, L4Route, L4Rules, L4Source};
 
 /// What tells connections to one service port from others on the same listener.
 pub(super) struct Target<'a> {
@@ -26,11 +26,12 @@ pub(super) struct Target<'a> {
     pub shared_address: bool,
 }
 
-/// Chains for connections that are not read as HTTP.
-pub(super) fn tcp(context: &Context<'_>, rules: &L4Rules, target: &Target<'_>) -> Vec<ChainSpec> {
+/// Chains for connections that are not read as HTTP, and the rules behind them.
+pub(super) fn tcp(context: &Context<'_>, rules: &L4Rules, target: &Target<'_>) -> (Vec<ChainSpec>, Vec<ObjectId>) {
     let tls = target.port.protocol.is_tls();
     let routes = l4::service_port(context, rules, target.service, target.port, target.listen_port);
-    routes.iter().map(|route| one(context, target, route, tls)).collect()
+    let sources = routes.iter().filter_map(|r| r.source.as_ref()).map(L4Source::object).collect();
+    (routes.iter().map(|route| one(context, target, route, tls)).collect(), sources)
 }
 
 fn one(context: &Context<'_>, target: &Target<'_>, route: &L4Route, tls: bool) -> ChainSpec {

@@ -1,8 +1,8 @@
 //! Listeners under construction: services that share an address and port share a listener.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use pilotfish_model::name::Str;
+use pilotfish_model::name::{ObjectId, Str};
 
 use crate::listener::spec::ChainSpec;
 
@@ -24,6 +24,7 @@ pub(super) struct Entry {
     pub binds: Vec<Str>,
     pub bind_to_port: bool,
     pub chains: Vec<ChainSpec>,
+    pub sources: BTreeSet<ObjectId>,
     locked: bool,
 }
 
@@ -46,7 +47,7 @@ impl Entries {
 
     /// Adds a service port. What was there first keeps its connections; only chains that nothing there answers are added.
     pub(super) fn add(&mut self, place: (Str, u16), binds: Vec<Str>, bind_to_port: bool, kind: Kind, chains: Vec<ChainSpec>) {
-        let new = || Entry { kind, binds, bind_to_port, chains: Vec::new(), locked: false };
+        let new = || Entry { kind, binds, bind_to_port, chains: Vec::new(), sources: BTreeSet::new(), locked: false };
         let entry = self.by_place.entry(place).or_insert_with(new);
         if entry.locked {
             return;
@@ -64,6 +65,13 @@ impl Entries {
             if entry.chains.iter().all(|c| c.matching != chain.matching) {
                 entry.chains.push(chain);
             }
+        }
+    }
+
+    /// Takes note of the objects behind a listener, unless it is closed.
+    pub(super) fn note(&mut self, place: &(Str, u16), sources: impl IntoIterator<Item = ObjectId>) {
+        if let Some(entry) = self.by_place.get_mut(place).filter(|e| !e.locked) {
+            entry.sources.extend(sources);
         }
     }
 

@@ -74,6 +74,7 @@ fn http_proxy(context: &Context<'_>) -> Option<ListenerSpec> {
         exact_balance: class.settings.outbound_exact_balance,
         chains: vec![chain(Matching::default(), Content::Http(http))],
         fallback: None,
+        sources: Default::default(),
     })
 }
 

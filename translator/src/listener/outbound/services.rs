@@ -176,7 +176,7 @@ impl<'a> Egress<'a> {
         };
         let shared_address = self.wildcards.contains(&place.0) && addresses(self.context.class, service).is_empty();
         let target = Target { service, port, listen_port: port.port, range, shared_address };
-        let mut chains = chains::tcp(self.context, &self.rules, &target);
+        let (mut chains, rules) = chains::tcp(self.context, &self.rules, &target);
         // On an address that others share, requests name their service, as on all HTTP ports.
         let routes = if self.wildcards.contains(&place.0) { names::of_wildcard_port(port) } else { routes };
         let kind = match routes.filter(|_| port.protocol == Protocol::Auto) {
@@ -186,7 +186,8 @@ impl<'a> Egress<'a> {
             }
             None => Kind::Tcp,
         };
-        entries.add(place, binds, self.bind_to_port, kind, chains);
+        entries.add(place.clone(), binds, self.bind_to_port, kind, chains);
+        entries.note(&place, rules.into_iter().chain([service.source.clone()]));
     }
 
     /// A captured port may get anything, so only what looks like HTTP is read as HTTP. A port that was opened for HTTP gets
@@ -228,6 +229,7 @@ fn spec((bind, port): (Str, u16), entry: Entry, catch_all: &TcpProxy, exact_bala
         exact_balance,
         chains,
         fallback,
+        sources: entry.sources,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::listener::network_filters::TcpProxy;
 use crate::listener::spec::{ChainSpec, Content, ListenerSpec, Matching, PLAIN_HTTP_ALPN, Role};
 use crate::listener::stat_prefix;
 use crate::naming;
+use crate::scope::sidecar_object;
 
 const CATCH_ALL: &str = "virtualOutbound-catchall-tcp";
 const CATCH_ALL_HTTP: &str = "virtualOutbound-catchall-tcp-http";
@@ -42,6 +43,7 @@ pub(super) fn listener(context: &Context<'_>, catch_all: TcpProxy) -> ListenerSp
         exact_balance: false,
         chains,
         fallback: None,
+        sources: context.scope.sidecar.iter().map(|s| sidecar_object(s)).collect(),
     }
 }
 
