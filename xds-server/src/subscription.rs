@@ -96,6 +96,8 @@ pub struct Subscription {
     differs: BTreeMap<Arc<str>, Option<Version>>,
     /// The client held resources when the stream began.
     resumed: bool,
+    /// State of the world: the version of what it said it held.
+    claimed: Option<Version>,
 
     /// An answer is due even if it is empty.
     owed: bool,
@@ -138,6 +140,7 @@ impl Subscription {
             base: Arc::default(),
             differs: BTreeMap::new(),
             resumed: false,
+            claimed: None,
             owed: false,
             asked: BTreeSet::new(),
             forced: BTreeSet::new(),

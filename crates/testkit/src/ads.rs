@@ -136,6 +136,15 @@ impl Sotw {
     }
 }
 
+impl Sotw {
+    /// Asks for everything of a type, of which a version is held from an earlier stream.
+    pub async fn resume(&mut self, type_url: TypeUrl, version: &str) {
+        let node = self.node.take();
+        let request = DiscoveryRequest { type_url: type_url.as_str().into(), version_info: version.into(), node, ..Default::default() };
+        self.send_raw(request).await;
+    }
+}
+
 impl Delta {
     /// A stream on a connection of its own.
     pub async fn connect(url: &str, node: Node) -> Self {

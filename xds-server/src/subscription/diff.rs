@@ -60,7 +60,9 @@ impl Subscription {
             true => self.base.version() == set.version() || (self.base.is_empty() && set.is_empty()),
             false => wanted_base.eq(set.iter().map(|r| (r.name(), r.version()))),
         };
-        let is_due = self.owed || !same;
+        // Whoever comes back and says that it holds this very set needs no answer.
+        let holds_it = self.wildcard && self.claimed == Some(set.version());
+        let is_due = (self.owed || !same) && !holds_it;
         let changed = |r: &&Resource| self.base.get(r.name()).map(|b| b.version()) != Some(r.version());
         Diff {
             changed: if is_due { set.iter().filter(changed).map(|r| r.name().clone()).collect() } else { Vec::new() },
@@ -109,7 +111,9 @@ impl Subscription {
         diff.compared = compared;
         diff.holds_back = !silent && !diff.differs.is_empty();
         let has_news = !diff.resources.is_empty() || !diff.removed.is_empty();
-        diff.is_due = has_news || (self.owed && !silent);
+        // A client that comes back and holds everything waits for nothing. A new one may, even if there is nothing.
+        let comes_back = self.protocol == Protocol::Delta && self.resumed && !self.answered;
+        diff.is_due = has_news || (self.owed && !silent && !comes_back);
         if has_news {
             diff.resources.extend(again);
             diff.removed.extend(removed_again);
@@ -142,6 +146,7 @@ impl Subscription {
         self.asked.clear();
         // Still so only where silence is the answer.
         self.owed = false;
+        self.claimed = None;
         (self.updates_wait, self.since) = (None, None);
         self.reached = self.reached.max(generation);
     }
@@ -156,7 +161,7 @@ impl Subscription {
         let since = self.since.take();
         self.outstanding = Some(Outstanding { nonce: nonce.clone(), generation, since, resources: diff.resources, removed: diff.removed });
         (self.sent, self.sent_at) = (Some(nonce), Some(now));
-        (self.owed, self.answered) = (false, true);
+        (self.owed, self.answered, self.claimed) = (false, true, None);
         // Also if only the interest is new: what was just asked for has not arrived.
         self.reached = self.reached.min(generation.saturating_sub(1));
         (self.base, self.differs) = (diff.base, diff.differs);

@@ -61,7 +61,7 @@ impl Subscription {
         match interest {
             // The client will come again with the nonce of what it has not seen yet.
             Interest::Sotw { .. } if verdict == Verdict::Stale => {}
-            Interest::Sotw { names, version } => self.want_sotw(share(names, latest), first, nonce.is_empty(), !version.is_empty()),
+            Interest::Sotw { names, version } => self.want_sotw(share(names, latest), first, nonce.is_empty(), &version),
             // Increments would be lost, so they hold whatever the nonce is.
             Interest::Delta { subscribe, unsubscribe, initial } => self.want_delta(share(subscribe, latest), unsubscribe, initial, first),
         }
@@ -97,7 +97,7 @@ impl Subscription {
         }
     }
 
-    fn want_sotw(&mut self, names: Vec<Arc<str>>, first: bool, no_nonce: bool, has_version: bool) {
+    fn want_sotw(&mut self, names: Vec<Arc<str>>, first: bool, no_nonce: bool, version: &str) {
         let starts_over = !first && no_nonce && self.outstanding.is_none() && self.answered;
         let wildcard = match names.is_empty() {
             true => self.type_url.is_wildcard() && !self.ever_named,
@@ -127,7 +127,8 @@ impl Subscription {
             self.owed = true;
         }
         if first {
-            self.resumed = has_version;
+            self.resumed = !version.is_empty();
+            self.claimed = Version::parse(version);
         }
         if starts_over {
             self.base = Arc::default();
