@@ -1,17 +1,25 @@
-//! [`Strings`]: equal strings of different objects share one allocation.
+//! [`Strings`]: equal strings of different objects share one allocation, and so do equal sets of labels.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pilotfish_model::name::Str;
+use pilotfish_model::name::{Labels, Str};
 
-/// A pool of shared strings; clones share it. Labels, namespaces, nodes and accounts repeat in thousands of objects.
+/// A pool of what is shared; clones share it. Labels, namespaces, nodes and accounts repeat in thousands of objects.
 #[derive(Clone, Debug, Default)]
-pub struct Strings(Arc<Mutex<Pool>>);
+pub struct Strings(Arc<Mutex<Pools>>);
 
 #[derive(Debug, Default)]
-struct Pool {
-    strings: HashSet<Str>,
+struct Pools {
+    strings: Pool<str>,
+    labels: Pool<Labels>,
+}
+
+#[derive(Debug)]
+struct Pool<T: ?Sized + Hash + Eq> {
+    values: HashSet<Arc<T>>,
     /// At which size those that nobody uses any more are dropped.
     limit: usize,
 }
@@ -22,19 +30,42 @@ const MIN_LIMIT: usize = 1024;
 impl Strings {
     /// The one string with this text.
     pub fn share(&self, text: &str) -> Str {
-        // A panic while it was held leaves a valid set.
-        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = pool.strings.get(text) {
+        self.lock().strings.share(text, || text.into())
+    }
+
+    /// The one set of these labels.
+    pub fn share_labels(&self, labels: &Labels) -> Arc<Labels> {
+        self.lock().labels.share(labels, || Arc::new(labels.clone()))
+    }
+
+    /// A panic while it was held leaves valid sets.
+    fn lock(&self) -> MutexGuard<'_, Pools> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: ?Sized + Hash + Eq> Pool<T> {
+    fn share(&mut self, value: &T, make: impl FnOnce() -> Arc<T>) -> Arc<T>
+    where
+        Arc<T>: Borrow<T>,
+    {
+        if let Some(known) = self.values.get(value) {
             return known.clone();
         }
-        if pool.strings.len() >= pool.limit {
-            pool.strings.retain(|s| Arc::strong_count(s) > 1);
+        if self.values.len() >= self.limit {
+            self.values.retain(|v| Arc::strong_count(v) > 1);
             // Twice what is in use: each purge is paid for by as many additions.
-            pool.limit = MIN_LIMIT.max(pool.strings.len() * 2);
+            self.limit = MIN_LIMIT.max(self.values.len() * 2);
         }
-        let new = Str::from(text);
-        pool.strings.insert(new.clone());
+        let new = make();
+        self.values.insert(new.clone());
         new
+    }
+}
+
+impl<T: ?Sized + Hash + Eq> Default for Pool<T> {
+    fn default() -> Self {
+        Pool { values: HashSet::new(), limit: 0 }
     }
 }
 
@@ -50,7 +81,9 @@ mod tests {
         for i in 0..10 * MIN_LIMIT {
             strings.share(&i.to_string());
         }
-        assert!(strings.0.lock().unwrap().strings.len() <= MIN_LIMIT);
+        assert!(strings.lock().strings.values.len() <= MIN_LIMIT);
         assert!(Arc::ptr_eq(&a, &strings.share("app")));
+        let labels = || Labels::from([(a.clone(), "web".into())]);
+        assert!(Arc::ptr_eq(&strings.share_labels(&labels()), &strings.share_labels(&labels())));
     }
 }

@@ -28,8 +28,8 @@ pub struct NodeFact {
 pub struct PodFact {
     /// Its addresses, the main one first; none once it has finished.
     pub ips: Vec<IpAddr>,
-    /// Its labels as given.
-    pub labels: Labels,
+    /// Its labels as given; one allocation for all replicas.
+    pub labels: Arc<Labels>,
     /// Its node.
     pub node: Str,
     /// Its service account.
@@ -149,7 +149,7 @@ pub(super) fn pod(scope: &Scope<'_>, p: &Pod) -> PodFact {
     let ports = p.spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports);
     PodFact {
         ips,
-        labels: labels.clone(),
+        labels: scope.context.strings.share_labels(labels),
         node: scope.share(&p.spec.node_name),
         account: scope.share(account),
         workload_name: workload_name(scope),

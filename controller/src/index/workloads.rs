@@ -44,7 +44,7 @@ impl Index {
         let locality = p.locality.clone().unwrap_or(node);
         let network = p.network.clone().unwrap_or_else(|| self.default_network());
         Workload {
-            labels: self.registry_labels(p.labels.clone(), &p.node, &locality, &network),
+            labels: self.registry_labels((*p.labels).clone(), &p.node, &locality, &network),
             namespace: id.namespace.clone(),
             name: id.name.clone(),
             workload_name: p.workload_name.clone(),
@@ -109,7 +109,7 @@ impl Index {
         self.stats.workloads_joined += 1;
         let new = self.workload(id).and_then(|workload| {
             let (ips, labels) = match self.fact(id)? {
-                Fact::Pod(p) => (p.ips.clone(), &p.labels),
+                Fact::Pod(p) => (p.ips.clone(), &*p.labels),
                 Fact::WorkloadEntry(w) => match w.address {
                     Some(EndpointAddress::Ip(ip)) => (vec![ip], &w.labels),
                     _ => return None,
