@@ -1,4 +1,4 @@
-//! [`Unit`]: the clusters of one service for one kind of client, and what its assignments are made by.
+//! Units: the clusters of one service for one kind of client, and what its assignments are made by. In: [`UnitInput`].
 //!
 //! Scopes that see a service alike share its unit, whatever else they see: the key of the cache is what a unit was made of,
 //! and what it was made of lives as long as the unit, so addresses tell it.

@@ -1,0 +1,181 @@
+//! A view under construction: each layer is taken over, advanced by what differs, or made.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use pilotfish_envoy::{Layer, Layers, Resource, Sources, TypeUrl};
+use pilotfish_model::ContentHash;
+use pilotfish_model::proxy::Flavour;
+
+use super::View;
+use crate::cluster;
+use crate::context::Context;
+use crate::grpc;
+use crate::leaf::{Built, Key, Leaves};
+use crate::listener::{self, Builder, ListenerSpec, Settings};
+use crate::refused::{Refused, resolve};
+use crate::route::{Assembler, Assembly};
+use crate::unit::{Ingredients, Recipe, Unit, sources};
+
+/// See the module.
+pub(super) struct Maker<'a> {
+    leaves: &'a Leaves,
+    context: Context<'a>,
+    before: Option<&'a View>,
+    pub(super) refused: Vec<Refused>,
+    pub(super) layers: Layers,
+}
+
+impl<'a> Maker<'a> {
+    /// `before`: whose resources stand in for broken ones.
+    pub(super) fn new(leaves: &'a Leaves, context: Context<'a>, before: Option<&'a View>) -> Self {
+        Maker { leaves, context, before, refused: Vec::new(), layers: Layers::new() }
+    }
+
+    fn last_good(&self, type_url: TypeUrl) -> Option<&'a Arc<Layer>> {
+        self.before.map(|b| b.layers.get(type_url))
+    }
+
+    /// Takes a layer over as it is, with what was refused in it.
+    pub(super) fn keep(&mut self, type_url: TypeUrl, from: &View) {
+        self.layers.insert(type_url, from.layers.get(type_url).clone());
+        self.refused.extend(from.refused.iter().filter(|r| r.type_url == type_url).cloned());
+    }
+
+    /// Resources of one type.
+    pub(super) fn put(&mut self, type_url: TypeUrl, resources: Vec<Resource>) {
+        let layer = Layer::new(resources);
+        let layer = match self.last_good(type_url) {
+            Some(before) => layer.after(before),
+            None => Arc::new(layer),
+        };
+        self.layers.insert(type_url, layer);
+    }
+
+    /// One per service; those of the view before where they are made of the same.
+    pub(super) fn units(&mut self, by_sni: bool, same_base: Option<&Arc<View>>) -> Arc<[Arc<Unit>]> {
+        let recipe = Recipe::new(&self.context, by_sni);
+        let known = same_base.filter(|b| b.inputs.gateways.has_auto_passthrough() == by_sni);
+        let services = &self.context.scope.services;
+        let unit = |index: usize| {
+            let of = Ingredients::of(&self.context, index);
+            let same = |unit: &&Arc<Unit>| unit.of.is_same(&of);
+            let before = known.and_then(|b| {
+                let at = b.units.get(index).filter(same);
+                at.or_else(|| b.scope.index(&of.service.host).map(|i| &b.units[i]).filter(same))
+            });
+            before.cloned().unwrap_or_else(|| recipe.unit(self.leaves, of))
+        };
+        let units: Vec<Arc<Unit>> = (0..services.len()).map(unit).collect();
+        match known {
+            Some(b) if b.units.len() == units.len() && b.units.iter().zip(&units).all(|(a, b)| Arc::ptr_eq(a, b)) => b.units.clone(),
+            _ => units.into(),
+        }
+    }
+
+    /// `known`: a view whose clusters that stand for no service are the same.
+    pub(super) fn clusters(&mut self, units: &Arc<[Arc<Unit>]>, known: Option<&Arc<View>>) {
+        if let Some(b) = known
+            && Arc::ptr_eq(&b.units, units)
+        {
+            return self.keep(TypeUrl::Cluster, b);
+        }
+        let before = self.last_good(TypeUrl::Cluster);
+        let address = |unit: &Arc<Unit>| Arc::as_ptr(unit).addr();
+        let old: HashSet<usize> = known.iter().flat_map(|b| b.units.iter()).map(address).collect();
+        let mut changes: Vec<(Arc<str>, Option<Resource>)> = Vec::new();
+        if let Some(b) = known {
+            let new: HashSet<usize> = units.iter().map(address).collect();
+            let gone = b.units.iter().filter(|u| !new.contains(&address(u)));
+            changes.extend(gone.flat_map(|u| &u.clusters).map(|c| (c.name().clone(), None)));
+        }
+        for unit in units.iter() {
+            let is_new = !old.contains(&address(unit));
+            for built in unit.clusters.iter().filter(|c| is_new || matches!(c, Built::Broken(_))) {
+                changes.push((built.name().clone(), resolve(built, before, &mut self.refused)));
+            }
+        }
+        if let Some(b) = known {
+            self.layers.insert(TypeUrl::Cluster, b.layers.get(TypeUrl::Cluster).updated(changes));
+            return;
+        }
+        let mut resources: Vec<Resource> = changes.into_iter().filter_map(|(_, resource)| resource).collect();
+        if self.context.class.flavour != Flavour::Grpc {
+            let (leaves, refused) = (self.leaves, &mut self.refused);
+            cluster::special(&self.context, &mut |input| {
+                let key = Key::of("cluster", &input);
+                let made = || (cluster::build(&input), Sources::default());
+                let built = leaves.resource(TypeUrl::Cluster, input.name.clone(), &key, true, before, made);
+                resources.extend(resolve(&built, before, refused));
+            });
+        }
+        self.put(TypeUrl::Cluster, resources);
+    }
+
+    /// The listeners of the scope are put; those that each class makes for itself are returned.
+    pub(super) fn listeners(&mut self, settings: &Settings) -> Arc<[ListenerSpec]> {
+        if self.context.class.flavour == Flavour::Grpc {
+            self.put(TypeUrl::Listener, grpc::outbound(&self.context));
+            return Arc::default();
+        }
+        let apart = self.context.class.own.is_none() && settings.names_workload();
+        let specs = listener::of_scope(&self.context);
+        let (named, shared): (Vec<_>, Vec<_>) = specs.into_iter().partition(|spec| apart && spec.reads_http());
+        let resources = build_listeners(self.leaves, settings, &shared, self.last_good(TypeUrl::Listener), &mut self.refused);
+        self.put(TypeUrl::Listener, resources);
+        match self.before {
+            Some(before) if *before.named == *named => before.named.clone(),
+            _ => named.into(),
+        }
+    }
+
+    /// `kept`: nothing changed; `inside`: at most rules inside VirtualServices did.
+    pub(super) fn routes(&mut self, kept: Option<&Arc<View>>, inside: Option<&Arc<View>>) -> Assembly {
+        if let Some(b) = kept {
+            self.keep(TypeUrl::Route, b);
+            return b.routes.clone();
+        }
+        if self.context.class.flavour == Flavour::Grpc {
+            self.put(TypeUrl::Route, grpc::routes(&self.context));
+            return Assembly::default();
+        }
+        let before = self.before.map(|b| &b.routes);
+        let known = self.refused.len();
+        let mut assembler = Assembler { context: self.context, leaves: self.leaves, before, refused: &mut self.refused };
+        // What was left out of a configuration would be missing in the next.
+        let whole = |b: &&Arc<View>| b.refused.iter().all(|r| r.type_url != TypeUrl::Route);
+        if let Some(b) = inside.filter(whole)
+            && let Some(assembly) = assembler.advance(&b.routes, &b.scope)
+        {
+            let news = assembly.news(&b.routes).map(|r| (r.name().clone(), Some(r.clone())));
+            self.layers.insert(TypeUrl::Route, b.layers.get(TypeUrl::Route).updated(news));
+            return assembly;
+        }
+        assembler.refused.truncate(known);
+        let assembly = assembler.whole();
+        self.put(TypeUrl::Route, assembly.resources().collect());
+        assembly
+    }
+}
+
+/// Listeners as resources.
+pub(crate) fn build_listeners(
+    leaves: &Leaves,
+    settings: &Settings,
+    specs: &[ListenerSpec],
+    last_good: Option<&Arc<Layer>>,
+    refused: &mut Vec<Refused>,
+) -> Vec<Resource> {
+    let mut builder = Builder::new(settings);
+    let hash = ContentHash::of(settings);
+    // Bytes are not traced: scopes that trace differently share their listeners.
+    let untraced = ContentHash::of(&Settings { tracing: None, ..settings.clone() });
+    let mut resources = Vec::with_capacity(specs.len());
+    for spec in specs {
+        let key = Key::of("listener", &(if spec.reads_http() { hash } else { untraced }, spec));
+        let built = leaves
+            .resource(TypeUrl::Listener, spec.name.as_str(), &key, true, last_good, || (builder.listener(spec), sources(&spec.sources)));
+        resources.extend(resolve(&built, last_good, refused));
+    }
+    resources
+}
