@@ -71,7 +71,7 @@ fn resources(_: usize) -> Vec<Resource> {
 fn assemble_response(resources: Vec<Resource>) -> usize {
     let message = Message::new(Bytes::from_static(b"head"), resources, Protocol::Delta);
     let mut body = pin!(AdsBody::new(Default::default(), |tx| async move {
-        let _ = tx.send(message).await;
+        tx.send(message).await;
         Ok(())
     }));
     let mut context = Context::from_waker(Waker::noop());

@@ -6,9 +6,10 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -17,7 +18,6 @@ use http_body::{Body, Frame};
 use pilotfish_envoy::Resource;
 use pilotfish_envoy::encoded::field_len;
 use prost::encoding::{WireType, encode_key, encode_varint};
-use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::subscription::Protocol;
@@ -94,12 +94,36 @@ impl Message {
     }
 }
 
+/// Where a stream's logic puts the next message: one at a time. It is polled by the body that takes it, so nobody needs to be woken.
+#[derive(Clone, Default)]
+pub struct Outbox(Arc<Mutex<Option<Message>>>);
+
+impl Outbox {
+    /// Puts a message in once the one before is on its way.
+    pub async fn send(&self, message: Message) {
+        let mut message = Some(message);
+        poll_fn(|_| {
+            let mut slot = self.slot();
+            if slot.is_some() {
+                return Poll::Pending;
+            }
+            *slot = message.take();
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Message>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 type Driver = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
 
 /// A streaming gRPC response.
 pub struct AdsBody {
     driver: Option<Driver>,
-    messages: mpsc::Receiver<Message>,
+    outbox: Outbox,
     current: Option<Message>,
     status: Option<Status>,
     copied: Arc<AtomicU64>,
@@ -108,17 +132,17 @@ pub struct AdsBody {
 impl AdsBody {
     /// A body whose messages are sent by the future that `driver` makes; its result becomes the gRPC status. Bytes that are
     /// copied on the way are added to `copied`.
-    pub fn new<F>(copied: Arc<AtomicU64>, driver: impl FnOnce(mpsc::Sender<Message>) -> F) -> Self
+    pub fn new<F>(copied: Arc<AtomicU64>, driver: impl FnOnce(Outbox) -> F) -> Self
     where
         F: Future<Output = Result<(), Status>> + Send + 'static,
     {
-        let (sender, messages) = mpsc::channel(1);
-        AdsBody { driver: Some(Box::pin(driver(sender))), messages, current: None, status: None, copied }
+        let outbox = Outbox::default();
+        AdsBody { driver: Some(Box::pin(driver(outbox.clone()))), outbox, current: None, status: None, copied }
     }
 
     /// A body of nothing, for a response whose status is in its headers.
     pub fn empty() -> Self {
-        AdsBody { driver: None, messages: mpsc::channel(1).1, current: None, status: None, copied: Arc::default() }
+        AdsBody { driver: None, outbox: Outbox::default(), current: None, status: None, copied: Arc::default() }
     }
 }
 
@@ -135,20 +159,17 @@ impl Body for AdsBody {
                     None => this.current = None,
                 }
             }
-            if let Poll::Ready(Some(message)) = this.messages.poll_recv(cx) {
-                this.current = Some(message);
+            let waiting = this.outbox.slot().take();
+            if waiting.is_some() {
+                this.current = waiting;
                 continue;
             }
             if let Some(driver) = &mut this.driver {
                 if let Poll::Ready(result) = driver.as_mut().poll(cx) {
                     this.driver = None;
                     this.status = Some(result.err().unwrap_or_else(|| Status::ok("")));
-                    continue;
-                }
-                // It may have sent a message before it went to wait.
-                match this.messages.poll_recv(cx) {
-                    Poll::Ready(Some(message)) => this.current = Some(message),
-                    _ => return Poll::Pending,
+                } else if this.outbox.slot().is_none() {
+                    return Poll::Pending;
                 }
                 continue;
             }
@@ -157,7 +178,7 @@ impl Body for AdsBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.driver.is_none() && self.current.is_none() && self.status.is_none() && self.messages.is_empty()
+        self.driver.is_none() && self.current.is_none() && self.status.is_none() && self.outbox.slot().is_none()
     }
 }
 

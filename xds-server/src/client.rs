@@ -53,7 +53,8 @@ pub enum Next {
 #[derive(Debug)]
 pub struct Client {
     protocol: Protocol,
-    subscriptions: BTreeMap<TypeUrl, Subscription>,
+    /// Boxed: a map's node has room for eleven, and most clients have four.
+    subscriptions: BTreeMap<TypeUrl, Box<Subscription>>,
     target: Option<Target>,
     /// Key material of this stream alone. The target's secrets are its class's and these.
     own_secrets: Vec<Resource>,
@@ -90,7 +91,7 @@ impl Client {
 
     /// The types that were asked for.
     pub fn subscriptions(&self) -> impl Iterator<Item = &Subscription> {
-        self.subscriptions.values()
+        self.subscriptions.values().map(|s| &**s)
     }
 
     /// Where the client should get to.
@@ -116,7 +117,7 @@ impl Client {
     /// Takes a request.
     pub fn on_request(&mut self, type_url: TypeUrl, request: Request) -> Verdict {
         let first = !self.subscriptions.contains_key(&type_url);
-        let subscription = self.subscriptions.entry(type_url).or_insert_with(|| Subscription::new(type_url, self.protocol));
+        let subscription = self.subscriptions.entry(type_url).or_insert_with(|| Box::new(Subscription::new(type_url, self.protocol)));
         let latest = self.target.as_ref().map(|t| t.snapshot.get(type_url).clone()).unwrap_or_default();
         let verdict = subscription.on_request(request, first, &latest);
         match type_url {

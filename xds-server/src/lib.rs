@@ -24,6 +24,7 @@ pub mod debug;
 pub mod metrics;
 mod node;
 pub mod order;
+mod requests;
 mod secret;
 mod serve;
 mod server;

@@ -17,11 +17,10 @@ use pilotfish_envoy::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::codec::Codec;
-use tonic::{Status, Streaming};
-use tonic_prost::ProstCodec;
+use tonic::Status;
 
 use crate::body::AdsBody;
+use crate::requests::Requests;
 use crate::server::Shared;
 use crate::wire::WireRequest;
 use crate::{Translate, stream};
@@ -109,8 +108,7 @@ fn accept<T: Translate, R: WireRequest>(
     peer: SocketAddr,
     drain: CancellationToken,
 ) -> Response<AdsBody> {
-    let decoder = ProstCodec::<(), R>::default().decoder();
-    let requests: Streaming<R> = Streaming::new_request(decoder, request.into_body(), None, Some(shared.config.max_request_bytes));
+    let requests = Requests::<R>::new(request.into_body(), shared.config.max_request_bytes);
     let copied = shared.store.counters.copied.clone();
     respond(AdsBody::new(copied, |responses| stream::run(shared, requests, responses, Some(peer), drain)))
 }

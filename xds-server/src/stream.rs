@@ -9,14 +9,14 @@ use pilotfish_envoy::pb::envoy::config::core::v3 as core;
 use pilotfish_model::Proxy;
 use pilotfish_push::{Permit, Urgency};
 use prost::Message as _;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::Status;
 use tracing::Instrument;
 
-use crate::body::Message;
+use crate::body::Outbox;
 use crate::client::{Client, Next};
 use crate::node::NodeError;
+use crate::requests::Requests;
 use crate::server::Shared;
 use crate::store::{Connected, Session, count};
 use crate::subscription::{Rejection, Verdict};
@@ -31,8 +31,8 @@ const LOGGED_NAMES: usize = 10;
 /// Runs a stream until the client leaves, the server drains, or one of them misbehaves.
 pub(crate) async fn run<T: Translate, R: WireRequest>(
     shared: Arc<Shared<T>>,
-    requests: Streaming<R>,
-    responses: mpsc::Sender<Message>,
+    requests: Requests<R>,
+    responses: Outbox,
     peer: Option<SocketAddr>,
     drain: CancellationToken,
 ) -> Result<(), Status> {
@@ -44,8 +44,8 @@ pub(crate) async fn run<T: Translate, R: WireRequest>(
 
 async fn open_and_serve<T: Translate, R: WireRequest>(
     shared: Arc<Shared<T>>,
-    mut requests: Streaming<R>,
-    responses: mpsc::Sender<Message>,
+    mut requests: Requests<R>,
+    responses: Outbox,
     peer: Option<SocketAddr>,
 ) -> Result<(), Status> {
     let mut first = loop {
@@ -91,7 +91,7 @@ async fn understand<T: Translate>(shared: &Shared<T>, node: Option<core::Node>) 
 struct Stream<T: Translate> {
     shared: Arc<Shared<T>>,
     connected: Connected<T>,
-    responses: mpsc::Sender<Message>,
+    responses: Outbox,
     /// The push that is under way: its generation and when it began for this client.
     wave: Option<(u64, Instant)>,
     /// Until the first exchange is over.
@@ -111,7 +111,7 @@ enum Event<R> {
 }
 
 impl<T: Translate> Stream<T> {
-    async fn serve<R: WireRequest>(mut self, first: R, mut requests: Streaming<R>) -> Result<(), Status> {
+    async fn serve<R: WireRequest>(mut self, first: R, mut requests: Requests<R>) -> Result<(), Status> {
         self.on_request(first);
         self.shared.store.place(&self.connected.session);
         loop {
@@ -170,8 +170,7 @@ impl<T: Translate> Stream<T> {
             let message = encode(response, R::PROTOCOL);
             let bytes = message.encoded_len();
             let sending = Instant::now();
-            // Closed means that the client has gone; the stream is about to be dropped.
-            self.responses.send(message).await.map_err(|_| Status::cancelled("the client has gone"))?;
+            self.responses.send(message).await;
             let (metrics, counters) = (&self.shared.metrics, &self.shared.store.counters);
             metrics.sent(type_url, bytes, began.elapsed(), sending.elapsed());
             if let Some(since) = since {

@@ -119,7 +119,7 @@ mod tests {
     /// What a client's gRPC library would hand to its decoder.
     fn received(protocol: Protocol) -> Vec<u8> {
         let body = crate::body::AdsBody::new(Default::default(), |tx| async move {
-            tx.send(encode(response(), protocol)).await.unwrap();
+            tx.send(encode(response(), protocol)).await;
             Ok(())
         });
         let mut body = std::pin::pin!(body);
