@@ -31,7 +31,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, spec: &api::DestinationRuleSpec) ->
         });
     }
     DestinationRule {
-        meta: scope.meta(),
+        meta: scope.meta_without_labels(),
         host: scope.host(&root.field("host"), &spec.host),
         policy: spec.traffic_policy.as_ref().map(|p| policy(scope, &root.field("trafficPolicy"), p)).unwrap_or_default(),
         subsets,

@@ -98,6 +98,11 @@ impl<'a> Scope<'a> {
         meta
     }
 
+    /// The same for objects whose own labels nobody reads: a change of these is none.
+    pub(super) fn meta_without_labels(&self) -> Meta {
+        Meta { labels: Labels::new(), ..self.meta() }
+    }
+
     pub(super) fn annotation(&self, name: &str) -> Option<&'a str> {
         self.object.meta.annotations.get(name).map(|v| &**v)
     }

@@ -14,7 +14,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, spec: &api::GatewaySpec) -> Gateway
         scope.error(&path, "must not be empty");
     }
     let servers = spec.servers.iter().enumerate().map(|(i, s)| server(scope, &path.index(i), s)).collect();
-    Gateway { meta: scope.meta(), selector: labels(&spec.selector), servers }
+    Gateway { meta: scope.meta_without_labels(), selector: labels(&spec.selector), servers }
 }
 
 fn server(scope: &mut Scope<'_>, path: &Path<'_>, s: &api::Server) -> GatewayServer {

@@ -17,7 +17,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, spec: &api::PeerAuthenticationSpec)
         scope.error(&path.key("0"), "is not a port");
     }
     PeerAuthentication {
-        meta: scope.meta(),
+        meta: scope.meta_without_labels(),
         selector,
         mode: spec.mtls.and_then(mode),
         ports: spec.port_level_mtls.iter().map(|(p, m)| (p.0, mode(*m))).collect(),

@@ -13,7 +13,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, spec: &api::SidecarSpec) -> Sidecar
     let root = Path::SPEC;
     let (ingress, egress) = (root.field("ingress"), root.field("egress"));
     Sidecar {
-        meta: scope.meta(),
+        meta: scope.meta_without_labels(),
         selector: spec.workload_selector.as_ref().filter(|s| !s.labels.is_empty()).map(|s| labels(&s.labels)),
         ingress: spec.ingress.iter().enumerate().map(|(i, l)| ingress_listener(scope, &ingress.index(i), l)).collect(),
         egress: spec.egress.iter().enumerate().map(|(i, l)| egress_listener(scope, &egress.index(i), l)).collect(),

@@ -34,7 +34,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, spec: &api::VirtualServiceSpec) -> 
         http: each(scope, &root.field("http"), &spec.http, http_route),
         tls: each(scope, &root.field("tls"), &spec.tls, tls_route),
         tcp: each(scope, &root.field("tcp"), &spec.tcp, tcp_route),
-        meta: scope.meta(),
+        meta: scope.meta_without_labels(),
         gateways,
     }
 }

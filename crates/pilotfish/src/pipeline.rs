@@ -62,6 +62,7 @@ pub async fn intake(
     metrics: PushMetrics,
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
+    metrics.mesh(&initial.mesh);
     let mut world = initial;
     loop {
         let update = tokio::select! {
