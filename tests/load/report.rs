@@ -114,8 +114,12 @@ impl<'a> Step<'a> {
         (group["deliveries"].as_f64()? > 0.0).then(|| group["latency"][quantile].as_f64())?
     }
 
-    /// When the last client was in sync, if all were.
+    /// When the last client was in sync, if all were. A server that sends nothing at all to clients whose streams are open says that
+    /// they hold everything: they are in sync from the start.
     pub(crate) fn all_synced_s(self) -> Option<f64> {
+        if self.total("responses")? == 0.0 && self.number("/sync/stream_errors")? == 0.0 {
+            return Some(0.0);
+        }
         (self.number("/sync/synced")? >= self.number("/proxies")?).then(|| self.number("/sync/last_receive_s"))?
     }
 }
@@ -157,6 +161,9 @@ mod tests {
     fn what_did_not_happen_has_no_figure() {
         let mut report = report();
         assert_eq!(report.step("reconnect").unwrap().all_synced_s(), None);
+        let silent = Report(json!({"steps": [{"step": "reconnect", "proxies": 10, "traffic": {"CDS": {"responses": 0}},
+            "sync": {"synced": 0, "last_receive_s": -1.0, "stream_errors": 0}}]}));
+        assert_eq!(silent.step("reconnect").unwrap().all_synced_s(), Some(0.0));
         assert!(report.step("noisy").is_none());
         assert_eq!(report.unneeded(|step| step == "noisy"), None);
         assert_eq!(report.ms_per_event("config-churn", "absent"), None);

@@ -14,6 +14,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pilotfish_envoy::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,8 @@ const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/Strea
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 /// Bytes that a connection takes from its streams before the client has taken them. What is behind costs pointers only.
 const SEND_BUFFER: usize = 64 << 10;
+/// Unanswered probes after which a peer counts as gone.
+const PROBES: u32 = 3;
 /// Pause after a failed accept: mostly too many open files, which a busy loop would not cure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -63,6 +66,10 @@ async fn connection<T: Translate>(shared: Arc<Shared<T>>, tcp: TcpStream, peer: 
         tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
     }
     let config = &shared.config;
+    let probing = TcpKeepalive::new().with_time(config.tcp_keepalive).with_interval(config.keepalive_timeout).with_retries(PROBES);
+    if let Err(error) = SockRef::from(&tcp).set_tcp_keepalive(&probing) {
+        tracing::debug!(%peer, %error, "cannot set TCP keepalive");
+    }
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .keep_alive_interval(config.keepalive_interval)

@@ -19,7 +19,10 @@ use crate::{Translate, serve};
 /// Settings. The defaults are those of the reference where it has the setting.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// HTTP/2 ping on idle connections.
+    /// How long a connection is quiet before the kernel asks whether the peer is still there, and how long it waits for each
+    /// answer. That costs no wake-up of ours, thousands of times a minute.
+    pub tcp_keepalive: Duration,
+    /// HTTP/2 ping on idle connections: finds peers whose kernel answers but which do not.
     pub keepalive_interval: Duration,
     /// How long its answer may take.
     pub keepalive_timeout: Duration,
@@ -45,7 +48,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            keepalive_interval: Duration::from_secs(30),
+            tcp_keepalive: Duration::from_secs(30),
+            keepalive_interval: Duration::from_secs(300),
             keepalive_timeout: Duration::from_secs(10),
             max_streams: 100_000,
             max_request_bytes: 4 << 20,

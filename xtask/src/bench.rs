@@ -1,7 +1,7 @@
 //! `bench`: instruction counts under callgrind, which repeat exactly, beside wall time, which people ask for.
 //!
-//! Each of [`COUNTED`] counts, `translate_wall.rs` prints `name<TAB>microseconds`. The baseline is the table between the
-//! markers of `docs/measurements.md`. [`load`] measures the whole server instead.
+//! Each of [`COUNTED`] counts; [`TIMED`] prints `name<TAB>microseconds`, [`WEIGHED`] `name<TAB>bytes`. The baseline is the table
+//! between the markers of `docs/measurements.md`. [`load`] measures the whole server instead.
 
 mod load;
 
@@ -21,6 +21,7 @@ const COUNTED: [(&str, &str); 4] = [
     ("pilotfish-xds-server", "serve"),
 ];
 const TIMED: (&str, &str) = ("pilotfish-translator", "translate_wall");
+const WEIGHED: (&str, &str) = ("pilotfish-xds-server", "idle");
 const BASELINE: &str = "docs/measurements.md";
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
@@ -39,6 +40,13 @@ pub(crate) struct Args {
     wall: bool,
 }
 
+impl Args {
+    /// Prints the change against the recorded table and leaves that alone.
+    pub(crate) fn compare() -> Self {
+        Args { instead: None, compare: true, wall: false }
+    }
+}
+
 #[derive(clap::Subcommand)]
 enum Instead {
     /// The release binary under the load of thousands of proxies (see tests/load).
@@ -50,6 +58,7 @@ enum Instead {
 struct Row {
     instructions: Option<u64>,
     micros: Option<f64>,
+    bytes: Option<f64>,
 }
 
 type Table = BTreeMap<String, Row>;
@@ -65,8 +74,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             now.entry(name).or_default().instructions = Some(n);
         }
     }
-    for (name, micros) in timed()? {
+    for (name, micros) in printed(TIMED)? {
         now.entry(name).or_default().micros = Some(micros);
+    }
+    for (name, bytes) in printed(WEIGHED)? {
+        now.entry(name).or_default().bytes = Some(bytes);
     }
     ensure!(!now.is_empty(), "the benches printed nothing");
 
@@ -74,29 +86,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let page = fs::read_to_string(&path).context(BASELINE)?;
     let (head, table, tail) = split(&page)?;
     let before = parse(table);
-    println!("\n{:40} {:>16} {:>9} {:>12} {:>9}", "case", "instructions", "change", "us", "change");
+    println!("\n{:44} {:>16} {:>9} {:>12} {:>9} {:>10} {:>9}", "case", "instructions", "change", "us", "change", "bytes", "change");
     for (name, row) in &now {
         let old = before.get(name).copied().unwrap_or_default();
         let change = |new: Option<f64>, old: Option<f64>| match (new, old) {
             (Some(new), Some(old)) if old > 0.0 => format!("{:+.1} %", (new / old - 1.0) * 100.0),
             _ => "-".to_owned(),
         };
-        let counts = (row.instructions.map(|n| n as f64), old.instructions.map(|n| n as f64));
-        let micros = row.micros.map_or("-".into(), |m| format!("{m:.1}"));
-        println!(
-            "{name:40} {:>16} {:>9} {micros:>12} {:>9}",
-            grouped(row.instructions),
-            change(counts.0, counts.1),
-            change(row.micros, old.micros)
-        );
+        let counts = change(row.instructions.map(|n| n as f64), old.instructions.map(|n| n as f64));
+        let (micros, bytes) = (change(row.micros, old.micros), change(row.bytes, old.bytes));
+        let [n, us, b] = row.cells();
+        println!("{name:44} {n:>16} {counts:>9} {us:>12} {micros:>9} {b:>10} {bytes:>9}");
     }
     if !args.compare {
-        let mut merged = before;
-        for (name, row) in now {
-            let known = merged.entry(name).or_default();
-            *known = Row { instructions: row.instructions.or(known.instructions), micros: row.micros.or(known.micros) };
+        for (name, row) in &mut now {
+            // Without valgrind what was counted stays.
+            let counted = before.get(name).and_then(|known| known.instructions).filter(|_| args.wall);
+            row.instructions = row.instructions.or(counted);
         }
-        fs::write(&path, format!("{head}{BEGIN}\n{}{END}{tail}", render(&merged)))?;
+        fs::write(&path, format!("{head}{BEGIN}\n{}{END}{tail}", render(&now)))?;
         println!("written to {BASELINE}");
     }
     Ok(())
@@ -113,12 +121,13 @@ fn counted() -> Result<Vec<String>> {
     Ok(got.lines)
 }
 
-fn timed() -> Result<Vec<(String, f64)>> {
-    let text = shell::read(&mut shell::cargo(["bench", "--locked", "--package", TIMED.0, "--bench", TIMED.1]))?;
+/// What a bench prints itself: a name, a tab and a number per line.
+fn printed((package, name): (&str, &str)) -> Result<Vec<(String, f64)>> {
+    let text = shell::read(&mut shell::cargo(["bench", "--locked", "--package", package, "--bench", name]))?;
     Ok(text
         .lines()
         .filter_map(|line| line.split_once('\t'))
-        .filter_map(|(name, us)| Some((name.to_owned(), us.trim().parse().ok()?)))
+        .filter_map(|(name, number)| Some((name.to_owned(), number.trim().parse().ok()?)))
         .collect())
 }
 
@@ -165,10 +174,17 @@ fn split(page: &str) -> Result<(&str, &str, &str)> {
     Ok((head, table, tail))
 }
 
+impl Row {
+    fn cells(&self) -> [String; 3] {
+        let micros = self.micros.map_or("-".into(), |m| format!("{m:.1}"));
+        [grouped(self.instructions), micros, grouped(self.bytes.map(|b| b as u64))]
+    }
+}
+
 fn render(table: &Table) -> String {
-    let mut text = String::from("| case | instructions | wall time, us |\n| --- | ---: | ---: |\n");
+    let mut text = String::from("| case | instructions | wall time, us | heap, bytes |\n| --- | ---: | ---: | ---: |\n");
     for (name, row) in table {
-        text += &format!("| {name} | {} | {} |\n", grouped(row.instructions), row.micros.map_or("-".into(), |m| format!("{m:.1}")));
+        text += &format!("| {name} | {} |\n", row.cells().join(" | "));
     }
     text
 }
@@ -177,8 +193,11 @@ fn parse(table: &str) -> Table {
     let rows = table.lines().skip_while(|line| !line.starts_with("| ---")).skip(1);
     rows.filter_map(|line| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let [name, instructions, micros] = cells.as_slice() else { return None };
-        Some((name.to_string(), Row { instructions: instructions.replace(' ', "").parse().ok(), micros: micros.parse().ok() }))
+        let (name, numbers) = cells.split_first()?;
+        let number = |i: usize| numbers.get(i).map(|cell| cell.replace(' ', ""));
+        let row =
+            Row { instructions: number(0)?.parse().ok(), micros: number(1)?.parse().ok(), bytes: number(2).and_then(|b| b.parse().ok()) };
+        Some((name.to_string(), row))
     })
     .collect()
 }
@@ -212,11 +231,11 @@ mod tests {
     #[test]
     fn the_table_reads_back() {
         let table = Table::from([
-            ("a".to_owned(), Row { instructions: Some(1_234_567), micros: Some(12.5) }),
-            ("b/c".to_owned(), Row { instructions: None, micros: Some(3.0) }),
+            ("a".to_owned(), Row { instructions: Some(1_234_567), micros: Some(12.5), bytes: None }),
+            ("b/c".to_owned(), Row { instructions: None, micros: Some(3.0), bytes: Some(4_500.0) }),
         ]);
         assert_eq!(parse(&render(&table)), table);
-        assert!(render(&table).contains("| a | 1 234 567 | 12.5 |"));
+        assert!(render(&table).contains("| a | 1 234 567 | 12.5 | - |"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use anyhow::{Result, ensure};
 
 use crate::suite::{Counts, Outcome, Summary};
-use crate::{lint, parity, paths, setup, shell};
+use crate::{bench, lint, parity, paths, setup, shell};
 
 /// Arguments of `test`.
 #[derive(clap::Args)]
@@ -38,6 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         summary.run("parity, delta", || parity::check(&parity::Args::default()));
         summary.run("parity, state of the world", || parity::check(&parity::Args::sotw()));
         summary.run("parity, plain Envoy", || parity::check(&parity::Args::plain()));
+        summary.run("benches, against the record", plain(|| bench::run(&bench::Args::compare())));
     }
     summary.finish()
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Store;
-use super::cell::Cell;
+use super::cell::{Cell, Inner};
 use super::work::{PushReport, count};
 use crate::Translate;
 
@@ -34,6 +34,11 @@ impl<T: Translate> Pending<T> {
     pub(super) fn new(change: T::Change, ticket: Ticket) -> Self {
         Pending { change, tickets: vec![ticket] }
     }
+
+    /// What changed; nothing, if somebody has only come for what there is.
+    fn news(&self) -> Option<&T::Change> {
+        (!self.tickets.is_empty()).then_some(&self.change)
+    }
 }
 
 impl<T: Translate> Merge for Pending<T> {
@@ -42,6 +47,9 @@ impl<T: Translate> Merge for Pending<T> {
         self.tickets.extend(later.tickets);
     }
 }
+
+/// What classes have of their own; `None` where that panicked.
+type Owns<T> = Vec<(<T as Translate>::Class, Option<Arc<<T as Translate>::Own>>)>;
 
 impl<T: Translate> Store<T> {
     /// Works until the drain. Without it nothing but endpoints is ever made. What proxies had is kept for `keep` after they left.
@@ -80,7 +88,7 @@ impl<T: Translate> Store<T> {
         let work = move || {
             let Some(cell) = store.lock().scopes.get(&job.key).cloned() else { return Duration::ZERO };
             let began = Instant::now();
-            let mut report = store.make(&cell, &job.change.change, job.since);
+            let mut report = store.make(&cell, job.change.news(), job.since);
             report.cost = began.elapsed();
             for _ in 0..report.streams {
                 store.metrics.queue_time.observe((began - job.queued_at).as_secs_f64());
@@ -100,10 +108,17 @@ impl<T: Translate> Store<T> {
         }
     }
 
-    fn make(&self, cell: &Cell<T>, change: &T::Change, since: Instant) -> PushReport {
+    fn make(&self, cell: &Cell<T>, news: Option<&T::Change>, since: Instant) -> PushReport {
+        let nothing = T::Change::default();
+        let change = news.unwrap_or(&nothing);
         let (before, members) = {
             let mut inner = cell.lock();
             inner.in_flight = true;
+            if let (None, false, Some(view)) = (news, inner.stale || inner.behind, inner.view.clone()) {
+                let new = inner.present().filter(|(_, m)| m.own.is_none()).map(|(c, _)| c.clone()).collect();
+                drop(inner);
+                return self.welcome(cell, &view, new);
+            }
             let from_scratch = inner.stale;
             let members: Vec<_> = inner.present().map(|(c, m)| (c.clone(), m.own.clone().filter(|_| !from_scratch))).collect();
             (inner.view.clone().filter(|_| !from_scratch), members)
@@ -114,8 +129,7 @@ impl<T: Translate> Store<T> {
         let made = catch_unwind(AssertUnwindSafe(|| {
             let view = self.translate.view(&world, &cell.scope, before.as_ref().map(|view| (view, change)));
             let own = |(class, before): (T::Class, Option<Arc<T::Own>>)| {
-                let own = || self.translate.own(&world, &class, &view, before.as_ref().map(|own| (own, change)));
-                let own = catch_unwind(AssertUnwindSafe(own)).ok();
+                let own = self.own(&world, &class, &view, before.as_ref().map(|own| (own, change)));
                 (class, own)
             };
             let owns: Vec<_> = members.into_iter().map(own).collect();
@@ -144,6 +158,38 @@ impl<T: Translate> Store<T> {
             inner.forget(|_| true);
         }
         (inner.stale, inner.behind, inner.view, inner.endpoints) = (false, false, Some(view), Some(endpoints));
+        self.commit(cell, inner, owns);
+        let (classes, streams) = inner.deliver(&self.translate, self.next_generation(), Some(since.into_std()));
+        PushReport { scopes: 1, classes, streams, cost: Duration::ZERO }
+    }
+
+    /// Classes that are new to a scope which is as it should be: only what is theirs alone is made.
+    fn welcome(&self, cell: &Cell<T>, view: &Arc<T::View>, new: Vec<T::Class>) -> PushReport {
+        let world = self.newest();
+        let own = |class: T::Class| {
+            let own = world.as_ref().and_then(|world| self.own(world, &class, view, None));
+            (class, own)
+        };
+        let owns: Vec<_> = new.into_iter().map(own).collect();
+        let inner = &mut *cell.lock();
+        inner.in_flight = false;
+        self.commit(cell, inner, owns);
+        let (classes, streams) = inner.deliver(&self.translate, self.next_generation(), None);
+        PushReport { scopes: 0, classes, streams, cost: Duration::ZERO }
+    }
+
+    /// `None` if that panicked.
+    fn own(
+        &self,
+        world: &T::World,
+        class: &T::Class,
+        view: &Arc<T::View>,
+        before: Option<(&Arc<T::Own>, &T::Change)>,
+    ) -> Option<Arc<T::Own>> {
+        catch_unwind(AssertUnwindSafe(|| self.translate.own(world, class, view, before))).ok()
+    }
+
+    fn commit(&self, cell: &Cell<T>, inner: &mut Inner<T>, owns: Owns<T>) {
         for (class, own) in owns {
             match (own, inner.classes.get_mut(&class)) {
                 (Some(own), Some(member)) => member.own = Some(own),
@@ -154,7 +200,5 @@ impl<T: Translate> Store<T> {
                 }
             }
         }
-        let (classes, streams) = inner.deliver(&self.translate, self.next_generation(), Some(since.into_std()));
-        PushReport { scopes: 1, classes, streams, cost: Duration::ZERO }
     }
 }
