@@ -162,20 +162,23 @@ impl<T: Translate> Store<T> {
                 return;
             }
         };
-        let state = &mut *self.lock();
-        let Some(slot) = state.streams.get_mut(&session.id) else { return };
-        if slot.place.as_ref().is_some_and(|(at, _)| *at == class) {
-            return;
-        }
-        let scope = self.translate.scope(&class);
-        let cell = state.scopes.entry(scope).or_insert_with_key(|scope| Arc::new(Cell::new(scope.clone()))).clone();
-        let served = cell.lock().join(&class, session.id, &slot.mailbox, self.generation());
-        if !served {
+        let (cell, served) = {
+            let state = &mut *self.lock();
+            let Some(slot) = state.streams.get_mut(&session.id) else { return };
+            if slot.place.as_ref().is_some_and(|(at, _)| *at == class) {
+                return;
+            }
+            let scope = self.translate.scope(&class);
+            let cell = state.scopes.entry(scope).or_insert_with_key(|scope| Arc::new(Cell::new(scope.clone()))).clone();
+            let served = cell.lock().join(&class, session.id, &slot.mailbox, self.generation());
+            if let Some((class, cell)) = slot.place.replace((class.clone(), cell.clone())) {
+                cell.lock().leave(&class, session.id, Instant::now().into());
+            }
+            (cell, served)
+        };
+        if !served && !self.welcome(&cell, &class) {
             let group = self.translate.group(&cell.scope);
             self.scheduler.submit(cell.scope.clone(), group, Urgency::Unconfigured, Pending::default(), Instant::now());
-        }
-        if let Some((class, cell)) = slot.place.replace((class, cell)) {
-            cell.lock().leave(&class, session.id, Instant::now().into());
         }
     }
 

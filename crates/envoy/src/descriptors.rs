@@ -6,13 +6,18 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 /// Decoding takes about 20 ms and 18 MB, so it waits for the first use. A set that does not decode leaves the pool empty
 /// (every type is then unknown, which all users of the pool report); a test holds that it decodes.
-static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| DescriptorPool::decode(ENCODED).unwrap_or_default());
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(decode);
 
 const ENCODED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// All descriptors, decoded on first use.
 pub fn pool() -> &'static DescriptorPool {
     &POOL
+}
+
+/// A pool of its own, for who needs it once: it takes 20 MB.
+pub(crate) fn decode() -> DescriptorPool {
+    DescriptorPool::decode(ENCODED).unwrap_or_default()
 }
 
 /// The message that a type URL or a plain full name stands for.

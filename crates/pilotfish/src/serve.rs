@@ -87,6 +87,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let timing = Timing { quiet: args.debounce_after, ceiling: args.debounce_max };
     let windows = pipeline::Windows { config, timing, endpoints };
     let (publisher, push_metrics, taking) = (server.clone(), registry.push(), drain.clone());
+    let prepared = tokio::task::spawn_blocking(pilotfish_envoy::validate::prepare);
     supervisor.spawn("intake", async move {
         let initial = tokio::select! {
             Ok(initial) = initial => initial,
@@ -95,6 +96,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         };
         let world = pipeline::first(initial);
         publisher.publish(world.clone());
+        prepared.await.context("the validation rules cannot be compiled")?;
         ready.set();
         pipeline::intake(publisher, world, updates, windows, push_metrics, taking).await
     });

@@ -25,8 +25,8 @@ pub(super) struct Inner<T: Translate> {
     pub(super) view: Option<Arc<T::View>>,
     pub(super) endpoints: Option<Arc<T::Endpoints>>,
     pub(super) classes: HashMap<T::Class, Member<T>>,
-    /// A job is making the next view out of a world that may be older than a change that comes now.
-    pub(super) in_flight: bool,
+    /// How many make something for the cell out of a world that may be older than a change that comes now.
+    pub(super) in_flight: usize,
     /// Endpoints have moved on since they were looked at.
     pub(super) behind: bool,
     /// The last job failed, so its changes are in no view: the next one starts from scratch.
@@ -52,7 +52,7 @@ impl<T: Translate> Default for Member<T> {
 
 impl<T: Translate> Cell<T> {
     pub(super) fn new(scope: T::Scope) -> Self {
-        let inner = Inner { view: None, endpoints: None, classes: HashMap::new(), in_flight: false, behind: false, stale: false };
+        let inner = Inner { view: None, endpoints: None, classes: HashMap::new(), in_flight: 0, behind: false, stale: false };
         Cell { scope, inner: Mutex::new(inner) }
     }
 

@@ -34,11 +34,6 @@ impl<T: Translate> Pending<T> {
     pub(super) fn new(change: T::Change, ticket: Ticket) -> Self {
         Pending { change, tickets: vec![ticket] }
     }
-
-    /// What changed; nothing, if somebody has only come for what there is.
-    fn news(&self) -> Option<&T::Change> {
-        (!self.tickets.is_empty()).then_some(&self.change)
-    }
 }
 
 impl<T: Translate> Merge for Pending<T> {
@@ -88,7 +83,7 @@ impl<T: Translate> Store<T> {
         let work = move || {
             let Some(cell) = store.lock().scopes.get(&job.key).cloned() else { return Duration::ZERO };
             let began = Instant::now();
-            let mut report = store.make(&cell, job.change.news(), job.since);
+            let mut report = store.make(&cell, &job.change.change, job.since);
             report.cost = began.elapsed();
             for _ in 0..report.streams {
                 store.metrics.queue_time.observe((began - job.queued_at).as_secs_f64());
@@ -108,23 +103,20 @@ impl<T: Translate> Store<T> {
         }
     }
 
-    fn make(&self, cell: &Cell<T>, news: Option<&T::Change>, since: Instant) -> PushReport {
-        let nothing = T::Change::default();
-        let change = news.unwrap_or(&nothing);
+    fn make(&self, cell: &Cell<T>, change: &T::Change, since: Instant) -> PushReport {
         let (before, members) = {
             let mut inner = cell.lock();
-            inner.in_flight = true;
-            if let (None, false, Some(view)) = (news, inner.stale || inner.behind, inner.view.clone()) {
-                let new = inner.present().filter(|(_, m)| m.own.is_none()).map(|(c, _)| c.clone()).collect();
-                drop(inner);
-                return self.welcome(cell, &view, new);
-            }
+            inner.in_flight += 1;
             let from_scratch = inner.stale;
             let members: Vec<_> = inner.present().map(|(c, m)| (c.clone(), m.own.clone().filter(|_| !from_scratch))).collect();
             (inner.view.clone().filter(|_| !from_scratch), members)
         };
         // Only now: a change that is not in this world finds the cell in flight, and comes again.
-        let Some(world) = self.newest() else { return PushReport::default() };
+        let Some(world) = self.newest() else {
+            // Nothing is placed before the first world.
+            cell.lock().in_flight -= 1;
+            return PushReport::default();
+        };
         count(&self.counters.views, 1);
         let made = catch_unwind(AssertUnwindSafe(|| {
             let view = self.translate.view(&world, &cell.scope, before.as_ref().map(|view| (view, change)));
@@ -136,7 +128,7 @@ impl<T: Translate> Store<T> {
             (view, owns)
         }));
         let inner = &mut *cell.lock();
-        inner.in_flight = false;
+        inner.in_flight -= 1;
         let (view, owns) = match made {
             Ok(made) => made,
             Err(_) => {
@@ -163,19 +155,26 @@ impl<T: Translate> Store<T> {
         PushReport { scopes: 1, classes, streams, cost: Duration::ZERO }
     }
 
-    /// Classes that are new to a scope which is as it should be: only what is theirs alone is made.
-    fn welcome(&self, cell: &Cell<T>, view: &Arc<T::View>, new: Vec<T::Class>) -> PushReport {
-        let world = self.newest();
-        let own = |class: T::Class| {
-            let own = world.as_ref().and_then(|world| self.own(world, &class, view, None));
-            (class, own)
+    /// Serves a class that is new to a scope which is as it should be: only what is the class's alone is made, at once. False if
+    /// the scope has to be made or looked at too.
+    pub(super) fn welcome(&self, cell: &Cell<T>, class: &T::Class) -> bool {
+        let view = {
+            let mut inner = cell.lock();
+            let Some(view) = inner.view.clone().filter(|_| !inner.stale && !inner.behind) else { return false };
+            inner.in_flight += 1;
+            view
         };
-        let owns: Vec<_> = new.into_iter().map(own).collect();
+        let own = self.newest().and_then(|world| self.own(&world, class, &view, None));
         let inner = &mut *cell.lock();
-        inner.in_flight = false;
-        self.commit(cell, inner, owns);
-        let (classes, streams) = inner.deliver(&self.translate, self.next_generation(), None);
-        PushReport { scopes: 0, classes, streams, cost: Duration::ZERO }
+        inner.in_flight -= 1;
+        let is_current = inner.view.as_ref().is_some_and(|now| Arc::ptr_eq(now, &view));
+        match (own, inner.classes.get_mut(class)) {
+            (Some(own), Some(member)) if is_current => _ = member.own.get_or_insert(own),
+            // A job sees to it, and says what is wrong if something is.
+            _ => return false,
+        }
+        inner.deliver(&self.translate, self.next_generation(), None);
+        true
     }
 
     /// `None` if that panicked.

@@ -45,7 +45,7 @@ impl<T: Translate> Store<T> {
             let touches_own = |own: &T::Own| self.translate.touches_own(world, own, change);
             match &inner.view {
                 // What is being made may need it, though what there is does not.
-                _ if inner.in_flight || inner.stale => true,
+                _ if inner.in_flight > 0 || inner.stale => true,
                 Some(view) if inner.is_away() => {
                     if touches_view(view) {
                         (inner.view, inner.endpoints) = (None, None);

@@ -99,7 +99,8 @@ impl Plans {
     }
 
     fn compile() -> Plans {
-        let pool = descriptors::pool();
+        // The plans are all that validation needs, so the descriptors go again.
+        let pool = descriptors::decode();
         let descriptors: Vec<MessageDescriptor> = pool.all_messages().filter(|m| !m.is_map_entry()).collect();
         let by_name = descriptors.iter().enumerate().map(|(i, m)| (m.full_name().to_owned(), i)).collect();
         let mut compiler = Compiler {
