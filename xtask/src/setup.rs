@@ -1,5 +1,5 @@
 //! `setup`: a virtual environment in the workspace with what the tests need from PyPI, and the Kubernetes control plane of
-//! [`kube`]. Nothing outside the workspace is touched, except that a missing Debian package is installed where we may (as root).
+//! [`mod@kube`]. Nothing outside the workspace is touched, except that a missing Debian package is installed where we may (as root).
 
 mod kube;
 

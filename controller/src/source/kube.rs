@@ -1,10 +1,10 @@
-//! [`KubeSource`]: objects from a Kubernetes API.
+//! `KubeSource`: objects from a Kubernetes API.
 //!
 //! ```text
 //! API server ─> watch (a task per kind) ─> frame ─> decode ─> driver ─> Batch ─> whoever owns the index
 //! ```
 //!
-//! A task only moves bytes: what to ask and what an answer means is the [`driver`]'s business. Objects are understood in
+//! A task only moves bytes: what to ask and what an answer means is the `driver`'s business. Objects are understood in
 //! the task of their kind, so that the index only joins. Of what the API server sends, nothing is kept but that.
 //!
 //! Secrets are not read yet: only those that are referred to will be.

@@ -1,6 +1,6 @@
 //! A real Kubernetes API on loopback: etcd and kube-apiserver, and the controller-manager where a test needs it.
 //!
-//! Enter at [`KubeCluster::start`]. [`assets`] finds the programs, [`servers`] knows their arguments, [`crds`] what to install.
+//! Enter at [`KubeCluster::start`]. [`assets`] finds the programs, `servers` knows their arguments, `crds` what to install.
 
 mod assets;
 mod crds;
