@@ -75,7 +75,7 @@ impl Endpoints {
                 continue;
             }
             let of = Answers::of(world, unit);
-            if self.assigned[index].as_ref().is_some_and(|old| old.of.is_same(&of)) {
+            if self.assigned[index].as_ref().is_some_and(|old| old.of.is_same(&of) || is_gone(world, unit)) {
                 continue;
             }
             refused.retain(|r| unit.plans.iter().all(|p| p.cluster != r.name));
@@ -105,7 +105,7 @@ impl Endpoints {
                 continue;
             }
             let of = Answers::of(world, unit);
-            if let Some(old) = known.as_mut().and_then(|k| k.of(index, unit)).filter(|old| old.of.is_same(&of)) {
+            if let Some(old) = known.as_mut().and_then(|k| k.of(index, unit)).filter(|old| old.of.is_same(&of) || is_gone(world, unit)) {
                 let names = |r: &&Refused| unit.plans.iter().any(|p| p.cluster == r.name);
                 refused.extend(before.iter().flat_map(|b| &b.refused).filter(names).cloned());
                 all.push(Some(old.clone()));
@@ -142,6 +142,11 @@ impl Known<'_> {
         }
         self.before.assigned[*self.at.get(&address(unit))?].as_ref()
     }
+}
+
+/// A service that is gone goes with the view that lacks it, after the routes that name it: until then its assignments stay.
+fn is_gone(world: &World, unit: &Unit) -> bool {
+    !world.mesh.services.contains_key(&unit.of.key)
 }
 
 fn address(unit: &Arc<Unit>) -> usize {

@@ -81,7 +81,7 @@ pub async fn intake(
         // What is made from now on is made of this, whichever change asks for it.
         server.publish(world.clone());
         let root = &world.mesh.config.root_namespace;
-        let (rest, endpoints) = split::endpoints(changes, |service| world.mesh.services.contains_key(service));
+        let (rest, endpoints) = split::endpoints(changes);
         for (kind, changed) in endpoints {
             let timing = if kind == EndpointChange::Removed { LOST } else { NEW };
             windows.endpoints.send(kind, Change(changed), timing, since);

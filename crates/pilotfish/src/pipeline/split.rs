@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::{ChangeSet, EndpointChange, Kind, Str};
 
 use super::ByOrigin;
@@ -28,11 +27,9 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Takes the endpoints out of a change: the rest, and the endpoints by urgency. Those of services that do not exist any more are
-/// in neither: what routes may still name goes with the service, after the routes.
-pub(super) fn endpoints(mut change: ChangeSet, exists: impl Fn(&ServiceKey) -> bool) -> (ChangeSet, Vec<(EndpointChange, ChangeSet)>) {
-    let mut all = std::mem::take(&mut change.endpoints);
-    all.retain(|service, _| exists(service));
+/// Takes the endpoints out of a change: the rest, and the endpoints by urgency.
+pub(super) fn endpoints(mut change: ChangeSet) -> (ChangeSet, Vec<(EndpointChange, ChangeSet)>) {
+    let all = std::mem::take(&mut change.endpoints);
     let (lost, new): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, kind)| *kind == EndpointChange::Removed);
     let parts = [(EndpointChange::Removed, lost), (EndpointChange::Added, new)];
     let parts = parts.into_iter().filter(|(_, part)| !part.is_empty());
@@ -78,6 +75,7 @@ pub(super) fn by_origin(change: ChangeSet, root: &str) -> ByOrigin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pilotfish_model::mesh::ServiceKey;
     use pilotfish_model::{Host, ObjectId};
 
     fn key(namespace: &str) -> ServiceKey {
@@ -128,12 +126,11 @@ mod tests {
     #[test]
     fn endpoints_go_their_own_way_the_lost_ones_first() {
         let change = ChangeSet {
-            endpoints: [(key("a"), EndpointChange::Added), (key("b"), EndpointChange::Removed), (key("gone"), EndpointChange::Removed)]
-                .into(),
+            endpoints: [(key("a"), EndpointChange::Added), (key("b"), EndpointChange::Removed)].into(),
             services: [key("a")].into(),
             ..ChangeSet::default()
         };
-        let (rest, parts) = endpoints(change, |service| *service != key("gone"));
+        let (rest, parts) = endpoints(change);
         assert_eq!(rest, ChangeSet { services: [key("a")].into(), ..ChangeSet::default() });
         let of = |ns: &str, kind| ChangeSet { endpoints: [(key(ns), kind)].into(), ..ChangeSet::default() };
         let expected =
