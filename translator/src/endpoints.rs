@@ -1,7 +1,7 @@
 //! [`Endpoints`]: the assignments of a view. Made apart from it, because endpoints come and go far more often, and must not
 //! wait for anything else.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use pilotfish_envoy::{Layer, Resource, TypeUrl};
@@ -13,7 +13,7 @@ use pilotfish_model::proxy::Flavour;
 use crate::endpoint::{self, AssignmentInput};
 use crate::leaf::{Built, Key, Leaves};
 use crate::refused::{Refused, resolve};
-use crate::unit::Unit;
+use crate::unit::{self, Unit, address};
 use crate::view::View;
 use crate::world::World;
 
@@ -95,8 +95,7 @@ impl Endpoints {
         let mut changes: Vec<(Arc<str>, Option<Resource>)> = Vec::new();
         let mut refused = Vec::new();
         if let Some(before) = before.filter(|b| !Arc::ptr_eq(&b.view.units, &view.units)) {
-            let kept: HashSet<usize> = view.units.iter().map(address).collect();
-            let gone = before.view.units.iter().filter(|u| !kept.contains(&address(u)));
+            let gone = unit::missing(&before.view.units, &view.units);
             changes.extend(gone.flat_map(|u| &u.plans).map(|p| (p.cluster.clone(), None)));
         }
         for (index, unit) in view.units.iter().enumerate() {
@@ -147,10 +146,6 @@ impl Known<'_> {
 /// A service that is gone goes with the view that lacks it, after the routes that name it: until then its assignments stay.
 fn is_gone(world: &World, unit: &Unit) -> bool {
     !world.mesh.services.contains_key(&unit.of.key)
-}
-
-fn address(unit: &Arc<Unit>) -> usize {
-    Arc::as_ptr(unit).addr()
 }
 
 impl Answers {

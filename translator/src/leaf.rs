@@ -144,6 +144,24 @@ impl Leaves {
         shard.entries.insert(key.0, entry);
     }
 
+    /// What is kept under a key: what `kept` takes from its entry, or why it is broken.
+    fn find<T>(&self, key: &Key, kept: impl FnOnce(&Entry) -> Option<T>) -> Option<Result<T, Arc<[Violation]>>> {
+        let found = match self.get(key)? {
+            Entry::Broken(violations) => Err(violations.upgrade()?),
+            entry => Ok(kept(&entry)?),
+        };
+        self.work.leaf_hits.add(1);
+        Some(found)
+    }
+
+    /// Remembers that a client would refuse what is made of this key.
+    fn refuse(&self, key: &Key, violations: Vec<Violation>) -> Arc<[Violation]> {
+        self.work.refused.add(1);
+        let violations: Arc<[Violation]> = violations.into();
+        self.put(key, Entry::Broken(Arc::downgrade(&violations)));
+        violations
+    }
+
     /// A resource. `checked`: its clients hold it to the validation rules. `served`: what there is already; what comes out
     /// the same is taken from there, so that it is this one that others find.
     pub(crate) fn resource<M: Message + Name>(
@@ -155,36 +173,28 @@ impl Leaves {
         served: Option<&Arc<Layer>>,
         make: impl FnOnce() -> (M, Sources),
     ) -> Built {
-        let broken = |name, violations| Built::Broken(Broken { type_url, name, violations });
-        match self.get(key) {
-            Some(Entry::Resource(weak)) => {
-                if let Some(resource) = weak.upgrade() {
-                    self.work.leaf_hits.add(1);
-                    return Built::Sound(resource);
-                }
+        let name = name.into();
+        let found = self.find(key, |entry| match entry {
+            Entry::Resource(resource) => resource.upgrade(),
+            _ => None,
+        });
+        let made = found.unwrap_or_else(|| {
+            let (message, sources) = make();
+            let message = any(&message);
+            self.work.leaves_built.add(1);
+            if checked && let Err(violations) = validate::validate_any(&message) {
+                return Err(self.refuse(key, violations));
             }
-            Some(Entry::Broken(weak)) => {
-                if let Some(violations) = weak.upgrade() {
-                    self.work.leaf_hits.add(1);
-                    return broken(name.into(), violations);
-                }
-            }
-            _ => {}
+            let resource = Resource::from_any(name.clone(), &message).with_sources(sources);
+            self.work.bytes_encoded.add(resource.delta_len() as u64);
+            let resource = served.and_then(|l| l.get(&name)).filter(|r| **r == resource).cloned().unwrap_or(resource);
+            self.put(key, Entry::Resource(resource.downgrade()));
+            Ok(resource)
+        });
+        match made {
+            Ok(resource) => Built::Sound(resource),
+            Err(violations) => Built::Broken(Broken { type_url, name, violations }),
         }
-        let (message, sources) = make();
-        let message = any(&message);
-        self.work.leaves_built.add(1);
-        if checked && let Err(violations) = validate::validate_any(&message) {
-            self.work.refused.add(1);
-            let violations: Arc<[Violation]> = violations.into();
-            self.put(key, Entry::Broken(Arc::downgrade(&violations)));
-            return broken(name.into(), violations);
-        }
-        let resource = Resource::from_any(name, &message).with_sources(sources);
-        self.work.bytes_encoded.add(resource.encoded_len() as u64);
-        let resource = served.and_then(|l| l.get(resource.name())).filter(|r| **r == resource).cloned().unwrap_or(resource);
-        self.put(key, Entry::Resource(resource.downgrade()));
-        Built::Sound(resource)
     }
 
     /// A field of a message, tag and length included: the message under `tag`.
@@ -195,36 +205,24 @@ impl Leaves {
         checked: bool,
         make: impl FnOnce() -> (M, Sources),
     ) -> Result<Fragment, Arc<[Violation]>> {
-        match self.get(key) {
-            Some(Entry::Fragment(weak)) => {
-                if let Some(fragment) = weak.upgrade() {
-                    self.work.leaf_hits.add(1);
-                    return Ok(fragment);
-                }
+        let found = self.find(key, |entry| match entry {
+            Entry::Fragment(fragment) => fragment.upgrade(),
+            _ => None,
+        });
+        found.unwrap_or_else(|| {
+            let (message, sources) = make();
+            self.work.leaves_built.add(1);
+            let mut field = Vec::with_capacity(message.encoded_len() + 6);
+            prost::encoding::message::encode(tag, &message, &mut field);
+            if checked && let Err(violations) = validate::validate(&M::full_name(), payload(&field)) {
+                return Err(self.refuse(key, violations));
             }
-            Some(Entry::Broken(weak)) => {
-                if let Some(violations) = weak.upgrade() {
-                    self.work.leaf_hits.add(1);
-                    return Err(violations);
-                }
-            }
-            _ => {}
-        }
-        let (message, sources) = make();
-        self.work.leaves_built.add(1);
-        let mut field = Vec::with_capacity(message.encoded_len() + 6);
-        prost::encoding::message::encode(tag, &message, &mut field);
-        if checked && let Err(violations) = validate::validate(&M::full_name(), payload(&field)) {
-            self.work.refused.add(1);
-            let violations: Arc<[Violation]> = violations.into();
-            self.put(key, Entry::Broken(Arc::downgrade(&violations)));
-            return Err(violations);
-        }
-        field.shrink_to_fit();
-        let fragment = Fragment::new(Bytes::from(field), sources);
-        self.work.bytes_encoded.add(fragment.bytes().len() as u64);
-        self.put(key, Entry::Fragment(fragment.downgrade()));
-        Ok(fragment)
+            field.shrink_to_fit();
+            let fragment = Fragment::new(Bytes::from(field), sources);
+            self.work.bytes_encoded.add(fragment.bytes().len() as u64);
+            self.put(key, Entry::Fragment(fragment.downgrade()));
+            Ok(fragment)
+        })
     }
 
     /// A unit; `make` is asked if there is none.
@@ -240,9 +238,7 @@ impl Leaves {
         self.put(key, Entry::Unit(Arc::downgrade(&unit)));
         unit
     }
-}
 
-impl Leaves {
     /// The assignments of a service; `make` is asked if there are none.
     pub(crate) fn assigned(&self, key: &Key, make: impl FnOnce() -> Assigned) -> Arc<Assigned> {
         if let Some(Entry::Assigned(weak)) = self.get(key)

@@ -54,7 +54,7 @@ impl View {
             }
             Kind::Gateway if self.facts().is_router() => {
                 let servers = self.inputs.gateways.ports.iter().flat_map(|p| &p.servers);
-                let now = world.mesh.gateways.get(&key(id));
+                let now = world.mesh.gateways.get(&ObjectKey::of(id));
                 now.is_some_and(|g| selects(&g.selector, &self.facts().labels))
                     || servers.into_iter().any(|s| s.gateway.meta.name == id.name && s.gateway.meta.namespace == id.namespace)
             }
@@ -64,7 +64,7 @@ impl View {
     }
 
     fn touched_by_routes(&self, world: &World, id: &ObjectId) -> bool {
-        let key = key(id);
+        let key = ObjectKey::of(id);
         let now = world.routes.get(&key);
         if now.is_some_and(|r| sees_routes(world, self.facts(), self.scope.sidecar.as_deref(), r)) {
             return true;
@@ -77,7 +77,7 @@ impl View {
         if self.scope.found.iter().any(|f| names(f, id)) {
             return true;
         }
-        let Some(now) = world.mesh.destination_rules.get(&key(id)) else { return !world.hosts_are_unique() };
+        let Some(now) = world.mesh.destination_rules.get(&ObjectKey::of(id)) else { return !world.hosts_are_unique() };
         let wide = !world.hosts_are_unique() || concerns_all(world, self.facts(), id);
         let concerned = |service: &Service| now.host.covers(&service.host) && (wide || service.namespace == id.namespace);
         match now.host.is_wildcard() {
@@ -106,7 +106,7 @@ impl Own {
 
     fn touched_by_rule(&self, world: &World, id: &ObjectId) -> bool {
         let facts = self.class.facts();
-        let now = world.mesh.destination_rules.get(&key(id));
+        let now = world.mesh.destination_rules.get(&ObjectKey::of(id));
         let wide = concerns_all(world, facts.scope.facts(), id);
         self.found.iter().any(|f| names(f, id))
             || now.is_some_and(|rule| {
@@ -114,10 +114,6 @@ impl Own {
                 targets.any(|t| rule.host.covers(&t.host) && (wide || t.namespace == id.namespace))
             })
     }
-}
-
-fn key(id: &ObjectId) -> ObjectKey {
-    ObjectKey { namespace: id.namespace.clone(), name: id.name.clone() }
 }
 
 /// Whether a rule was chosen, or chosen from.

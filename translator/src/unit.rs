@@ -20,7 +20,6 @@ use crate::context::{Common, Context};
 use crate::endpoint::{self, Plan};
 use crate::leaf::{Built, Key, Leaves};
 use crate::policy::{self, MergedRule};
-use crate::world::service_key;
 
 /// What clusters of a service depend on.
 #[derive(Clone, Copy)]
@@ -61,11 +60,22 @@ pub(crate) struct Unit {
     pub(crate) plans: Vec<Plan>,
 }
 
+/// Where a unit is. Tells it apart from all others that live at the same time.
+pub(crate) fn address(unit: &Arc<Unit>) -> usize {
+    Arc::as_ptr(unit).addr()
+}
+
+/// Those of `units` that are not in `others`.
+pub(crate) fn missing<'a>(units: &'a [Arc<Unit>], others: &[Arc<Unit>]) -> impl Iterator<Item = &'a Arc<Unit>> {
+    let others: HashSet<usize> = others.iter().map(address).collect();
+    units.iter().filter(move |unit| !others.contains(&address(unit)))
+}
+
 impl Ingredients {
     /// Of the scope's service at `index`.
     pub(crate) fn of(context: &Context<'_>, index: usize) -> Self {
         let service = &context.scope.services[index];
-        let key = service_key(service);
+        let key = ServiceKey::of(service);
         let (endpoints, plaintext) = match service.resolution {
             Resolution::Dns | Resolution::DnsRoundRobin => {
                 let endpoints = context.mesh.endpoints.get(&key).cloned();

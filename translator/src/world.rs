@@ -149,8 +149,7 @@ impl World {
             routes_by_age: ByAge::new(by_age::rules_order),
             mesh,
         };
-        let key = |o: &pilotfish_model::ObjectId| ObjectKey { namespace: o.namespace.clone(), name: o.name.clone() };
-        let mut routes: BTreeSet<ObjectKey> = of_kind(Kind::VirtualService).map(key).collect();
+        let mut routes: BTreeSet<ObjectKey> = of_kind(Kind::VirtualService).map(ObjectKey::of).collect();
         if !routes.is_empty() {
             routes.extend(self.delegating.iter().cloned());
         }
@@ -255,11 +254,6 @@ impl World {
             false => drop(self.hosts.insert(key.host.clone(), same.into())),
         }
     }
-}
-
-/// A service's key.
-pub(crate) fn service_key(service: &Service) -> ServiceKey {
-    ServiceKey { namespace: service.namespace.clone(), host: service.host.clone() }
 }
 
 fn hosts(mesh: &Mesh) -> OrdMap<Host, Arc<[Arc<Service>]>> {

@@ -6,33 +6,25 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod damage;
+mod scenario;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use damage::{Random, damage};
+use damage::damage;
 use pilotfish_controller::object::{Decoded, decode};
-use pilotfish_controller::source::yaml;
-use pilotfish_controller::{Index, Settings, load_mesh_config};
 use pilotfish_envoy::validate;
-use pilotfish_model::proxy::{Flavour, Node};
-use pilotfish_model::{Mesh, Proxy};
-use pilotfish_testkit::skip;
+use pilotfish_model::Mesh;
+use pilotfish_model::proxy::Flavour;
+use pilotfish_testkit::{Random, skip};
 use pilotfish_translator::{World, classify, snapshot};
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-struct Entry {
-    node: Node,
-}
 
 #[test]
 fn what_is_accepted_translates_into_what_envoy_accepts() {
     let Some(shared) = skip::shared("damaged_meshes") else { return };
     let rounds: u64 = std::env::var("DAMAGE_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
-    let mut scenarios: Vec<_> = std::fs::read_dir(shared.join("parity/scenarios")).unwrap().map(|e| e.unwrap().path()).collect();
-    scenarios.sort();
+    let scenarios = scenario::all(&shared);
     let mut failures = Vec::new();
     let mut translated = 0;
     for (i, scenario) in scenarios.iter().enumerate() {
@@ -50,34 +42,21 @@ fn check(scenario: &Path, mut random: Random, failures: &mut Vec<String>) -> usi
     let name = format!("{} seed {seed}", scenario.file_name().unwrap().to_string_lossy());
     let mesh = damaged(scenario, &mut random);
     let world = World::new(mesh.clone());
-    let proxies = std::fs::read_to_string(scenario.join("proxies.yaml")).unwrap();
-    let entries: Vec<Entry> = yaml_serde::from_str(&proxies).unwrap();
     let mut translated = 0;
-    for entry in entries {
-        let mut plain = entry.node.clone();
-        (plain.metadata.istio_version, plain.metadata.istio_proxy_sha) = (None, None);
-        for node in [entry.node, plain] {
-            let Ok(proxy) = Proxy::parse(node, &mesh.config.root_namespace, &mesh.domain) else { continue };
-            translated += 1;
-            let Ok(snapshot) = catch_unwind(AssertUnwindSafe(|| snapshot(&world, &classify(&world, &proxy)))) else {
-                failures.push(format!("{name}: {} {:?} panics", proxy.name, proxy.flavour));
-                continue;
-            };
-            // gRPC libraries are sent less than Envoy would accept.
-            if proxy.flavour == Flavour::Grpc {
-                continue;
-            }
-            for (type_url, set) in snapshot.iter() {
-                for resource in set.iter() {
-                    if let Err(v) = validate::validate_any(&resource.to_any()) {
-                        failures.push(format!(
-                            "{name}: {} {:?} {} {}: {v:?}",
-                            proxy.name,
-                            proxy.flavour,
-                            type_url.short(),
-                            resource.name()
-                        ));
-                    }
+    for proxy in scenario::proxies(scenario, &mesh) {
+        translated += 1;
+        let Ok(snapshot) = catch_unwind(AssertUnwindSafe(|| snapshot(&world, &classify(&world, &proxy)))) else {
+            failures.push(format!("{name}: {} {:?} panics", proxy.name, proxy.flavour));
+            continue;
+        };
+        // gRPC libraries are sent less than Envoy would accept.
+        if proxy.flavour == Flavour::Grpc {
+            continue;
+        }
+        for (type_url, set) in snapshot.iter() {
+            for resource in set.iter() {
+                if let Err(v) = validate::validate_any(&resource.to_any()) {
+                    failures.push(format!("{name}: {} {:?} {} {}: {v:?}", proxy.name, proxy.flavour, type_url.short(), resource.name()));
                 }
             }
         }
@@ -86,12 +65,8 @@ fn check(scenario: &Path, mut random: Random, failures: &mut Vec<String>) -> usi
 }
 
 fn damaged(scenario: &Path, random: &mut Random) -> Arc<Mesh> {
-    let mesh_config = std::fs::read_to_string(scenario.join("mesh.yaml")).unwrap_or_default();
-    let mesh_config = Arc::new(load_mesh_config(&mesh_config).unwrap());
-    let mut index = Index::new(Settings { mesh_config, ..Settings::default() });
-    let text = std::fs::read_to_string(scenario.join("input.yaml")).unwrap();
-    for document in yaml::split(&text) {
-        let mut value = yaml::parse(document.text).unwrap();
+    let mut index = scenario::index(scenario);
+    for mut value in scenario::documents(scenario) {
         // Every third object is damaged, in one to three places.
         if random.below(3) == 0 {
             for _ in 0..=random.below(3) {

@@ -8,36 +8,28 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod damage;
+mod scenario;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use damage::{Random, damage};
+use damage::damage;
+use pilotfish_controller::Index;
 use pilotfish_controller::object::{Decoded, Object, decode};
-use pilotfish_controller::source::yaml;
-use pilotfish_controller::{Index, Settings, load_mesh_config};
 use pilotfish_envoy::{Snapshot, TypeUrl};
-use pilotfish_model::proxy::Node;
 use pilotfish_model::{ChangeSet, Proxy};
-use pilotfish_testkit::skip;
+use pilotfish_testkit::{Random, skip};
 use pilotfish_translator::{Endpoints, Own, ProxyClass, Translator, View, World, classify, reclassifies, snapshot};
-use serde::Deserialize;
 use serde_json::Value;
 
 const STEPS: usize = 12;
-
-#[derive(Deserialize)]
-struct Entry {
-    node: Node,
-}
 
 #[test]
 fn an_increment_ends_where_a_new_start_does() {
     let Some(shared) = skip::shared("incremental") else { return };
     let rounds: u64 = std::env::var("INCREMENTAL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let only = std::env::var("INCREMENTAL_SCENARIO").unwrap_or_default();
-    let mut scenarios: Vec<_> = std::fs::read_dir(shared.join("parity/scenarios")).unwrap().map(|e| e.unwrap().path()).collect();
-    scenarios.sort();
+    let scenarios = scenario::all(&shared);
     let mut compared = 0;
     for (i, scenario) in scenarios.iter().enumerate().filter(|(_, s)| s.to_string_lossy().contains(&only)) {
         for round in 0..rounds {
@@ -101,11 +93,8 @@ impl Held {
 
 fn run(scenario: &Path, mut random: Random) -> usize {
     let name = format!("{} seed {}", scenario.file_name().unwrap().to_string_lossy(), random.0);
-    let mesh_config = std::fs::read_to_string(scenario.join("mesh.yaml")).unwrap_or_default();
-    let settings = Settings { mesh_config: Arc::new(load_mesh_config(&mesh_config).unwrap()), ..Settings::default() };
-    let mut index = Index::new(settings);
-    let text = std::fs::read_to_string(scenario.join("input.yaml")).unwrap();
-    let documents: Vec<Value> = yaml::split(&text).into_iter().map(|d| yaml::parse(d.text).unwrap()).collect();
+    let mut index = scenario::index(scenario);
+    let documents = scenario::documents(scenario);
     for document in &documents {
         // A third of the objects comes later.
         if random.below(3) > 0 {
@@ -115,14 +104,7 @@ fn run(scenario: &Path, mut random: Random) -> usize {
     let Some((mesh, _)) = index.publish() else { return 0 };
     let mut world = Arc::new(World::new(mesh.clone()));
     let translator = Translator::default();
-    let proxies = std::fs::read_to_string(scenario.join("proxies.yaml")).unwrap();
-    let entries: Vec<Entry> = yaml_serde::from_str(&proxies).unwrap();
-    let nodes = entries.into_iter().flat_map(|entry| {
-        let mut plain = entry.node.clone();
-        (plain.metadata.istio_version, plain.metadata.istio_proxy_sha) = (None, None);
-        [entry.node, plain]
-    });
-    let proxies = nodes.filter_map(|node| Proxy::parse(node, &mesh.config.root_namespace, &mesh.domain).ok());
+    let proxies = scenario::proxies(scenario, &mesh).into_iter();
     let mut held: Vec<Held> = proxies.map(|p| Held::new(&translator, &world, p)).collect();
     let mut compared = 0;
     for step in 0..STEPS {

@@ -16,19 +16,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use pilotfish_envoy::Resource;
-use pilotfish_envoy::encoded::field_len;
-use prost::encoding::{WireType, encode_key, encode_varint};
 use tonic::Status;
 
 use crate::subscription::Protocol;
-use crate::wire::RESOURCES;
+use crate::wire::PREFIX;
 
 /// Parts below this size are copied together, so that ten thousand small resources are not ten thousand HTTP/2 frames.
 const SMALL: usize = 4 << 10;
 /// Size of such a copy.
 const CHUNK: usize = 16 << 10;
-/// Length of gRPC's prefix of a message: a flag and the length.
-const PREFIX: usize = 5;
 
 /// One gRPC message: a head, and resources whose bytes are shared. What is not sent yet costs a pointer per resource.
 #[derive(Debug)]
@@ -44,7 +40,7 @@ impl Message {
     /// The message is the concatenation of head and resources.
     pub fn new(head: Bytes, resources: Vec<Resource>, protocol: Protocol) -> Self {
         let of_resource = |r: &Resource| match protocol {
-            Protocol::Delta => field_len(r.encoded_len()),
+            Protocol::Delta => r.delta_len(),
             Protocol::Sotw => r.sotw_len(),
         };
         let len = head.len() + resources.iter().map(of_resource).sum::<usize>();
@@ -67,13 +63,7 @@ impl Message {
             let resource = self.resources.next()?;
             match self.protocol {
                 Protocol::Sotw => self.parts.extend(resource.sotw_parts()),
-                Protocol::Delta => {
-                    let mut tag = Vec::with_capacity(6);
-                    encode_key(RESOURCES, WireType::LengthDelimited, &mut tag);
-                    encode_varint(resource.encoded_len() as u64, &mut tag);
-                    self.parts.push_back(tag.into());
-                    self.parts.extend(resource.delta_parts());
-                }
+                Protocol::Delta => self.parts.extend(resource.delta_parts()),
             }
         }
         self.parts.front()

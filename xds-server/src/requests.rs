@@ -11,8 +11,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tonic::Status;
 
-/// gRPC's prefix of a message: a flag and the length.
-const PREFIX: usize = 5;
+use crate::wire::PREFIX;
 
 /// Messages of type `R`.
 pub(crate) struct Requests<R> {

@@ -7,7 +7,7 @@
 //!   push_endpoints ──> scopes that see them ───────────────> commit ────────┴─> mailbox per stream
 //! ```
 //!
-//! A scope lives as long as a stream of it. Locks are held for moments: the order is streams, then one cell.
+//! A scope lives as long as a stream of it, and a while longer for proxies that come back. Locks are held for moments: the order is streams, then one cell.
 
 mod cell;
 mod job;

@@ -64,10 +64,12 @@ impl WireRequest for DeltaDiscoveryRequest {
     }
 }
 
+/// Length of gRPC's prefix of a message: a flag and the length.
+pub(crate) const PREFIX: usize = 5;
+
 // Field numbers of the two responses in envoy/service/discovery/v3/discovery.proto. Fields may come in any order, so that
-// everything but the resources goes into the head.
+// everything but the resources, which bring their own tag, goes into the head.
 const VERSION: u32 = 1;
-pub(crate) const RESOURCES: u32 = 2;
 const TYPE_URL: u32 = 4;
 const NONCE: u32 = 5;
 const REMOVED: u32 = 6;

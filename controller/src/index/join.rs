@@ -8,7 +8,6 @@ use pilotfish_model::name::{Labels, Str, Visibility, selects};
 use pilotfish_model::{ContentHash, Kind, ObjectId, Service};
 
 use super::difference::{endpoint_change, reaches_service};
-use super::relations::key;
 use super::{Index, usage};
 use crate::convert::{Fact, SliceFact};
 
@@ -91,7 +90,7 @@ impl Index {
                 }
             }
             Fact::Service(s) => {
-                self.dirty.services.insert(key(&s.service));
+                self.dirty.services.insert(ServiceKey::of(&s.service));
                 self.mark_selected(&s.service.namespace, &s.service.selector);
                 if s.service.selector.is_empty() {
                     let members: Vec<_> = self.pods_of_slices(&s.service.namespace, &s.service.name);
@@ -109,7 +108,7 @@ impl Index {
                 self.mark_selecting(&id.namespace, &p.labels, false);
             }
             Fact::ServiceEntry(e) => {
-                self.dirty.services.extend(e.services.iter().map(key));
+                self.dirty.services.extend(e.services.iter().map(ServiceKey::of));
                 if let Some(selector) = &e.selector {
                     self.mark_selected(&id.namespace, selector);
                 }
@@ -151,9 +150,9 @@ impl Index {
         let mut found = Vec::new();
         for id in self.relations.maybe_selecting(namespace, labels) {
             match self.facts.get(id) {
-                Some(Fact::Service(s)) if kubernetes && selects(&s.service.selector, labels) => found.push(key(&s.service)),
+                Some(Fact::Service(s)) if kubernetes && selects(&s.service.selector, labels) => found.push(ServiceKey::of(&s.service)),
                 Some(Fact::ServiceEntry(e)) if e.selector.as_ref().is_some_and(|s| selects(s, labels)) => {
-                    found.extend(e.services.iter().map(key));
+                    found.extend(e.services.iter().map(ServiceKey::of));
                 }
                 _ => {}
             }
@@ -193,8 +192,8 @@ impl Index {
     fn mark_all(&mut self, ids: Vec<ObjectId>) {
         for id in ids {
             match self.facts.get(&id) {
-                Some(Fact::Service(s)) => drop(self.dirty.services.insert(key(&s.service))),
-                Some(Fact::ServiceEntry(e)) => self.dirty.services.extend(e.services.iter().map(key)),
+                Some(Fact::Service(s)) => drop(self.dirty.services.insert(ServiceKey::of(&s.service))),
+                Some(Fact::ServiceEntry(e)) => self.dirty.services.extend(e.services.iter().map(ServiceKey::of)),
                 Some(Fact::Pod(_) | Fact::WorkloadEntry(_)) => drop(self.dirty.workloads.insert(id)),
                 Some(Fact::Secret(_)) => drop(self.dirty.secrets.insert(id)),
                 Some(Fact::EndpointSlice(_)) | None => {}
@@ -293,7 +292,7 @@ impl Index {
     /// An object that goes into the mesh as it is. That it is marked means that it differs, but for visibility.
     fn put_plain(&mut self, id: &ObjectId) {
         let fact = self.fact(id).cloned();
-        let at = ObjectKey { namespace: id.namespace.clone(), name: id.name.clone() };
+        let at = ObjectKey::of(id);
         /// Puts or removes a value; whether anything differs.
         macro_rules! put {
             ($map:ident, $key:expr, $variant:pat => $value:expr) => {{
@@ -347,7 +346,7 @@ impl Index {
     }
 
     fn put_secret(&mut self, id: &ObjectId) {
-        let at = ObjectKey { namespace: id.namespace.clone(), name: id.name.clone() };
+        let at = ObjectKey::of(id);
         let new = match self.fact(id) {
             Some(Fact::Secret(secret)) if self.relations.referrers.contains_key(&id.name) => Some(secret.clone()),
             _ => None,

@@ -121,12 +121,12 @@ impl Relations {
     pub(super) fn set(&mut self, id: &ObjectId, fact: &Fact, present: bool) -> Option<(Str, Str)> {
         match fact {
             Fact::Service(s) => {
-                self.claims.set(key(&s.service), claim(&s.service, 0), present);
+                self.claims.set(ServiceKey::of(&s.service), claim(&s.service, 0), present);
                 return self.set_selector(id, &s.service.selector, present);
             }
             Fact::ServiceEntry(e) => {
                 for (i, service) in e.services.iter().enumerate() {
-                    self.claims.set(key(service), claim(service, i), present);
+                    self.claims.set(ServiceKey::of(service), claim(service, i), present);
                 }
                 for endpoint in &e.endpoints {
                     if let Some(EndpointAddress::Ip(ip)) = endpoint.address {
@@ -196,11 +196,6 @@ impl Relations {
     pub(super) fn maybe_selecting<'a>(&'a self, namespace: &'a Str, labels: &'a Labels) -> impl Iterator<Item = &'a ObjectId> + use<'a> {
         labels.iter().flat_map(move |(k, v)| self.selectors.get(&(namespace.clone(), k.clone(), v.clone())))
     }
-}
-
-/// The key of a service.
-pub(super) fn key(service: &Service) -> ServiceKey {
-    ServiceKey { namespace: service.namespace.clone(), host: service.host.clone() }
 }
 
 fn claim(service: &Service, host: usize) -> Claim {

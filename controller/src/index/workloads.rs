@@ -5,14 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use pilotfish_model::endpoint::{EndpointAddress, Workload};
-use pilotfish_model::mesh::{ServiceTarget, WorkloadInstance};
+use pilotfish_model::mesh::{ServiceKey, ServiceTarget, WorkloadInstance};
 use pilotfish_model::name::{Labels, Str, selects};
 use pilotfish_model::service::{Registry, Resolution};
 use pilotfish_model::{Kind, Locality, ObjectId, Service};
 
 use super::Index;
 use super::endpoints::workload_entry_port;
-use super::relations::key;
 use crate::convert::{Fact, PodFact, TargetPort, WorkloadFact};
 
 impl Index {
@@ -177,7 +176,7 @@ impl Index {
             (a.created, &a.name, &a.namespace, ap, at).cmp(&(b.created, &b.name, &b.namespace, bp, bt))
         });
         found.dedup_by(|(a, ap, at), (b, bp, bt)| (&a.host, ap, at) == (&b.host, bp, bt));
-        found.into_iter().map(|(s, port, target_port)| ServiceTarget { service: key(s), port, target_port }).collect()
+        found.into_iter().map(|(s, port, target_port)| ServiceTarget { service: ServiceKey::of(s), port, target_port }).collect()
     }
 
     /// The services in the mesh that stand for an object.
@@ -187,7 +186,7 @@ impl Index {
             Some(Fact::ServiceEntry(e)) => e.services.as_slice(),
             _ => &[],
         };
-        list.iter().filter_map(|s| self.mesh.services.get(&key(s))).map(|s| &**s).filter(|s| s.source == *object)
+        list.iter().filter_map(|s| self.mesh.services.get(&ServiceKey::of(s))).map(|s| &**s).filter(|s| s.source == *object)
     }
 
     fn kubernetes_targets<'a>(&'a self, id: &ObjectId, service: &'a Service, found: &mut Vec<(&'a Service, u16, u16)>) {

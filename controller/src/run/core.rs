@@ -1,6 +1,7 @@
 //! The synchronous part of the controller: sources in, meshes out. Moved to a blocking thread and back for long work.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -57,10 +58,7 @@ impl Core {
                 SourceEvent::Apply(object, place) => {
                     let input = Input::of(&object, &context);
                     for d in &input.diagnostics {
-                        match d.severity {
-                            Severity::Error => tracing::error!(%place, "{d}"),
-                            Severity::Warning => tracing::warn!(%place, "{d}"),
-                        }
+                        say(d.severity, format_args!("{place}: {d}"));
                     }
                     self.layers.put_file(input);
                 }
@@ -94,10 +92,7 @@ impl Core {
         }
         let before: &[Diagnostic] = self.layers.index.diagnostics_of(&input.id);
         for d in input.diagnostics.iter().filter(|d| !before.contains(d)) {
-            match d.severity {
-                Severity::Error => tracing::error!("{d}"),
-                Severity::Warning => tracing::warn!("{d}"),
-            }
+            say(d.severity, d);
         }
     }
 
@@ -106,10 +101,7 @@ impl Core {
         let now = self.files.problems();
         let before: BTreeSet<&Problem> = self.said.problems.iter().collect();
         for p in now.iter().filter(|p| !before.contains(p)) {
-            match p.severity {
-                Severity::Error => tracing::error!("{p}"),
-                Severity::Warning => tracing::warn!("{p}"),
-            }
+            say(p.severity, p);
         }
         if *self.said.problems != now {
             self.said.problems = Arc::new(now.to_vec());
@@ -118,5 +110,12 @@ impl Core {
 
     pub(super) fn state(&mut self) -> State {
         State { snapshot: self.layers.index.snapshot(), problems: self.said.problems.clone(), ignored: self.files.ignored() }
+    }
+}
+
+fn say(severity: Severity, finding: impl Display) {
+    match severity {
+        Severity::Error => tracing::error!("{finding}"),
+        Severity::Warning => tracing::warn!("{finding}"),
     }
 }

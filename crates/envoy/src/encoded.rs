@@ -14,5 +14,21 @@ mod resource;
 mod set;
 
 pub use layer::{Layer, Layers};
-pub use resource::{Fragment, Resource, Sources, Version, WeakFragment, WeakResource, field_len};
+pub use resource::{Fragment, Resource, Sources, Version, WeakFragment, WeakResource};
 pub use set::{ResourceSet, Snapshot};
+
+#[cfg(test)]
+mod testing {
+    use std::sync::Arc;
+
+    use super::{Layer, Resource};
+    use crate::pb::envoy::config::cluster::v3::Cluster;
+
+    pub(super) fn resource(name: &str, content: &str) -> Resource {
+        Resource::new(name, &Cluster { name: content.into(), ..Default::default() })
+    }
+
+    pub(super) fn layer(resources: &[(&str, &str)]) -> Arc<Layer> {
+        Arc::new(Layer::new(resources.iter().map(|(n, c)| resource(n, c))))
+    }
+}

@@ -12,7 +12,7 @@ use crate::destination_rule::DestinationRule;
 use crate::endpoint::{Endpoint, Locality, Workload};
 use crate::gateway::Gateway;
 use crate::mesh_config::MeshConfig;
-use crate::name::{Host, Labels, Str};
+use crate::name::{Host, Labels, ObjectId, Str};
 use crate::peer_authentication::PeerAuthentication;
 use crate::secret::Secret;
 use crate::service::Service;
@@ -28,6 +28,13 @@ pub struct ServiceKey {
     pub host: Host,
 }
 
+impl ServiceKey {
+    /// The key of a service.
+    pub fn of(service: &Service) -> Self {
+        ServiceKey { namespace: service.namespace.clone(), host: service.host.clone() }
+    }
+}
+
 /// An object's key within its kind: namespace, then name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
@@ -35,6 +42,13 @@ pub struct ObjectKey {
     pub namespace: Str,
     /// Name.
     pub name: Str,
+}
+
+impl ObjectKey {
+    /// The key of an object.
+    pub fn of(id: &ObjectId) -> Self {
+        ObjectKey { namespace: id.namespace.clone(), name: id.name.clone() }
+    }
 }
 
 /// A namespace.
@@ -129,8 +143,7 @@ impl Mesh {
 
     /// The endpoints of a service.
     pub fn endpoints_of(&self, service: &Service) -> &[Endpoint] {
-        let key = ServiceKey { namespace: service.namespace.clone(), host: service.host.clone() };
-        self.endpoints.get(&key).map_or(&[], |e| e.as_slice())
+        self.endpoints.get(&ServiceKey::of(service)).map_or(&[], |e| e.as_slice())
     }
 
     /// The workload that has one of these addresses; of several, the one in `namespace` with that name if given.

@@ -152,8 +152,7 @@ where
         }
         let urgency = self.choose(now)?;
         let slice = self.classes.get_mut(&urgency)?;
-        let weights = &self.weights;
-        let (key, charged) = slice.class.start(|group| weights.get(group).copied().unwrap_or(NonZeroU32::MIN))?;
+        let (key, charged) = slice.class.start(|group| weight(&self.weights, group))?;
         self.starts += 1;
         slice.last = self.starts;
         let entry = self.jobs.get_mut(&key)?;
@@ -177,7 +176,7 @@ where
                 self.jobs.remove(key);
             }
         }
-        let weight = self.weights.get(&group).copied().unwrap_or(NonZeroU32::MIN);
+        let weight = weight(&self.weights, &group);
         if let Some(slice) = self.classes.get_mut(&urgency) {
             slice.class.done(&group, weight, charged, cost);
         }
@@ -258,4 +257,8 @@ where
         }
         slice.class.push(serial, key, group, queued_at);
     }
+}
+
+fn weight<G: Hash + Eq>(weights: &HashMap<G, NonZeroU32>, group: &G) -> NonZeroU32 {
+    weights.get(group).copied().unwrap_or(NonZeroU32::MIN)
 }

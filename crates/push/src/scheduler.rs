@@ -44,7 +44,7 @@ where
 
     /// See [`Schedule::submit`].
     pub fn submit(&self, key: J, group: G, urgency: U, change: C, since: Instant) {
-        self.with(|schedule| schedule.submit(key, group, urgency, change, since, now()));
+        self.shared.with(|schedule| schedule.submit(key, group, urgency, change, since, now()));
     }
 
     /// See [`Schedule::set_weight`].
@@ -60,7 +60,7 @@ where
     /// The next job, when one may start. Any number of workers may wait here; dropping the future loses nothing.
     pub async fn next(&self) -> Running<J, G, C, U> {
         loop {
-            if let Some(job) = self.with(|schedule| schedule.next(now())) {
+            if let Some(job) = self.shared.with(|schedule| schedule.next(now())) {
                 let lease = Lease { key: job.key.clone(), started: now(), cost: None, shared: self.shared.clone() };
                 return Running { job, lease };
             }
@@ -71,10 +71,6 @@ where
     /// Looks at the schedule, for metrics.
     pub fn inspect<T>(&self, look: impl FnOnce(&Schedule<J, G, C, U>) -> T) -> T {
         look(&self.shared.schedule.lock())
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut Schedule<J, G, C, U>) -> T) -> T {
-        self.shared.with(act)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod kube;
 pub mod pilotfish;
 pub mod poll;
 pub mod process;
+pub mod random;
 pub mod skip;
 
 pub use envoy::Envoy;
@@ -21,3 +22,4 @@ pub use http::{Backend, Load, get};
 pub use kube::KubeCluster;
 pub use pilotfish::Pilotfish;
 pub use poll::{until, until_soon};
+pub use random::Random;

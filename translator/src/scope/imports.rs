@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use pilotfish_model::mesh::ObjectKey;
+use pilotfish_model::mesh::Mesh;
 use pilotfish_model::name::{Host, Str, Visibility};
 use pilotfish_model::service::Service;
 use pilotfish_model::sidecar::{EgressHost, EgressNamespace, Sidecar};
@@ -42,9 +42,8 @@ impl<'a> Imports<'a> {
         if self.anywhere().next().is_some() {
             return world.routes_by_age().iter().filter(wanted).cloned().collect();
         }
-        let first = |namespace: &str| ObjectKey { namespace: namespace.into(), name: "".into() };
-        let of = |namespace: &'a str| world.routes.range(first(namespace)..).take_while(move |(k, _)| &*k.namespace == namespace);
-        let mut routes: Vec<Arc<Rules>> = self.namespaces().into_iter().flat_map(of).map(|(_, r)| r).filter(wanted).cloned().collect();
+        let of = |namespace: &'a str| Mesh::in_namespace(&world.routes, namespace);
+        let mut routes: Vec<Arc<Rules>> = self.namespaces().into_iter().flat_map(of).filter(wanted).cloned().collect();
         routes.sort_by(|a, b| rules_order(a, b));
         routes
     }

@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::gateway::{self, MergedGateways};
 use crate::policy::Found;
 use crate::scope::EgressScope;
-use crate::world::{Aliases, service_key};
+use crate::world::Aliases;
 
 /// What of a world a view was made of beside its scope.
 pub(crate) struct Inputs {
@@ -79,7 +79,7 @@ impl Inputs {
             gateways: gateway::merged(context),
             namespaces,
             peers,
-            live: live.map(|(i, s)| (i, context.mesh.endpoints.get(&service_key(s)).cloned())).collect(),
+            live: live.map(|(i, s)| (i, context.mesh.endpoints.get(&ServiceKey::of(s)).cloned())).collect(),
         }
     }
 }

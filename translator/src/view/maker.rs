@@ -15,7 +15,7 @@ use crate::leaf::{Built, Key, Leaves};
 use crate::listener::{self, Builder, ListenerSpec, Settings};
 use crate::refused::{Refused, resolve};
 use crate::route::{Assembler, Assembly};
-use crate::unit::{Ingredients, Recipe, Unit, sources};
+use crate::unit::{self, Ingredients, Recipe, Unit, address, sources};
 
 /// See the module.
 pub(super) struct Maker<'a> {
@@ -81,12 +81,10 @@ impl<'a> Maker<'a> {
             return self.keep(TypeUrl::Cluster, b);
         }
         let before = self.last_good(TypeUrl::Cluster);
-        let address = |unit: &Arc<Unit>| Arc::as_ptr(unit).addr();
         let old: HashSet<usize> = known.iter().flat_map(|b| b.units.iter()).map(address).collect();
         let mut changes: Vec<(Arc<str>, Option<Resource>)> = Vec::new();
         if let Some(b) = known {
-            let new: HashSet<usize> = units.iter().map(address).collect();
-            let gone = b.units.iter().filter(|u| !new.contains(&address(u)));
+            let gone = unit::missing(&b.units, units);
             changes.extend(gone.flat_map(|u| &u.clusters).map(|c| (c.name().clone(), None)));
         }
         for unit in units.iter() {

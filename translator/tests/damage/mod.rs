@@ -1,19 +1,7 @@
 //! Objects with odd values and without keys, at random.
 
+use pilotfish_testkit::Random;
 use serde_json::{Value, json};
-
-/// SplitMix64: good enough to choose where to damage.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
-    }
-}
 
 /// Walks down at random and damages where it ends. Identity (the first level) stays.
 pub(crate) fn damage(value: &mut Value, random: &mut Random, depth: usize) {

@@ -7,24 +7,12 @@ use pilotfish_xds_server::Config;
 use pretty_assertions::assert_eq;
 
 use crate::fake::{Change, Running, World, resource, start};
+use pilotfish_testkit::Random;
 use pilotfish_testkit::ads::{Held, Proxy, Sotw, TYPES, sidecar};
 
 /// Routes that the client asks for, whether they exist or not.
 const ROUTES: [&str; 4] = ["n0", "n1", "n2", "n3"];
 const NAMESPACE: &str = "shop";
-
-/// Numbers that a seed determines: SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-}
 
 async fn connect(replica: &Running, held: Held) -> Proxy {
     Proxy::connect(&replica.url, sidecar(NAMESPACE), &ROUTES, held).await
@@ -116,7 +104,7 @@ async fn after_any_history_a_delta_client_holds_what_a_fresh_client_gets() {
                 }
                 3..7 => {
                     for _ in 0..=random.below(3) {
-                        edit(&mut world, TYPES[random.below(4) as usize], &mut random, &mut counter);
+                        edit(&mut world, TYPES[random.below(4)], &mut random, &mut counter);
                     }
                     for replica in &replicas {
                         // Nobody waits for it.
@@ -130,7 +118,7 @@ async fn after_any_history_a_delta_client_holds_what_a_fresh_client_gets() {
                         proxy.take(response).await;
                     }
                 }
-                _ => proxy = connect(&replicas[random.below(2) as usize], proxy.held).await,
+                _ => proxy = connect(&replicas[random.below(2)], proxy.held).await,
             }
             if step % 10 == 9 {
                 proxy.converge(&expected(&world), &format!("seed {seed}, step {step}")).await;

@@ -176,15 +176,7 @@ impl Layers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::envoy::config::cluster::v3::Cluster;
-
-    fn resource(name: &str, content: &str) -> Resource {
-        Resource::new(name, &Cluster { name: content.into(), ..Default::default() })
-    }
-
-    fn layer(resources: &[(&str, &str)]) -> Arc<Layer> {
-        Arc::new(Layer::new(resources.iter().map(|(n, c)| resource(n, c))))
-    }
+    use crate::encoded::testing::{layer, resource};
 
     fn changed(new: &Layer, base: &Layer) -> Option<Vec<String>> {
         new.changed_since(base).map(|names| names.map(|n| n.to_string()).collect())

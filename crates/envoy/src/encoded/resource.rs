@@ -1,14 +1,14 @@
 //! One encoded resource: [`Resource`]; and parts that several share: [`Fragment`].
 //!
-//! One buffer serves both protocols. A delta `Resource` is encoded as version, name and, last, field 2 with the Any; a
-//! state-of-the-world response holds the same Any as *its* field 2. So the tail of the buffer, tag included, is what a
-//! `DiscoveryResponse` takes verbatim, and the whole buffer is what a `DeltaDiscoveryResponse` takes. The value is the Any's
-//! last field, so it may be in fragments behind the buffer.
+//! One buffer serves both protocols. A delta response holds as field 2 a `Resource`: version, name and, last, field 2 with the
+//! Any. A state-of-the-world response holds the same Any as *its* field 2. So the whole buffer is a field that a
+//! `DeltaDiscoveryResponse` takes verbatim, and its tail is what a `DiscoveryResponse` takes. The value is the Any's last field,
+//! so it may be in fragments behind the buffer.
 //!
 //! ```text
-//!   delta:  [ 0a len version ][ 1a len name ][ 12 len [ 0a len type URL ][ 12 len value ] ]
-//!   sotw:                                    [ 12 len [ 0a len type URL ][ 12 len value ] ]
-//!                                                                    rope: [ fragment ][ fragment ]...
+//!   delta:  [ 12 len [ 0a len version ][ 1a len name ][ 12 len [ 0a len type URL ][ 12 len value ] ] ]
+//!   sotw:                                             [ 12 len [ 0a len type URL ][ 12 len value ] ]
+//!                                                                             rope: [ fragment ][ fragment ]...
 //! ```
 
 use std::fmt;
@@ -181,7 +181,7 @@ impl Resource {
         self.0.sources.iter().chain(self.0.fragments.iter().flat_map(|f| f.sources().iter()))
     }
 
-    /// An encoded `envoy.service.discovery.v3.Resource`, in parts.
+    /// One entry of `DeltaDiscoveryResponse.resources`, its tag and length included, in parts.
     pub fn delta_parts(&self) -> impl Iterator<Item = Bytes> {
         std::iter::once(self.0.head.clone()).chain(self.tail())
     }
@@ -205,14 +205,14 @@ impl Resource {
         Any::decode(field).unwrap_or_default()
     }
 
-    /// Size of the encoded resource in bytes, as delta sends it.
-    pub fn encoded_len(&self) -> usize {
+    /// Size of its entry in a delta response, in bytes.
+    pub fn delta_len(&self) -> usize {
         self.0.head.len() + self.0.tail_len
     }
 
     /// Size of its entry in a state-of-the-world response, in bytes.
     pub fn sotw_len(&self) -> usize {
-        self.encoded_len() - self.0.any_field
+        self.delta_len() - self.0.any_field
     }
 
     /// Does not keep it.
@@ -255,7 +255,10 @@ impl fmt::Debug for Resource {
 fn head(version: Version, name: Arc<str>, type_url: &str, value_len: usize, room: usize) -> ((Arc<str>, Vec<u8>), usize) {
     let version = version.to_string();
     let any_len = field_len(type_url.len()) + if value_len == 0 { 0 } else { field_len(value_len) };
-    let mut buf = Vec::with_capacity(field_len(version.len()) + field_len(name.len()) + field_len(any_len) - value_len + room);
+    let len = field_len(version.len()) + field_len(name.len()) + field_len(any_len);
+    let mut buf = Vec::with_capacity(field_len(len) - value_len + room);
+    encode_key(2, WireType::LengthDelimited, &mut buf);
+    encode_varint(len as u64, &mut buf);
     put_bytes(1, version.as_bytes(), &mut buf);
     put_bytes(3, name.as_bytes(), &mut buf);
     let any_field = buf.len();
@@ -276,7 +279,7 @@ fn put_bytes(tag: u32, value: &[u8], buf: &mut Vec<u8>) {
 }
 
 /// Length of a length-delimited field with a payload of `len` bytes, tag (below 16) included.
-pub fn field_len(len: usize) -> usize {
+fn field_len(len: usize) -> usize {
     1 + encoded_len_varint(len as u64) + len
 }
 
@@ -296,11 +299,12 @@ mod tests {
     }
 
     fn is_valid_in_both_protocols(resource: &Resource, any: &Any) {
-        let delta = discovery::Resource::decode(bytes(resource.delta_parts())).unwrap();
+        let delta = discovery::DeltaDiscoveryResponse::decode(bytes(resource.delta_parts())).unwrap().resources.remove(0);
         let sotw = discovery::DiscoveryResponse::decode(bytes(resource.sotw_parts())).unwrap();
         assert_eq!((delta.name.as_str(), delta.version), ("a", resource.version().to_string()));
         assert_eq!((delta.resource.as_ref(), sotw.resources.first()), (Some(any), Some(any)));
-        assert_eq!((&resource.to_any(), resource.encoded_len()), (any, bytes(resource.delta_parts()).len()));
+        assert_eq!((&resource.to_any(), resource.delta_len()), (any, bytes(resource.delta_parts()).len()));
+        assert_eq!(resource.sotw_len(), bytes(resource.sotw_parts()).len());
     }
 
     #[test]

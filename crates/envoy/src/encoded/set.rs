@@ -119,15 +119,7 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::envoy::config::cluster::v3::Cluster;
-
-    fn resource(name: &str, content: &str) -> Resource {
-        Resource::new(name, &Cluster { name: content.into(), ..Default::default() })
-    }
-
-    fn layer(resources: &[(&str, &str)]) -> Arc<Layer> {
-        Arc::new(Layer::new(resources.iter().map(|(n, c)| resource(n, c))))
-    }
+    use crate::encoded::testing::{layer, resource};
 
     #[test]
     fn versions_follow_content_only() {

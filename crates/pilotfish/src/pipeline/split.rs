@@ -37,15 +37,14 @@ pub(super) fn endpoints(mut change: ChangeSet) -> (ChangeSet, Vec<(EndpointChang
     (change, parts.collect())
 }
 
-/// The parts of a change by origin.
+/// The parts of a change by origin. Its endpoints were taken out before.
 pub(super) fn by_origin(change: ChangeSet, root: &str) -> ByOrigin {
-    let mut parts = ByOrigin::new();
-    let ChangeSet { objects, services, endpoints, workloads, classes, everything } = change;
-    if everything {
+    if change.everything {
         // Whatever else there is will be made anew with it.
-        parts.insert(Origin::Mesh, ChangeSet { objects, services, endpoints, workloads, classes, everything });
-        return parts;
+        return ByOrigin::from([(Origin::Mesh, change)]);
     }
+    let mut parts = ByOrigin::new();
+    let ChangeSet { objects, services, endpoints: _, workloads, classes, everything: _ } = change;
     let of = |namespace: &Str, registry: bool| match registry {
         _ if namespace.is_empty() || **namespace == *root => Origin::Mesh,
         true => Origin::Registry(namespace.clone()),
@@ -65,9 +64,6 @@ pub(super) fn by_origin(change: ChangeSet, root: &str) -> ByOrigin {
     }
     if classes {
         parts.entry(Origin::Mesh).or_default().classes = true;
-    }
-    if !endpoints.is_empty() {
-        parts.entry(Origin::Mesh).or_default().endpoints = endpoints;
     }
     parts
 }
