@@ -233,6 +233,13 @@ impl ScopeFacts {
     pub fn targets(&self) -> &[ServiceTarget] {
         self.own.as_ref().map_or(&[], |own| &own.targets)
     }
+
+    /// The same of a client that runs anywhere: without what only the choice among endpoints (`crate::endpoint`) looks at.
+    pub(crate) fn anywhere(&self) -> ScopeFacts {
+        let mut facts = self.clone();
+        (facts.unit.locality, facts.unit.node, facts.unit.topology) = Default::default();
+        facts
+    }
 }
 
 impl ProxySettings {

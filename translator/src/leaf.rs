@@ -17,6 +17,7 @@ use prost::{Message, Name};
 
 use crate::endpoints::Assigned;
 use crate::unit::Unit;
+use crate::view::View;
 use crate::work::Counters;
 
 /// Locks are held for a look-up or an insertion.
@@ -70,6 +71,7 @@ enum Entry {
     Broken(Weak<[Violation]>),
     Unit(Weak<Unit>),
     Assigned(Weak<Assigned>),
+    View(Weak<View>),
 }
 
 impl Entry {
@@ -80,6 +82,7 @@ impl Entry {
             Entry::Broken(v) => v.strong_count() > 0,
             Entry::Unit(u) => u.strong_count() > 0,
             Entry::Assigned(a) => a.strong_count() > 0,
+            Entry::View(v) => v.strong_count() > 0,
         }
     }
 }
@@ -249,6 +252,18 @@ impl Leaves {
         let assigned = Arc::new(make());
         self.put(key, Entry::Assigned(Arc::downgrade(&assigned)));
         assigned
+    }
+
+    /// The view that was put in last.
+    pub(crate) fn view(&self, key: &Key) -> Option<Arc<View>> {
+        match self.get(key)? {
+            Entry::View(view) => view.upgrade(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn put_view(&self, key: &Key, view: &Arc<View>) {
+        self.put(key, Entry::View(Arc::downgrade(view)));
     }
 }
 

@@ -3,6 +3,9 @@
 //! A view records what it was made of. The next one looks up the same in a newer world, at a cost that grows with the scope
 //! and not with the mesh, keeps by pointer what is the same, and makes the rest. Change sets only say when to look: one that
 //! comes twice, or after the world it belongs to, does no harm.
+//!
+//! The first view of a scope starts from that of a sibling, a scope that differs only in where its proxies run, if there is one:
+//! of all resources, only clusters and assignments depend on that.
 
 mod difference;
 mod maker;
@@ -14,7 +17,7 @@ use pilotfish_model::mesh::ServiceKey;
 
 use crate::class::ScopeClass;
 use crate::context::Context;
-use crate::leaf::Leaves;
+use crate::leaf::{Key, Leaves};
 use crate::listener::{ListenerSpec, Settings};
 use crate::name_table;
 use crate::refused::Refused;
@@ -46,28 +49,33 @@ pub struct View {
 impl View {
     pub(crate) fn make(leaves: &Leaves, world: &World, class: &ScopeClass, before: Option<&Arc<View>>) -> Arc<View> {
         let facts = class.facts();
-        let same_base = before.filter(|b| b.class == *class && b.inputs.config == world.config);
+        let comparable = |b: &&Arc<View>| b.inputs.config == world.config;
+        let own_base = before.filter(|b| b.class == *class).filter(comparable);
+        let anywhere = Key::of("view", &facts.anywhere());
+        let sibling = if own_base.is_none() { leaves.view(&anywhere) } else { None };
+        let same_base = own_base.or(sibling.as_ref().filter(comparable));
         let scope = Scope::of(world, facts, same_base.map(|b| &b.scope));
         let context = Context::new(world, facts, &scope);
         let same_services = same_base.filter(|b| Arc::ptr_eq(&b.scope.services, &scope.services));
         let inputs = Inputs::of(&context, same_services.map(|b| &**b));
         let difference = same_base.map(|b| Difference::of(b, &context, &inputs));
-        if let (Some(b), Some(d)) = (same_base, &difference)
+        if let (Some(b), Some(d)) = (own_base, &difference)
             && d.is_none()
         {
             leaves.work.views_unchanged.add(1);
             return b.clone();
         }
         leaves.work.views.add(1);
-        let mut maker = Maker::new(leaves, context, before.map(|b| &**b));
+        let mut maker = Maker::new(leaves, context, before.or(same_base).map(|b| &**b));
         let router = facts.is_router();
         let kept = |unchanged: &dyn Fn(&Difference) -> bool| same_base.filter(|_| difference.as_ref().is_some_and(unchanged));
         let by_sni = inputs.gateways.has_auto_passthrough();
-        let units = match kept(&|d| !d.units) {
+        // Units hold what endpoints are chosen by, which is where a proxy runs: a sibling's are others.
+        let units = match kept(&|d| !d.units).filter(|_| own_base.is_some()) {
             Some(b) => b.units.clone(),
-            None => maker.units(by_sni, same_base),
+            None => maker.units(by_sni, own_base),
         };
-        maker.clusters(&units, kept(&|d| !d.sidecar));
+        maker.clusters(&units, kept(&|d| !d.sidecar).filter(|_| own_base.is_some()));
         let settings = match kept(&|d| !d.services && !d.sidecar) {
             Some(b) => b.settings.clone(),
             None => Arc::new(Settings::of(&context)),
@@ -89,7 +97,9 @@ impl View {
             None => maker.put(TypeUrl::NameTable, name_table::name_table(&context)),
         }
         let Maker { refused, layers, .. } = maker;
-        Arc::new(View { class: class.clone(), inputs, units, settings, named, routes, layers, refused, scope })
+        let view = Arc::new(View { class: class.clone(), inputs, units, settings, named, routes, layers, refused, scope });
+        leaves.put_view(&anywhere, &view);
+        view
     }
 
     /// The resources by type, without assignments and without what [`crate::Own`] has.

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pilotfish_envoy::{Resource, TypeUrl};
-use pilotfish_model::ChangeSet;
-use pilotfish_translator::{Endpoints, Own, ProxyClass, Translator, View, Work, World, reclassifies};
+use pilotfish_model::{ChangeSet, Locality};
+use pilotfish_translator::{Endpoints, Own, ProxyClass, Translator, View, Work, World, classify, reclassifies};
 
 /// Something that happens to a mesh.
 type Edit = fn(&World) -> (World, ChangeSet);
@@ -139,6 +139,33 @@ fn a_thousand_proxies_of_one_class_cost_one_and_another_class_its_own_part() {
         Work { leaf_hits: 0, bytes_encoded: 0, ..spent(first, translator.work()) },
         Work { owns: 1, leaves_built: 2, ..Work::default() }
     );
+}
+
+#[test]
+fn a_scope_in_another_zone_starts_from_its_sibling() {
+    let in_zone = |world: &World, zone: &str| {
+        let mut proxy = mesh::proxy("ns0", "a");
+        proxy.locality = Locality { region: "r".into(), zone: zone.into(), sub_zone: "".into() };
+        classify(world, &proxy)
+    };
+    let world = World::new(Arc::new(mesh::mesh(200, false)));
+    let translator = Translator::default();
+    let (here, there) = (in_zone(&world, "a"), in_zone(&world, "b"));
+    assert_ne!(here.scope(), there.scope());
+    let first = translator.view(&world, here.scope(), None);
+    let one = translator.work();
+    let second = translator.view(&world, there.scope(), None);
+    let other = spent(one, translator.work());
+    // Nothing is built, and nothing but clusters is even looked up: one per service, three where there are subsets.
+    assert_eq!((other.units_computed, other.leaves_built), (200, 0));
+    assert_eq!(other.leaf_hits as usize, second.layers().get(TypeUrl::Cluster).len());
+    let shared = |type_url| Arc::ptr_eq(first.layers().get(type_url), second.layers().get(type_url));
+    assert_eq!([TypeUrl::Route, TypeUrl::Listener].map(shared), [true, true]);
+    // Nor does it matter what came first.
+    let alone = Translator::default();
+    let of = |translator: &Translator, view: &Arc<View>| translator.endpoints(&world, view, None, None).layer().clone();
+    let view = alone.view(&world, there.scope(), None);
+    assert_eq!((view.layers(), of(&alone, &view)), (second.layers(), of(&translator, &second)));
 }
 
 #[test]

@@ -219,8 +219,7 @@ impl Subscription {
     fn known(&self, name: &str) -> Option<Version> {
         match self.differs.get(name) {
             Some(version) => *version,
-            None if self.wants(name) => self.base.get(name).map(|r| r.version()),
-            None => None,
+            None => self.base.get(name).filter(|_| self.wants(name)).map(|r| r.version()),
         }
     }
 

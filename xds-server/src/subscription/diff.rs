@@ -82,9 +82,10 @@ impl Subscription {
         let (mut again, mut removed_again) = (Vec::new(), Vec::new());
         let silent = is_silent(self.type_url);
         let mut compared = 0;
+        let mut finder = latest.finder();
         self.for_each_name(latest, |name| {
             compared += 1;
-            let (known, new) = (self.known(name), latest.get(name));
+            let (known, new) = (self.known(name), finder.find(name));
             match (known, new) {
                 (known, Some(resource)) if known != Some(resource.version()) || self.forced.contains(name) => {
                     diff.resources.push(resource.clone());

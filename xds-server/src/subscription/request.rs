@@ -146,22 +146,25 @@ impl Subscription {
                 self.differs.insert(name.as_str().into(), Some(version));
             }
         }
-        for name in subscribe {
-            self.owed = true;
-            if &*name == WILDCARD {
-                if !self.wildcard && !first {
-                    self.widen();
-                }
-                self.wildcard = true;
-                continue;
+        self.owed |= !subscribe.is_empty();
+        let mut subscribe: BTreeSet<Arc<str>> = subscribe.into_iter().collect();
+        if subscribe.remove(WILDCARD) {
+            if !self.wildcard && !first {
+                self.widen();
             }
-            if !(first && self.differs.contains_key(&name)) {
-                // Asked for again: the client does not have it, whatever we think.
-                self.differs.insert(name.clone(), None);
-                self.asked.insert(name.clone());
-            }
-            self.names.insert(name);
+            self.wildcard = true;
         }
+        // Asked for again: the client does not have it, whatever we think. Of nothing, it has nothing.
+        let mut missing = subscribe.clone();
+        if first {
+            missing.retain(|name| !self.differs.contains_key(name));
+        }
+        if !self.base.is_empty() || !self.differs.is_empty() {
+            self.differs.extend(missing.iter().map(|name| (name.clone(), None)));
+        }
+        // Of sets of thousands of names, most are empty before: to append is to move then.
+        self.asked.append(&mut missing);
+        self.names.append(&mut subscribe);
         for name in unsubscribe {
             if name == WILDCARD {
                 self.wildcard = false;
@@ -211,6 +214,8 @@ impl Subscription {
 }
 
 /// Names as the set has them, where it does: a client may well ask for ten thousand.
-fn share(names: Vec<String>, set: &ResourceSet) -> Vec<Arc<str>> {
-    names.into_iter().map(|n| set.get(&n).map_or_else(|| n.as_str().into(), |r| r.name().clone())).collect()
+fn share(mut names: Vec<String>, set: &ResourceSet) -> Vec<Arc<str>> {
+    names.sort_unstable();
+    let mut finder = set.finder();
+    names.into_iter().map(|n| finder.find(&n).map_or_else(|| n.as_str().into(), |r| r.name().clone())).collect()
 }

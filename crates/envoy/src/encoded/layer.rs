@@ -138,6 +138,37 @@ impl Layer {
     }
 }
 
+/// Looks names up from where the last one was.
+pub(super) struct Finder<'a> {
+    resources: &'a [Resource],
+    at: usize,
+}
+
+impl<'a> Finder<'a> {
+    pub(super) fn new(layer: &'a Layer) -> Self {
+        Finder { resources: &layer.resources, at: 0 }
+    }
+
+    /// By name. Compares few names if this one is a little behind the last.
+    pub(super) fn find(&mut self, name: &str) -> Option<&'a Resource> {
+        let is_before = |r: &Resource| **r.name() < *name;
+        if self.at > 0 && !is_before(&self.resources[self.at - 1]) {
+            self.at = 0;
+        }
+        // Steps that double, until one is too far; then the place between the last two.
+        let mut step = 1;
+        while self.resources.get(self.at + step - 1).is_some_and(is_before) {
+            self.at += step;
+            step *= 2;
+        }
+        let end = self.resources.len().min(self.at + step - 1);
+        self.at += self.resources[self.at..end].partition_point(is_before);
+        let found = self.resources.get(self.at).filter(|r| **r.name() == *name);
+        self.at += usize::from(found.is_some());
+        found
+    }
+}
+
 impl PartialEq for Layer {
     /// By content.
     fn eq(&self, other: &Self) -> bool {
@@ -180,6 +211,19 @@ mod tests {
 
     fn changed(new: &Layer, base: &Layer) -> Option<Vec<String>> {
         new.changed_since(base).map(|names| names.map(|n| n.to_string()).collect())
+    }
+
+    #[test]
+    fn a_finder_finds_what_a_search_does_in_any_order() {
+        let names: Vec<String> = (0..40).step_by(2).map(|i| format!("{i:02}")).collect();
+        let layer = layer(&names.iter().map(|n| (n.as_str(), "1")).collect::<Vec<_>>());
+        for stride in 1..40 {
+            let mut finder = Finder::new(&layer);
+            for i in 0..200 {
+                let name = format!("{:02}", i * stride % 41);
+                assert_eq!(finder.find(&name), layer.get(&name), "{name} in steps of {stride}");
+            }
+        }
     }
 
     #[test]

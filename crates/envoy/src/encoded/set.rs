@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use super::layer::{Layer, Layers};
+use super::layer::{self, Layer, Layers};
 use super::resource::{Resource, Version};
 use crate::types::TypeUrl;
 
@@ -40,6 +40,11 @@ impl ResourceSet {
         self.shared.get(name).or_else(|| self.own.get(name))
     }
 
+    /// By names that mostly ascend: many are found at the cost of few comparisons each.
+    pub fn finder(&self) -> Finder<'_> {
+        Finder { shared: layer::Finder::new(&self.shared), own: layer::Finder::new(&self.own) }
+    }
+
     /// In the order of names.
     pub fn iter(&self) -> impl Iterator<Item = &Resource> {
         let (mut a, mut b) = (self.shared.iter().peekable(), self.own.iter().peekable());
@@ -63,6 +68,19 @@ impl ResourceSet {
     /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// See [`ResourceSet::finder`].
+pub struct Finder<'a> {
+    shared: layer::Finder<'a>,
+    own: layer::Finder<'a>,
+}
+
+impl<'a> Finder<'a> {
+    /// As [`ResourceSet::get`].
+    pub fn find(&mut self, name: &str) -> Option<&'a Resource> {
+        self.shared.find(name).or_else(|| self.own.find(name))
     }
 }
 
