@@ -31,6 +31,7 @@ use self::join::Dirty;
 use self::relations::Relations;
 use crate::convert::{Context, Converted, Fact, convert};
 use crate::object::{DecodeError, Object};
+use crate::status::Observed;
 use crate::strings::Strings;
 
 /// What holds for the whole index.
@@ -78,6 +79,8 @@ pub struct Snapshot {
     pub mesh: Arc<Mesh>,
     /// Istio's objects in Kubernetes form, as accepted: JSON.
     pub objects: OrdMap<ObjectId, Str>,
+    /// What the API server has as status of objects that get one written. Objects of files are not among them.
+    pub statuses: OrdMap<ObjectId, Arc<Observed>>,
     /// What is wrong with objects, ordered by object.
     pub diagnostics: Arc<Vec<Diagnostic>>,
     /// Differs whenever objects or diagnostics do.
@@ -97,19 +100,21 @@ pub struct Input {
     pub diagnostics: Vec<Diagnostic>,
     /// The whole as JSON, for listings.
     pub raw: Option<Str>,
+    /// What the API server has as its status. None of its business is the mesh's: no fact follows from it.
+    pub status: Option<Arc<Observed>>,
 }
 
 impl Input {
     /// Understands an object.
     pub fn of(object: &Object, context: &Context) -> Input {
         let Converted { fact, diagnostics } = convert(object, context);
-        Input { id: object.id.clone(), fact, diagnostics, raw: object.raw.clone() }
+        Input { id: object.id.clone(), fact, diagnostics, raw: object.raw.clone(), status: None }
     }
 
     /// An object that cannot even be decoded.
     pub fn refused(id: ObjectId, error: &DecodeError) -> Input {
         let diagnostic = Diagnostic::error(&id, error.field.clone(), error.message.clone());
-        Input { id, fact: None, diagnostics: vec![diagnostic], raw: None }
+        Input { id, fact: None, diagnostics: vec![diagnostic], raw: None, status: None }
     }
 }
 
@@ -120,6 +125,7 @@ pub struct Index {
     /// The last good form of each object.
     facts: BTreeMap<ObjectId, Fact>,
     raw: OrdMap<ObjectId, Str>,
+    statuses: OrdMap<ObjectId, Arc<Observed>>,
     diagnostics: BTreeMap<ObjectId, Vec<Diagnostic>>,
     /// All of them in one list, while none has changed: a snapshot is taken with every update.
     listed: Option<Arc<Vec<Diagnostic>>>,
@@ -149,6 +155,7 @@ impl Index {
             settings,
             facts: BTreeMap::new(),
             raw: OrdMap::new(),
+            statuses: OrdMap::new(),
             diagnostics: BTreeMap::new(),
             listed: None,
             revision: 0,
@@ -172,8 +179,9 @@ impl Index {
     /// Adds or replaces an object that is understood already.
     pub fn put(&mut self, input: Input) {
         self.stats.applied += 1;
-        let Input { id, fact, diagnostics, raw } = input;
+        let Input { id, fact, diagnostics, raw, status } = input;
         self.set_diagnostics(&id, diagnostics);
+        self.set_status(&id, status);
         let Some(fact) = fact else {
             self.stats.rejected += 1;
             return;
@@ -197,6 +205,7 @@ impl Index {
     /// Removes an object.
     pub fn delete(&mut self, id: &ObjectId) {
         self.set_diagnostics(id, Vec::new());
+        self.set_status(id, None);
         if self.raw.remove(id).is_some() {
             self.revision += 1;
         }
@@ -210,6 +219,8 @@ impl Index {
     pub fn reset(&mut self, kind: Kind, objects: Vec<Input>, stays: impl Fn(&ObjectId) -> bool) {
         let keep: BTreeSet<&ObjectId> = objects.iter().map(|o| &o.id).collect();
         let known = self.diagnostics.range(ObjectId::new(kind, "", "")..).map(|(id, _)| id).take_while(|id| id.kind == kind);
+        let first = ObjectId::new(kind, "", "");
+        let known = known.chain(self.statuses.range(first..).map(|(id, _)| id).take_while(|id| id.kind == kind));
         let gone: BTreeSet<ObjectId> = self.ids(kind, None).chain(known).filter(|id| !keep.contains(id) && !stays(id)).cloned().collect();
         gone.iter().for_each(|id| self.delete(id));
         objects.into_iter().for_each(|o| self.put(o));
@@ -230,7 +241,13 @@ impl Index {
     /// An object as it was taken in, in its last good form.
     pub(crate) fn get(&self, id: &ObjectId) -> Option<Input> {
         let fact = self.facts.get(id)?.clone();
-        Some(Input { id: id.clone(), fact: Some(fact), diagnostics: self.diagnostics_of(id).to_vec(), raw: self.raw.get(id).cloned() })
+        Some(Input {
+            id: id.clone(),
+            fact: Some(fact),
+            diagnostics: self.diagnostics_of(id).to_vec(),
+            raw: self.raw.get(id).cloned(),
+            status: self.statuses.get(id).cloned(),
+        })
     }
 
     /// Recomputes what is marked. `None` if that gives the very mesh that was published last.
@@ -248,7 +265,14 @@ impl Index {
     pub fn snapshot(&mut self) -> Snapshot {
         let all = &self.diagnostics;
         let diagnostics = self.listed.get_or_insert_with(|| Arc::new(all.values().flatten().cloned().collect())).clone();
-        Snapshot { mesh: self.published.clone(), objects: self.raw.clone(), diagnostics, revision: self.revision, stats: self.stats }
+        Snapshot {
+            mesh: self.published.clone(),
+            objects: self.raw.clone(),
+            statuses: self.statuses.clone(),
+            diagnostics,
+            revision: self.revision,
+            stats: self.stats,
+        }
     }
 
     fn set_diagnostics(&mut self, id: &ObjectId, new: Vec<Diagnostic>) {
@@ -261,6 +285,17 @@ impl Index {
             self.diagnostics.remove(id);
         } else {
             self.diagnostics.insert(id.clone(), new);
+        }
+    }
+
+    fn set_status(&mut self, id: &ObjectId, new: Option<Arc<Observed>>) {
+        if self.statuses.get(id) == new.as_ref() {
+            return;
+        }
+        self.revision += 1;
+        match new {
+            Some(new) => drop(self.statuses.insert(id.clone(), new)),
+            None => drop(self.statuses.remove(id)),
         }
     }
 

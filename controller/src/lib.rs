@@ -9,14 +9,19 @@
 //!
 //! Enter at [`Controller`] (the task that runs it all) or [`Index`] (the core).
 
+pub mod addresses;
+pub mod api;
 pub mod convert;
 pub mod debug;
 pub mod index;
 mod layers;
+pub mod lease;
 pub mod mesh_config;
 pub mod object;
+pub mod rbac;
 pub mod run;
 pub mod source;
+pub mod status;
 pub mod strings;
 
 pub use index::{Index, Settings, Snapshot, Stats};

@@ -4,6 +4,7 @@
 
 mod applied;
 mod dump;
+mod tally;
 mod time;
 
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use pilotfish_model::Proxy;
 use pilotfish_model::proxy::ProxyVersion;
 use prost::Message as _;
 use serde_json::{Map, Value, json};
+
+pub use tally::{Report, Tally};
 
 use crate::Translate;
 use crate::store::{Session, Store};

@@ -45,6 +45,8 @@ pub(crate) struct Store<T: Translate> {
     workers: NonZeroUsize,
     /// Counts worlds and what was made of them; streams see it rise.
     generation: AtomicU64,
+    /// Goes up when streams come, go and say something.
+    activity: AtomicU64,
     pub(crate) counters: Counters,
     pub(crate) metrics: Metrics,
 }
@@ -69,6 +71,7 @@ impl<T: Translate> Store<T> {
             scheduler: Scheduler::new(parallel),
             workers: parallel,
             generation: AtomicU64::new(0),
+            activity: AtomicU64::new(0),
             counters: Counters::default(),
             metrics,
         }
@@ -77,6 +80,16 @@ impl<T: Translate> Store<T> {
     /// Of the newest world or push.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Goes up with worlds and pushes, and when streams come, go and say something.
+    pub(crate) fn activity(&self) -> u64 {
+        self.activity.load(Ordering::Relaxed) + self.generation()
+    }
+
+    /// A stream said something.
+    pub(crate) fn heard(&self) {
+        self.activity.fetch_add(1, Ordering::Relaxed);
     }
 
     fn next_generation(&self) -> u64 {
@@ -147,6 +160,7 @@ impl<T: Translate> Store<T> {
     pub(crate) fn connect(self: &Arc<Self>, session: Session) -> Connected<T> {
         let (session, mailbox) = (Arc::new(session), Arc::new(Mailbox::default()));
         self.metrics.connected(&session.proxy.version, 1);
+        self.heard();
         self.lock().streams.insert(session.id, Slot { session: session.clone(), mailbox: mailbox.clone(), place: None });
         Connected { store: self.clone(), session, mailbox }
     }
@@ -184,6 +198,7 @@ impl<T: Translate> Store<T> {
 
     fn disconnect(&self, session: &Session) {
         self.metrics.connected(&session.proxy.version, -1);
+        self.heard();
         let state = &mut *self.lock();
         if let Some((class, cell)) = state.streams.remove(&session.id).and_then(|slot| slot.place) {
             cell.lock().leave(&class, session.id, Instant::now().into());

@@ -196,6 +196,7 @@ impl<T: Translate> Stream<T> {
             let mut client = self.connected.session.client();
             (client.on_request(type_url, request.into_request()), client.take_confirmed(type_url))
         };
+        self.shared.store.heard();
         if let Some(since) = confirmed {
             metrics.confirmed(type_url, since.elapsed());
         }

@@ -8,7 +8,7 @@
 mod diff;
 mod request;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -67,6 +67,28 @@ pub enum Holding<'a> {
     Missing,
     /// It refused this content, with these words.
     Rejected(&'a str),
+}
+
+/// What a client has said of resources; see [`Subscription::holding`].
+#[derive(Debug)]
+pub struct Holdings<'a> {
+    subscription: &'a Subscription,
+    refused: HashSet<Arc<str>>,
+    outstanding: HashSet<Arc<str>>,
+}
+
+impl<'a> Holdings<'a> {
+    /// What it has said of one.
+    pub fn of(&self, resource: &Resource) -> Holding<'a> {
+        let name = resource.name();
+        if self.outstanding.contains(name) || self.subscription.known(name) != Some(resource.version()) {
+            return Holding::Missing;
+        }
+        match self.subscription.last_error.as_ref().filter(|_| self.refused.contains(name)) {
+            Some(refused) => Holding::Rejected(&refused.message),
+            None => Holding::Confirmed,
+        }
+    }
 }
 
 /// A response that the client has not answered yet.
@@ -226,12 +248,17 @@ impl Subscription {
     /// What the client has said of a resource's present content. That another response was refused as a whole, without a word
     /// about the resource, counts as a refusal only of what it held.
     pub fn holding(&self, resource: &Resource) -> Holding<'_> {
-        let refused = self.last_error.as_ref().filter(|e| e.suspects().contains(resource.name()));
-        let outstanding = self.outstanding.as_ref().is_some_and(|o| o.resources.iter().any(|r| r.name() == resource.name()));
-        match refused {
-            _ if outstanding || self.known(resource.name()) != Some(resource.version()) => Holding::Missing,
-            Some(refused) => Holding::Rejected(&refused.message),
-            None => Holding::Confirmed,
+        self.holdings().of(resource)
+    }
+
+    /// The same for many resources.
+    pub fn holdings(&self) -> Holdings<'_> {
+        let names = |o: &Outstanding| o.resources.iter().map(|r| r.name().clone()).collect();
+        let refused = |e: &Rejection| e.suspects().into_iter().collect();
+        Holdings {
+            subscription: self,
+            refused: self.last_error.as_ref().map(refused).unwrap_or_default(),
+            outstanding: self.outstanding.as_ref().map(names).unwrap_or_default(),
         }
     }
 

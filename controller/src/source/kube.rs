@@ -14,7 +14,7 @@ mod driver;
 #[cfg(test)]
 pub(crate) mod fake;
 mod frame;
-mod path;
+pub(crate) mod path;
 mod proto;
 mod watch;
 mod wire;
@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
+pub(crate) use self::watch::chain;
 use crate::convert::Context;
 use crate::index::Input;
 
@@ -155,7 +156,8 @@ impl KubeSource {
     }
 }
 
-async fn client(cluster: &Cluster) -> Result<Client, ClusterError> {
+/// A client of the API server; it does not connect before it is used.
+pub(crate) async fn client(cluster: &Cluster) -> Result<Client, ClusterError> {
     let mut config = match cluster {
         Cluster::InCluster => Config::incluster()?,
         Cluster::Kubeconfig(path) => {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use pilotfish_controller::addresses::{IPV4, IPV6};
 
 /// A service-mesh control plane: a drop-in for istiod that also serves any plain Envoy.
 #[derive(Parser)]
@@ -88,6 +89,9 @@ pub struct ServeArgs {
     /// Scopes of proxies whose resources are made at a time. Without it: one per core.
     #[arg(long, env = "PILOT_PUSH_THROTTLE", value_name = "N")]
     pub push_throttle: Option<NonZeroUsize>,
+    /// What is written back to the cluster.
+    #[command(flatten)]
+    pub status: StatusArgs,
     /// What to log, such as `info` or `pilotfish_xds_server=debug`.
     #[arg(long = "log", env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
@@ -99,12 +103,39 @@ pub struct ServeArgs {
     pub ignored: IgnoredArgs,
 }
 
+/// What is written back to the cluster, and who may do it.
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    /// Write conditions into the status of users' objects: whether they were understood and what proxies say.
+    #[arg(long, env = "PILOT_ENABLE_STATUS", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
+    pub status: bool,
+    /// Give addresses to ServiceEntries that have none.
+    #[arg(long, env = "PILOT_ENABLE_IP_AUTOALLOCATE", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
+    pub ip_autoallocate: bool,
+    /// IPv4 addresses of ServiceEntries come from here.
+    #[arg(long = "ip-autoallocate-ipv4", env = "PILOT_IP_AUTOALLOCATE_IPV4_PREFIX", value_name = "CIDR", default_value = IPV4)]
+    pub ipv4_prefix: String,
+    /// IPv6 addresses of ServiceEntries come from here.
+    #[arg(long = "ip-autoallocate-ipv6", env = "PILOT_IP_AUTOALLOCATE_IPV6_PREFIX", value_name = "CIDR", default_value = IPV6)]
+    pub ipv6_prefix: String,
+    /// Let one replica of several do what only one may do. Without it, this one does it.
+    #[arg(long, env = "ENABLE_LEADER_ELECTION", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
+    pub leader_election: bool,
+    /// How long a leader that is gone is waited for.
+    #[arg(long, default_value = "15s", value_parser = lease_duration)]
+    pub lease_duration: Duration,
+    /// Namespace of the control plane: its Lease is there.
+    #[arg(long, short, env = "POD_NAMESPACE", default_value = "istio-system")]
+    pub namespace: String,
+    /// Name of this replica.
+    #[arg(long, env = "POD_NAME", default_value = "pilotfish")]
+    pub pod_name: String,
+}
+
 /// See [`ServeArgs::ignored`].
 #[derive(Args, Clone, Debug, Default)]
 #[allow(missing_docs)]
 pub struct IgnoredArgs {
-    #[arg(long = "namespace", short = 'n', hide = true)]
-    pub namespace: Option<String>,
     #[arg(long = "registries", hide = true)]
     pub registries: Vec<String>,
     #[arg(long = "keepaliveInterval", hide = true)]
@@ -199,6 +230,12 @@ impl FromStr for Listen {
 
 fn duration(text: &str) -> Result<Duration, String> {
     pilotfish_model::time::parse_duration(text).map_err(|e| e.to_string())
+}
+
+/// Leases count in seconds.
+fn lease_duration(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration < Duration::from_secs(1) { Err("a lease lasts for a second at least".into()) } else { Ok(duration) }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod offline;
 pub mod pipeline;
 pub mod serve;
+pub mod status;
 pub mod supervise;
 pub mod work;
 

@@ -11,6 +11,7 @@ mod translate;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pilotfish_controller::run::Update;
@@ -43,6 +44,26 @@ impl Merge for Change {
     }
 }
 
+/// How many changes of configuration were not pushed yet.
+#[derive(Clone, Debug, Default)]
+pub struct Backlog(Arc<AtomicUsize>);
+
+impl Backlog {
+    /// True if all were pushed.
+    pub fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
+/// Takes so many off the backlog when dropped, however a push ends.
+struct Pushed(Backlog, usize);
+
+impl Drop for Pushed {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(self.1, Ordering::AcqRel);
+    }
+}
+
 /// The ends of the two debounces that [`intake`] feeds.
 pub struct Windows {
     /// Everything but endpoints, by where it comes from.
@@ -51,6 +72,8 @@ pub struct Windows {
     pub timing: Timing,
     /// Endpoints.
     pub endpoints: debounce::Sender<EndpointChange, Change>,
+    /// What waits, the same as [`config`]'s.
+    pub backlog: Backlog,
 }
 
 /// Takes in what the controller publishes, until it ends or the drain. Never waits for a push.
@@ -87,6 +110,7 @@ pub async fn intake(
             windows.endpoints.send(kind, Change(changed), timing, since);
         }
         for (origin, change) in split::by_origin(rest, root) {
+            windows.backlog.0.fetch_add(1, Ordering::AcqRel);
             windows.config.send(origin, Change(change), windows.timing, since);
         }
     }
@@ -117,6 +141,7 @@ pub async fn endpoints(
 pub async fn config(
     server: Server<MeshTranslator>,
     mut batches: debounce::Receiver<Origin, Change>,
+    backlog: Backlog,
     metrics: PushMetrics,
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -139,7 +164,12 @@ pub async fn config(
         metrics.push(&change.0, batch.since.elapsed());
         info!(%origin, events = batch.count, objects = change.0.objects.len(), services = change.0.services.len(), "push");
         let push = server.push(change, batch.since);
-        under_way.spawn(async move { (origin, push.await) });
+        let pushed = Pushed(backlog.clone(), batch.count);
+        under_way.spawn(async move {
+            let report = push.await;
+            drop(pushed);
+            (origin, report)
+        });
     }
 }
 

@@ -16,6 +16,7 @@ use crate::debug::Debug;
 use crate::http::{self, Pages, Readiness};
 use crate::metrics::Registry;
 use crate::pipeline::{self, MeshTranslator};
+use crate::status::Status;
 use crate::supervise::Supervisor;
 use crate::{mesh_config, offline, work};
 
@@ -51,6 +52,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     if options.config_dirs.is_empty() && options.cluster.is_none() {
         warn!("neither --config-dir nor --kubeconfig is given: the mesh is empty");
     }
+    let cluster = options.cluster.clone();
     let (controller, handle) = Controller::new(options)?;
     let Handle { initial, updates, state, mesh_config: settings } = handle;
 
@@ -63,15 +65,22 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         ..defaults
     };
     let server = Server::new(translator.clone(), config);
-    let counted = server.clone();
-    let registry = Registry::new(server.metrics(), state.clone(), move || work::counts(&counted, &translator));
+    let mut supervisor = Supervisor::default();
+    let drain = supervisor.drain_token();
+    let status = match &cluster {
+        Some(cluster) => Some(Status::new(cluster, &args.status, state.clone(), &drain).await?),
+        None => None,
+    };
+    let (counted, statuses) = (server.clone(), status.as_ref().map(Status::counts));
+    let registry = Registry::new(server.metrics(), state.clone(), move || {
+        let statuses = statuses.iter().flat_map(|counts| counts());
+        work::counts(&counted, &translator).into_iter().chain(statuses).collect()
+    });
     let ready = Readiness::default();
     let debug = Debug::new(server.debug(), state, args.mesh.cluster_id.clone());
     let metrics = registry.clone();
     let pages = Pages { ready: ready.clone(), debug: Arc::new(debug), metrics: Arc::new(move || metrics.text()) };
 
-    let mut supervisor = Supervisor::default();
-    let drain = supervisor.drain_token();
     let watching = drain.clone();
     supervisor.spawn("controller", async move {
         tokio::select! {
@@ -85,7 +94,11 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let (config, config_batches) = pilotfish_push::debounce::channel();
     let (endpoints, endpoint_batches) = pilotfish_push::debounce::channel();
     let timing = Timing { quiet: args.debounce_after, ceiling: args.debounce_max };
-    let windows = pipeline::Windows { config, timing, endpoints };
+    let backlog = pipeline::Backlog::default();
+    let windows = pipeline::Windows { config, timing, endpoints, backlog: backlog.clone() };
+    if let Some(status) = status {
+        status.start(&mut supervisor, server.debug(), backlog.clone());
+    }
     let (publisher, push_metrics, taking) = (server.clone(), registry.push(), drain.clone());
     let prepared = tokio::task::spawn_blocking(pilotfish_envoy::validate::prepare);
     supervisor.spawn("intake", async move {
@@ -101,7 +114,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         pipeline::intake(publisher, world, updates, windows, push_metrics, taking).await
     });
     supervisor.spawn("endpoints", pipeline::endpoints(server.clone(), endpoint_batches, registry.push(), drain.clone()));
-    supervisor.spawn("configuration", pipeline::config(server.clone(), config_batches, registry.push(), drain.clone()));
+    supervisor.spawn("configuration", pipeline::config(server.clone(), config_batches, backlog, registry.push(), drain.clone()));
     let (workers, working) = (server.clone(), drain.clone());
     supervisor.spawn("workers", async move {
         workers.run(working).await;

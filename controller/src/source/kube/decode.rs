@@ -1,5 +1,7 @@
 //! Answers of the API server, in either format, as what the index takes in.
 
+use std::sync::Arc;
+
 use pilotfish_model::{Kind, ObjectId};
 use serde_json::Value;
 
@@ -8,6 +10,7 @@ use super::proto;
 use crate::convert::Context;
 use crate::index::Input;
 use crate::object::{DecodeError, Decoded, decode, served_version};
+use crate::status::{Observed, WRITTEN};
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,11 +158,13 @@ impl Decoder {
             map.entry("apiVersion").or_insert_with(|| format!("{group}{dot}{}", served_version(self.kind)).into());
             map.entry("kind").or_insert_with(|| self.kind.as_str().into());
         }
-        let input = match decode(object.take()) {
+        let status = WRITTEN.contains(&self.kind).then(|| Arc::new(Observed::of(object)));
+        let mut input = match decode(object.take()) {
             Ok(Decoded::Object(object)) if object.id == id => Input::of(&object, &self.context),
             Ok(_) => Input::refused(id, &DecodeError { field: "kind".into(), message: "is not what was asked for".into() }),
             Err(e) => Input::refused(id, &e),
         };
+        input.status = status;
         Ok(Item { input, version })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use pilotfish_model::Kind;
+use pilotfish_model::{Kind, ObjectId};
 
 use super::driver::Ask;
 use crate::object::served_version;
@@ -16,7 +16,7 @@ pub(super) fn is_core(kind: Kind) -> bool {
 }
 
 /// Versions of a kind that a cluster may serve, the best one first.
-pub(super) fn versions(kind: Kind) -> Vec<&'static str> {
+pub(crate) fn versions(kind: Kind) -> Vec<&'static str> {
     let best = served_version(kind);
     if is_core(kind) {
         return vec![best];
@@ -50,7 +50,17 @@ fn collection(kind: Kind, version: &str) -> String {
     }
 }
 
-fn plural(kind: Kind) -> String {
+/// One object.
+pub(crate) fn object(id: &ObjectId, version: &str) -> String {
+    let Some((group, plural)) = Some((id.kind.group(), plural(id.kind))).filter(|_| !id.kind.is_cluster_scoped()) else {
+        return format!("{}/{}", collection(id.kind, version), id.name);
+    };
+    let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+    format!("{root}/namespaces/{}/{plural}/{}", id.namespace, id.name)
+}
+
+/// A kind's name in paths.
+pub(crate) fn plural(kind: Kind) -> String {
     let name = kind.as_str().to_ascii_lowercase();
     match name.strip_suffix('y') {
         Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),

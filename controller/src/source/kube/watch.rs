@@ -256,7 +256,7 @@ async fn read(body: &mut Body) -> Result<Bytes, kube::Error> {
 }
 
 /// An error with its causes, which say more than it does itself.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {

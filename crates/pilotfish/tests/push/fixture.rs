@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pilotfish::metrics::Registry;
-use pilotfish::pipeline::{self, MeshTranslator, Windows};
+use pilotfish::pipeline::{self, Backlog, MeshTranslator, Windows};
 use pilotfish_controller::object::{Decoded, decode};
 use pilotfish_controller::run::Update;
 use pilotfish_controller::{Index, Settings};
@@ -45,10 +45,11 @@ impl Fixture {
         let ((config, configs), (endpoints, endpoint_batches)) = (debounce::channel(), debounce::channel());
         let world = pipeline::first(initial);
         server.publish(world.clone());
-        let windows = Windows { config, timing: TIMING, endpoints };
+        let backlog = Backlog::default();
+        let windows = Windows { config, timing: TIMING, endpoints, backlog: backlog.clone() };
         tokio::spawn(pipeline::intake(server.clone(), world, received, windows, metrics.clone(), drain.clone()));
         tokio::spawn(pipeline::endpoints(server.clone(), endpoint_batches, metrics.clone(), drain.clone()));
-        tokio::spawn(pipeline::config(server.clone(), configs, metrics, drain.clone()));
+        tokio::spawn(pipeline::config(server.clone(), configs, backlog, metrics, drain.clone()));
         let (workers, serving, listener) = (server.clone(), server.clone(), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (working, accepting) = (drain.clone(), drain.clone());
