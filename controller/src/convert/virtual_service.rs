@@ -28,14 +28,39 @@ pub(super) fn convert(scope: &mut Scope<'_>, spec: &api::VirtualServiceSpec) -> 
     if gateways.contains(&GatewayRef::Mesh) && spec.hosts.iter().any(|h| h == "*") {
         scope.error(&hosts_path, "the host * is not allowed for the mesh gateway");
     }
+    let http = each(scope, &root.field("http"), &spec.http, http_route);
+    unreachable(scope, &root.field("http"), &http);
     VirtualService {
         hosts: spec.hosts.iter().enumerate().map(|(i, h)| scope.host(&hosts_path.index(i), h)).collect(),
         visibility: scope.visibility(&root.field("exportTo"), &spec.export_to),
-        http: each(scope, &root.field("http"), &spec.http, http_route),
+        http,
         tls: each(scope, &root.field("tls"), &spec.tls, tls_route),
         tcp: each(scope, &root.field("tcp"), &spec.tcp, tcp_route),
         meta: scope.meta_without_labels(),
         gateways,
+    }
+}
+
+/// Warns of rules that no request ever comes to: one before them takes everything, or all that they ask for.
+fn unreachable(scope: &mut Scope<'_>, path: &Path<'_>, rules: &[HttpRoute]) {
+    let nothing = HttpMatch::default();
+    let asked = |m: &HttpMatch| {
+        let slash = |m: &StringMatch| matches!(m, StringMatch::Prefix(p) if &**p == "/");
+        let uri = m.uri.clone().filter(|u| !slash(u));
+        HttpMatch { name: nothing.name.clone(), stat_prefix: nothing.stat_prefix.clone(), uri, ..m.clone() }
+    };
+    let mut taken: Vec<(HttpMatch, usize)> = Vec::new();
+    for (i, rule) in rules.iter().enumerate() {
+        let matches: Vec<HttpMatch> = if rule.matches.is_empty() { vec![nothing.clone()] } else { rule.matches.iter().map(asked).collect() };
+        let by = |m: &HttpMatch| taken.iter().find(|(t, _)| *t == nothing || t == m).map(|(_, by)| *by);
+        let takers: Option<Vec<usize>> = matches.iter().map(by).collect();
+        if let Some(last) = takers.and_then(|t| t.into_iter().max()) {
+            scope.warning(&path.index(i), format!("is never reached: {} takes all that it matches", path.index(last)));
+        }
+        // What a delegate does not match goes on to the next rule.
+        if rule.delegate.is_none() {
+            taken.extend(matches.into_iter().map(|m| (m, i)));
+        }
     }
 }
 

@@ -212,7 +212,9 @@ impl Writer {
         (entry.due, entry.writing) = (None, true);
         let plan = Plan { id, desired: entry.desired.clone(), generation: entry.observed.generation };
         self.writing += 1;
-        self.busy_until = self.busy_until.max(now.checked_sub(Duration::from_secs(1)).unwrap_or(now)) + self.interval();
+        // A second's worth may have been saved up, this one included.
+        let saved = now.checked_sub(Duration::from_secs(1) - self.interval()).unwrap_or(now);
+        self.busy_until = self.busy_until.max(saved) + self.interval();
         Some(plan)
     }
 
