@@ -17,6 +17,7 @@
 mod condition;
 mod desired;
 mod report;
+mod shadow;
 mod task;
 mod writer;
 

@@ -139,7 +139,8 @@ async fn users_read_what_became_of_their_objects() {
     condition(&cluster, "virtualservice", "good", "Accepted", "Accepted").await;
     let good = cluster.get(NAMESPACE, "virtualservice", "good").await;
     assert_eq!(good["status"]["conditions"][0], theirs, "others keep theirs");
-    let text = cluster.kubectl(&["get", "virtualservice", "good", "--namespace", NAMESPACE, "--show-managed-fields", "--output", "json"]).await;
+    let text =
+        cluster.kubectl(&["get", "virtualservice", "good", "--namespace", NAMESPACE, "--show-managed-fields", "--output", "json"]).await;
     let managed: Value = serde_json::from_str(&text).unwrap();
     let ours = managed["metadata"]["managedFields"].as_array().unwrap().iter().filter(|f| f["manager"] == "pilotfish");
     let ours: Vec<_> = ours.map(|f| (f["operation"].as_str().unwrap(), f["subresource"].as_str().unwrap())).collect();
@@ -157,8 +158,7 @@ async fn users_read_what_became_of_their_objects() {
     let rejected = condition(&cluster, "virtualservice", "good", "Reconciled", "Rejected").await;
     let message = rejected["message"].as_str().unwrap();
     assert_eq!(
-        message,
-        "applied on 1 of 2 proxies; rejected by 1: web-0.shop: Only one wildcard domain is permitted",
+        message, "applied on 1 of 2 proxies; rejected by 1: web-0.shop: Only one wildcard domain is permitted",
         "with the proxy's words"
     );
     drop(refuses);
@@ -234,7 +234,7 @@ async fn service_entries_get_addresses_of_their_own() {
         Ok(young)
     };
     let young = until("the younger gives way", moved).await;
-    assert!(young[0].1.starts_with("240.240.") && young[1].1.starts_with("2001:2::"), "{young:?}");
+    assert!(young[0].1.starts_with("240.240.") && young[1].1.starts_with("2001:2:"), "{young:?}");
     let old = [("old.example".to_owned(), "240.240.7.7".to_owned()), ("old.example".to_owned(), "2001:2::7".to_owned())];
     assert_eq!(addresses("z-old").await, old);
     // One that has none, and one that has its own.

@@ -35,6 +35,22 @@ fn errors(kind: &str, spec: &str) -> Vec<String> {
 }
 
 #[test]
+fn rules_that_are_never_reached_are_found() {
+    let warned = |http: &[&str]| {
+        let http: Vec<String> = http.iter().map(|m| format!("{{{m} route: [{{destination: {{host: a}}}}]}}")).collect();
+        let c = converted("VirtualService", &format!("{{hosts: [a], http: [{}]}}", http.join(", ")));
+        assert!(c.fact.is_some());
+        c.diagnostics.into_iter().map(|d| (d.field, d.message)).collect::<Vec<_>>()
+    };
+    let (a, b, slash) = ("match: [{uri: {exact: /a}}],", "match: [{uri: {exact: /b}, name: x}],", "match: [{uri: {prefix: /}}],");
+    assert_eq!(warned(&[a, b, slash]), []);
+    let never =
+        |rule: usize, by: usize| (format!("spec.http[{rule}]"), format!("is never reached: spec.http[{by}] takes all that it matches"));
+    assert_eq!(warned(&[slash, a, ""]), [never(1, 0), never(2, 0)]);
+    assert_eq!(warned(&[a, b, "match: [{uri: {exact: /b}}, {uri: {exact: /a}}],", "", ""]), [never(2, 1), never(4, 3)]);
+}
+
+#[test]
 fn mistakes_name_their_field() {
     let route = "route: [{destination: {host: a}}]";
     let vs = |http: &str| format!("{{hosts: [a], http: [{http}]}}");

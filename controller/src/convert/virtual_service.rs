@@ -51,7 +51,8 @@ fn unreachable(scope: &mut Scope<'_>, path: &Path<'_>, rules: &[HttpRoute]) {
     };
     let mut taken: Vec<(HttpMatch, usize)> = Vec::new();
     for (i, rule) in rules.iter().enumerate() {
-        let matches: Vec<HttpMatch> = if rule.matches.is_empty() { vec![nothing.clone()] } else { rule.matches.iter().map(asked).collect() };
+        let matches: Vec<HttpMatch> =
+            if rule.matches.is_empty() { vec![nothing.clone()] } else { rule.matches.iter().map(asked).collect() };
         let by = |m: &HttpMatch| taken.iter().find(|(t, _)| *t == nothing || t == m).map(|(_, by)| *by);
         let takers: Option<Vec<usize>> = matches.iter().map(by).collect();
         if let Some(last) = takers.and_then(|t| t.into_iter().max()) {

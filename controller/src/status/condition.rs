@@ -9,7 +9,7 @@ use serde_json::Value;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Type {
     /// As in the Gateway API. `True`: understood and in use; with reason `Warnings`, not all as it was probably meant (rules
-    /// that can never match, deprecated fields). `False`, reason `Invalid`: not in use; the last form that was valid is.
+    /// that can never match or that stand behind another object's, deprecated fields). `False`, reason `Invalid`: not in use; the last form that was valid is.
     Accepted,
     /// As Istio's own. `True`: all connected proxies that get something made of the object have confirmed it. `False`:
     /// `Rejected`, with the words of proxies; `Pending`, some have not answered for seconds; `NotAccepted`. `Unknown`: `NoProxies`,

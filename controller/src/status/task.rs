@@ -1,8 +1,8 @@
 //! [`Task`]: does what the [`Writer`] decides, while this replica leads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use imbl::ordmap::DiffItem;
@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::condition::{Condition, Observed, State as Is};
 use super::report::Reports;
+use super::shadow::shadowed;
 use super::writer::{Counts, Limits, Outcome, Plan, Writer};
 use super::{FIELD_MANAGER, WRITTEN};
 use crate::addresses::{Allocator, Pools};
@@ -48,6 +49,10 @@ pub struct Task<A> {
     known: Snapshot,
     /// Findings by object.
     findings: BTreeMap<ObjectId, Vec<Diagnostic>>,
+    /// Findings between objects.
+    shadowed: BTreeMap<ObjectId, Vec<Diagnostic>>,
+    /// When they are to be looked for again.
+    look: Option<Instant>,
     /// The term in which addresses are allocated.
     term: Option<u64>,
     said: BTreeMap<Kind, String>,
@@ -67,8 +72,22 @@ impl<A: Api> Task<A> {
         let (counts, counted) = watch::channel(Counts::default());
         let writer = Writer::new(options.limits, Instant::now());
         let allocator = options.addresses.clone().map(Allocator::new);
-        let (known, findings, said) = (Snapshot::default(), BTreeMap::new(), BTreeMap::new());
-        let task = Task { api, options, state, reports, leadership, counts, writer, allocator, known, findings, term: None, said };
+        let task = Task {
+            api,
+            options,
+            state,
+            reports,
+            leadership,
+            counts,
+            writer,
+            allocator,
+            known: Snapshot::default(),
+            findings: BTreeMap::new(),
+            shadowed: BTreeMap::new(),
+            look: None,
+            term: None,
+            said: BTreeMap::new(),
+        };
         (task, counted)
     }
 
@@ -78,12 +97,13 @@ impl<A: Api> Task<A> {
         self.take_state();
         loop {
             self.allocate();
+            self.look_for_shadows();
             let leads = self.leadership.holds(Instant::now()).is_some();
             while leads && let Some(plan) = self.writer.next(Instant::now()) {
                 writes.spawn(write(self.api.clone(), plan, self.leadership.clone()));
             }
             self.counts.send_replace(self.writer.counts());
-            let wake = self.writer.wake().filter(|_| leads);
+            let wake = self.writer.wake().filter(|_| leads).into_iter().chain(self.look).min();
             tokio::select! {
                 changed = self.state.changed() => match changed {
                     Ok(()) => self.take_state(),
@@ -170,15 +190,40 @@ impl<A: Api> Task<A> {
             match observed {
                 None => self.writer.forget(&id),
                 Some(observed) => {
-                    let accepted = self.options.conditions.then(|| accepted(self.findings.get(&id), observed.generation));
-                    self.writer.see(&id, (*observed).clone(), accepted, now);
+                    self.see(&id, &observed, now);
                     if let Some(allocator) = &mut self.allocator {
                         allocator.ask(&id);
                     }
                 }
             }
         }
+        if !self.known.mesh.virtual_services.ptr_eq(&snapshot.mesh.virtual_services) {
+            self.look.get_or_insert(now + LOOK);
+        }
         self.known = snapshot;
+    }
+
+    fn see(&mut self, id: &ObjectId, observed: &Observed, now: Instant) {
+        let findings = self.findings.get(id).into_iter().chain(self.shadowed.get(id)).flatten();
+        let accepted = self.options.conditions.then(|| accepted(findings, observed.generation));
+        self.writer.see(id, observed.clone(), accepted, now);
+    }
+
+    /// Looks for what objects do to each other, not with every edit of many.
+    fn look_for_shadows(&mut self) {
+        let now = Instant::now();
+        if self.look.is_none_or(|at| now < at) {
+            return;
+        }
+        self.look = None;
+        let before = std::mem::replace(&mut self.shadowed, shadowed(&self.known.mesh));
+        let differs = |id: &&ObjectId| before.get(*id) != self.shadowed.get(*id);
+        let changed: BTreeSet<ObjectId> = before.keys().chain(self.shadowed.keys()).filter(differs).cloned().collect();
+        for id in changed {
+            if let Some(observed) = self.known.statuses.get(&id).cloned() {
+                self.see(&id, &observed, now);
+            }
+        }
     }
 
     /// Gives addresses to those that need some. Only a leader does: what others give is seen in the objects.
@@ -200,8 +245,8 @@ impl<A: Api> Task<A> {
 }
 
 /// What is said of an object with such findings.
-fn accepted(findings: Option<&Vec<Diagnostic>>, generation: u64) -> Condition {
-    let findings = findings.map(Vec::as_slice).unwrap_or_default();
+fn accepted<'a>(findings: impl Iterator<Item = &'a Diagnostic>, generation: u64) -> Condition {
+    let findings: Vec<&Diagnostic> = findings.collect();
     let said = |severity: Severity| {
         let said = findings.iter().filter(|d| d.severity == severity).map(|d| {
             let colon = if d.field.is_empty() { "" } else { ": " };
@@ -216,6 +261,9 @@ fn accepted(findings: Option<&Vec<Diagnostic>>, generation: u64) -> Condition {
         (true, true) => Condition::new(Is::True, "Accepted", String::new(), generation),
     }
 }
+
+/// How long edits of VirtualServices come together before what they do to each other is looked for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How often a merge is done again because somebody else was quicker.
 const RACES: usize = 3;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::api::fake::FakeApi;
+use crate::index::testing::yaml_objects;
 use crate::lease::Leadership;
 use crate::run;
 
@@ -224,10 +225,12 @@ fn all_objects_together_are_written_at_a_rate() {
         assert!(world.write(Outcome::Written) <= 2);
     }
     assert_eq!(world.writes.len(), 220);
-    let plans: Vec<_> = (0..100).filter_map(|_| {
-        world.pass(Duration::from_secs(1));
-        world.writer.next(world.now)
-    }).collect();
+    let plans: Vec<_> = (0..100)
+        .filter_map(|_| {
+            world.pass(Duration::from_secs(1));
+            world.writer.next(world.now)
+        })
+        .collect();
     assert_eq!(plans.len(), Limits::default().concurrent, "under way at a time");
 }
 
@@ -330,7 +333,12 @@ impl Running {
     fn conditions(&self) -> Vec<(String, String, String)> {
         let object = self.api.object(PATH).unwrap();
         let text = |c: &Value, field: &str| c[field].as_str().unwrap_or_default().to_owned();
-        object["status"]["conditions"].as_array().unwrap().iter().map(|c| (text(c, "type"), text(c, "reason"), text(c, "message"))).collect()
+        object["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| (text(c, "type"), text(c, "reason"), text(c, "message")))
+            .collect()
     }
 
     fn patches(&self) -> usize {
@@ -366,6 +374,29 @@ async fn findings_and_words_reach_the_object() {
     running.show(&running.api.object(PATH).unwrap(), vec![Diagnostic::error(&id(), "spec.hosts", "must not be empty")]);
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(running.patches(), 2);
+}
+
+#[test]
+fn the_older_rules_for_a_host_hide_the_younger() {
+    let rules = |name: &str, second: u32, spec: &str| {
+        let meta = format!("{{name: {name}, namespace: ns, creationTimestamp: \"2026-01-01T00:00:0{second}Z\"}}");
+        let http = "http: [{route: [{destination: {host: a}}]}]";
+        format!("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {meta}\nspec: {{{spec}, {http}}}\n---\n")
+    };
+    let text = [
+        rules("z-first", 1, "hosts: [a, b]"),
+        rules("second", 2, "hosts: [c, b]"),
+        rules("gateway", 3, "hosts: [b], gateways: [x]"),
+        rules("private", 4, "hosts: [d], exportTo: ['.']"),
+        rules("public", 5, "hosts: [d]"),
+    ];
+    let mut index = crate::Index::new(crate::Settings::default());
+    yaml_objects(&text.concat()).into_iter().for_each(|o| index.apply(o));
+    let (mesh, _) = index.publish().unwrap();
+    let second = ObjectId::new(Kind::VirtualService, "ns", "second");
+    let message = "has no effect on sidecars: the older VirtualService ns/z-first has rules for b.ns.svc.cluster.local";
+    // Who does not see the private one takes the public one.
+    assert_eq!(super::shadow::shadowed(&mesh), [(second.clone(), vec![Diagnostic::warning(&second, "spec.hosts[1]", message)])].into());
 }
 
 #[tokio::test(start_paused = true)]
