@@ -151,12 +151,15 @@ impl<A: Api> Task<A> {
         let snapshot = self.state.borrow_and_update().snapshot.clone();
         let now = Instant::now();
         let mut changed: BTreeMap<ObjectId, Option<Arc<Observed>>> = BTreeMap::new();
-        for item in self.known.statuses.diff(&snapshot.statuses) {
-            match item {
-                DiffItem::Add(id, observed) | DiffItem::Update { new: (id, observed), .. } => {
-                    changed.insert(id.clone(), Some(observed.clone()));
+        // Most news are of endpoints.
+        if !self.known.statuses.ptr_eq(&snapshot.statuses) {
+            for item in self.known.statuses.diff(&snapshot.statuses) {
+                match item {
+                    DiffItem::Add(id, observed) | DiffItem::Update { new: (id, observed), .. } => {
+                        changed.insert(id.clone(), Some(observed.clone()));
+                    }
+                    DiffItem::Remove(id, _) => drop(changed.insert(id.clone(), None)),
                 }
-                DiffItem::Remove(id, _) => drop(changed.insert(id.clone(), None)),
             }
         }
         if !Arc::ptr_eq(&self.known.diagnostics, &snapshot.diagnostics) {
@@ -172,7 +175,9 @@ impl<A: Api> Task<A> {
                 }
             }
         }
-        if let Some(allocator) = &mut self.allocator {
+        if let Some(allocator) = &mut self.allocator
+            && !self.known.objects.ptr_eq(&snapshot.objects)
+        {
             let entries = |id: &ObjectId| id.kind == Kind::ServiceEntry;
             for item in self.known.objects.diff(&snapshot.objects) {
                 match item {

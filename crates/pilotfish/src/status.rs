@@ -139,17 +139,18 @@ async fn report(
     let started = Instant::now();
     let mut pause = PERIOD;
     // What was so at the last count, and when it became so.
-    let mut last = (0, 0);
+    let mut last = None;
     let mut since = started;
     loop {
         sleep(pause).await;
         let taken = Instant::now();
         let warm = taken >= started + WARM;
-        let now = (debug.activity(), state.borrow().snapshot.revision);
+        let term = leadership.holds(taken);
+        let now = Some((debug.activity(), state.borrow().snapshot.revision, term));
         if now != last {
             (last, since) = (now, taken);
         }
-        if leadership.holds(taken).is_none() || taken > since.max(started + WARM) + AGAIN {
+        if term.is_none() || taken > since.max(started + WARM) + AGAIN {
             continue;
         }
         let unpushed = !backlog.is_empty();

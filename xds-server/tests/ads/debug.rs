@@ -3,7 +3,7 @@
 use pilotfish_envoy::TypeUrl::{Cluster, Endpoint};
 use pilotfish_envoy::pb::envoy::config::core::v3::Locality;
 use pilotfish_xds_server::Config;
-use pilotfish_xds_server::debug::DebugError;
+use pilotfish_xds_server::debug::{DebugError, Report, Tally};
 use pretty_assertions::assert_eq;
 use serde_json::json;
 
@@ -102,4 +102,17 @@ async fn who_has_confirmed_an_object() {
     assert_eq!(reason, "a: no such extension");
     // What the refused response did not hold is as it was.
     assert_eq!(told("b"), (3, 3, vec![], vec![]));
+    // All objects in one go.
+    let b = Report { proxies: 3, applied: 3, ..Report::default() };
+    let words = vec![("web-0.shop".to_owned(), "a: no such extension".to_owned())];
+    let a = Report { proxies: 3, applied: 1, rejected: 1, words };
+    assert_eq!(
+        debug.tally(|_| true),
+        Tally { settled: true, objects: [("Thing/ns/a".into(), a), ("Thing/ns/b".into(), b.clone())].into() }
+    );
+    let (before, only_b) = (debug.activity(), debug.tally(|s| s.ends_with('b')).objects);
+    assert_eq!(only_b, [("Thing/ns/b".into(), b)].into());
+    drop(clients);
+    crate::streams::until("gone", || debug.tally(|_| true).objects.is_empty()).await;
+    assert!(debug.activity() > before, "whoever counts again only if something happened sees it");
 }
