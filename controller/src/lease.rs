@@ -48,10 +48,13 @@ impl Timing {
     }
 }
 
+/// Of the first leader ever: nobody was before. Without elections there are none, and the number is lower.
+pub const FIRST_TERM: u64 = 1;
+
 /// A stretch of leading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Term {
-    /// Differs between stretches, also of different replicas.
+    /// Differs between leaders; see [`FIRST_TERM`].
     pub number: u64,
     /// When it ends unless it is prolonged.
     pub until: Option<Instant>,

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Record, Term, Timing};
+use super::{FIRST_TERM, Record, Term, Timing};
 
 /// What to do about a Lease that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Election {
     /// The write of a step, begun at `started`, has happened.
     pub fn wrote(&mut self, record: Record, version: String, started: Instant) {
         let until = Some(started + self.timing.until());
-        let number = record.transitions + 1;
+        let number = record.transitions + FIRST_TERM;
         let known = self.term.filter(|t| t.number == number);
         self.term = Some(Term { number, until: until.max(known.and_then(|t| t.until)) });
         self.seen = Some((record, version, started));

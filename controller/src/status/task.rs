@@ -20,7 +20,7 @@ use super::{FIELD_MANAGER, WRITTEN};
 use crate::addresses::{Allocator, Pools};
 use crate::api::{APPLY, Api, ApiError, Call, rfc3339};
 use crate::index::Snapshot;
-use crate::lease::Leadership;
+use crate::lease::{FIRST_TERM, Leadership};
 use crate::run::State;
 use crate::source::kube::path;
 
@@ -53,8 +53,10 @@ pub struct Task<A> {
     shadowed: BTreeMap<ObjectId, Vec<Diagnostic>>,
     /// When they are to be looked for again.
     look: Option<Instant>,
-    /// The term in which addresses are allocated.
+    /// The term that this replica leads in.
     term: Option<u64>,
+    /// The last one that it led in.
+    led: Option<u64>,
     said: BTreeMap<Kind, String>,
 }
 
@@ -86,6 +88,7 @@ impl<A: Api> Task<A> {
             shadowed: BTreeMap::new(),
             look: None,
             term: None,
+            led: None,
             said: BTreeMap::new(),
         };
         (task, counted)
@@ -96,6 +99,7 @@ impl<A: Api> Task<A> {
         let mut writes: JoinSet<Done> = JoinSet::new();
         self.take_state();
         loop {
+            self.note_term();
             self.allocate();
             self.look_for_shadows();
             let leads = self.leadership.holds(Instant::now()).is_some();
@@ -231,17 +235,25 @@ impl<A: Api> Task<A> {
         }
     }
 
-    /// Gives addresses to those that need some. Only a leader does: what others give is seen in the objects.
-    fn allocate(&mut self) {
+    /// Begins anew where others may have written meanwhile.
+    fn note_term(&mut self) {
         let term = self.leadership.holds(Instant::now());
-        let Some(allocator) = &mut self.allocator else { return };
-        if term != self.term {
-            self.term = term;
-            allocator.start_over();
-        }
-        if term.is_none() {
+        if term == self.term {
             return;
         }
+        if let Some(allocator) = &mut self.allocator {
+            allocator.start_over();
+        }
+        if term.is_some_and(|term| term > FIRST_TERM && Some(term) != self.led) {
+            self.writer.took_over(Instant::now());
+        }
+        self.led = term.or(self.led);
+        self.term = term;
+    }
+
+    /// Gives addresses to those that need some. Only a leader does: what others give is seen in the objects.
+    fn allocate(&mut self) {
+        let Some(allocator) = self.allocator.as_mut().filter(|_| self.term.is_some()) else { return };
         let now = Instant::now();
         for (id, addresses) in allocator.allocate() {
             self.writer.set_addresses(&id, addresses, now);
@@ -282,7 +294,7 @@ async fn write<A: Api>(api: A, plan: Plan, leadership: Leadership) -> Done {
 async fn attempt<A: Api>(api: &A, plan: &Plan, leadership: &Leadership) -> Result<Outcome, (Outcome, ApiError)> {
     let mut refused = None;
     for _ in 0..RACES {
-        let Some((path, current)) = read(api, &plan.id).await.map_err(|e| (Outcome::Failed, e))? else { return Ok(Outcome::Gone) };
+        let Some((path, current)) = read(api, &plan.id).await.map_err(unread)? else { return Ok(Outcome::Gone) };
         let observed = Observed::of(&current);
         if observed.generation != plan.generation {
             return Ok(Outcome::Stale);
@@ -297,6 +309,7 @@ async fn attempt<A: Api>(api: &A, plan: &Plan, leadership: &Leadership) -> Resul
             Err(e) => match e.code() {
                 Some(StatusCode::CONFLICT) => refused = Some(e),
                 Some(StatusCode::NOT_FOUND) => return Ok(Outcome::Gone),
+                Some(StatusCode::FORBIDDEN) => return Err((Outcome::Forbidden, e)),
                 Some(_) => return Err((Outcome::Failed, e)),
                 None => return Err((Outcome::Unknown, e)),
             },
@@ -304,6 +317,11 @@ async fn attempt<A: Api>(api: &A, plan: &Plan, leadership: &Leadership) -> Resul
     }
     let error = refused.unwrap_or_else(|| ApiError::Unknown("never asked".into()));
     Err((Outcome::Failed, error))
+}
+
+fn unread(error: ApiError) -> (Outcome, ApiError) {
+    let forbidden = error.code() == Some(StatusCode::FORBIDDEN);
+    (if forbidden { Outcome::Forbidden } else { Outcome::Failed }, error)
 }
 
 /// An object in a version that the server serves, and where it is.

@@ -211,6 +211,38 @@ fn a_server_that_drops_fields_is_not_asked_again_and_again() {
 }
 
 #[test]
+fn a_new_leader_keeps_the_distance_too() {
+    let mut world = World::new();
+    world.objects.insert(id(), mk_object(1, json!([])));
+    world.writer.took_over(world.now);
+    world.see(&id(), true);
+    world.pass(Duration::from_millis(9900));
+    assert_eq!(world.write(Outcome::Written), 0);
+    world.pass(Duration::from_millis(100));
+    assert_eq!(world.write(Outcome::Written), 1);
+}
+
+#[test]
+fn a_kind_that_may_not_be_written_is_left_alone() {
+    let mut world = World::new();
+    for i in 0..100 {
+        let id = ObjectId::new(Kind::VirtualService, "ns", format!("x{i}"));
+        world.objects.insert(id.clone(), mk_object(1, json!([])));
+        world.see(&id, true);
+    }
+    let mut tries = 0;
+    for _ in 0..600 {
+        world.pass(Duration::from_secs(1));
+        while let Some(plan) = world.writer.next(world.now) {
+            tries += 1;
+            world.writer.done(&plan, Outcome::Forbidden, world.now);
+        }
+    }
+    assert_eq!(tries, 2, "one every five minutes");
+    assert_eq!(world.writer.counts().waiting, 100);
+}
+
+#[test]
 fn all_objects_together_are_written_at_a_rate() {
     let mut world = World::new();
     for i in 0..1000 {

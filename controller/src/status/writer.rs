@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use pilotfish_model::ObjectId;
+use pilotfish_model::{Kind, ObjectId};
 use tokio::time::Instant;
 
 use super::condition::{Condition, Observed, State};
@@ -73,6 +73,8 @@ pub enum Outcome {
     Gone,
     /// The server said no, or never said anything before the write.
     Failed,
+    /// This replica may not write that kind at all.
+    Forbidden,
     /// Whether it was written is not known.
     Unknown,
 }
@@ -114,6 +116,10 @@ pub struct Writer {
     /// When the next write would be one too many, if all that were saved up had been used: generic cell rate.
     busy_until: Instant,
     writing: usize,
+    /// Before this, nothing: another leader may have written just now.
+    floor: Instant,
+    /// Kinds that may not be written, and when that is tried again.
+    forbidden: BTreeMap<Kind, Instant>,
     counts: Counts,
 }
 
@@ -121,7 +127,12 @@ impl Writer {
     /// Knows no object.
     pub fn new(limits: Limits, now: Instant) -> Self {
         let (entries, due, counts) = (BTreeMap::new(), BTreeSet::new(), Counts::default());
-        Writer { limits, entries, due, busy_until: now, writing: 0, counts }
+        Writer { limits, entries, due, busy_until: now, writing: 0, floor: now, forbidden: BTreeMap::new(), counts }
+    }
+
+    /// Somebody else wrote until now: what and when is not known.
+    pub fn took_over(&mut self, now: Instant) {
+        self.floor = now + self.limits.per_object;
     }
 
     /// An object as the API server has it, and whether it was understood (`None`: that is not to be said).
@@ -204,11 +215,20 @@ impl Writer {
 
     /// What to write now. Each must be followed by [`Writer::done`].
     pub fn next(&mut self, now: Instant) -> Option<Plan> {
-        if self.wake().is_none_or(|at| now < at) {
-            return None;
-        }
-        let (_, id) = self.due.pop_first()?;
-        let entry = self.entries.get_mut(&id)?;
+        let (id, entry) = loop {
+            if self.wake().is_none_or(|at| now < at) {
+                return None;
+            }
+            let (_, id) = self.due.pop_first()?;
+            let entry = self.entries.get_mut(&id)?;
+            match self.forbidden.get(&id.kind).filter(|until| now < **until) {
+                None => break (id, entry),
+                Some(until) => {
+                    entry.due = Some(*until);
+                    self.due.insert((*until, id));
+                }
+            }
+        };
         (entry.due, entry.writing) = (None, true);
         let plan = Plan { id, desired: entry.desired.clone(), generation: entry.observed.generation };
         self.writing += 1;
@@ -221,7 +241,7 @@ impl Writer {
     /// When [`Writer::next`] has something unless there are news before; `None`: not before a write ends.
     pub fn wake(&self) -> Option<Instant> {
         let (due, _) = self.due.first().filter(|_| self.writing < self.limits.concurrent)?;
-        Some((*due).max(self.busy_until))
+        Some((*due).max(self.busy_until).max(self.floor))
     }
 
     /// What became of a plan.
@@ -229,8 +249,11 @@ impl Writer {
         self.writing -= 1;
         match outcome {
             Outcome::Written(_) => self.counts.written += 1,
-            Outcome::Failed | Outcome::Unknown => self.counts.failed += 1,
+            Outcome::Failed | Outcome::Forbidden | Outcome::Unknown => self.counts.failed += 1,
             _ => {}
+        }
+        if outcome == Outcome::Forbidden {
+            self.forbidden.insert(plan.id.kind, now + LONGEST);
         }
         let Some(entry) = self.entries.get_mut(&plan.id) else { return };
         entry.writing = false;
@@ -246,6 +269,7 @@ impl Writer {
                 entry.observed = observed;
             }
             Outcome::Stale => entry.not_before = Some(now + Duration::from_secs(1)),
+            Outcome::Forbidden => entry.not_before = Some(now + LONGEST),
             Outcome::Gone => entry.not_before = Some(now + Duration::from_secs(30)),
             Outcome::Failed | Outcome::Unknown => {
                 entry.failures += 1;
