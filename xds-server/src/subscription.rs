@@ -251,7 +251,13 @@ impl Subscription {
         self.holdings().of(resource)
     }
 
-    /// The same for many resources.
+    /// True if the client wants all of a type and has confirmed that it holds this very set.
+    pub fn has_confirmed(&self, set: &ResourceSet) -> bool {
+        let nothing_else = self.differs.is_empty() && self.outstanding.is_none() && self.last_error.is_none();
+        self.wildcard && nothing_else && self.base.version() == set.version()
+    }
+
+    /// The same as [`Subscription::holding`] for many resources.
     pub fn holdings(&self) -> Holdings<'_> {
         let names = |o: &Outstanding| o.resources.iter().map(|r| r.name().clone()).collect();
         let refused = |e: &Rejection| e.suspects().into_iter().collect();

@@ -1,11 +1,12 @@
 //! How far all objects have come, in one go: [`Tally`]. What [`Debug::applied`] tells of one object in detail.
 //!
-//! Costs a look at each resource of each proxy; of a class of proxies, what was made of which object is found out once.
+//! What was made of which object is found out once for a class of proxies. A proxy that holds all of a type is done with a look at
+//! each object; of others each resource is looked at.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use pilotfish_envoy::{Resource, Snapshot, TypeUrl};
+use pilotfish_envoy::{Resource, ResourceSet, Snapshot, TypeUrl};
 
 use super::Debug;
 use crate::Translate;
@@ -37,8 +38,15 @@ pub struct Tally {
 /// How many proxies' words are kept.
 const WORDS: usize = 3;
 
-/// What a class gets, by type: resources by name, with the objects that they were made of.
-type Made = Vec<(TypeUrl, HashMap<Arc<str>, (Resource, Vec<usize>)>)>;
+/// What a class gets of a type that was made of objects.
+struct Made {
+    type_url: TypeUrl,
+    set: Arc<ResourceSet>,
+    /// By name, with the objects that it was made of.
+    resources: HashMap<Arc<str>, (Resource, Vec<usize>)>,
+    /// All of these objects.
+    objects: Vec<usize>,
+}
 
 #[derive(Default)]
 struct Counting {
@@ -60,7 +68,7 @@ impl<T: Translate> Debug<T> {
         // Before the look at proxies: what was made before is in what they should have.
         let settled = self.store.is_idle();
         let mut counting = Counting::default();
-        let mut by_snapshot: HashMap<*const Snapshot, Made> = HashMap::new();
+        let mut by_snapshot: HashMap<*const Snapshot, Vec<Made>> = HashMap::new();
         let mut served = self.store.served();
         served.sort_by(|(a, _), (b, _)| a.proxy.name.cmp(&b.proxy.name));
         for (session, snapshot) in &served {
@@ -77,20 +85,21 @@ impl<T: Translate> Debug<T> {
 }
 
 impl Counting {
-    fn made_of(&mut self, snapshot: &Snapshot, wanted: &impl Fn(&str) -> bool) -> Made {
+    fn made_of(&mut self, snapshot: &Snapshot, wanted: &impl Fn(&str) -> bool) -> Vec<Made> {
         let mut all = Vec::new();
         for (type_url, set) in snapshot.iter() {
-            let mut made = HashMap::new();
+            let (mut resources, mut all_objects) = (HashMap::new(), BTreeSet::new());
             for resource in set.iter() {
                 let mut objects: Vec<usize> = resource.sources().filter(|s| wanted(s)).map(|s| self.number(s)).collect();
                 objects.sort_unstable();
                 objects.dedup();
                 if !objects.is_empty() {
-                    made.insert(resource.name().clone(), (resource.clone(), objects));
+                    all_objects.extend(objects.iter().copied());
+                    resources.insert(resource.name().clone(), (resource.clone(), objects));
                 }
             }
-            if !made.is_empty() {
-                all.push((type_url, made));
+            if !resources.is_empty() {
+                all.push(Made { type_url, set: set.clone(), resources, objects: all_objects.into_iter().collect() });
             }
         }
         all
@@ -105,11 +114,17 @@ impl Counting {
         self.reports.len() - 1
     }
 
-    fn add(&mut self, session: &Session, made: &Made) {
+    fn add(&mut self, session: &Session, made: &[Made]) {
         let client = session.client();
-        let mut said: HashMap<usize, Word<'_>> = HashMap::new();
-        for (type_url, made) in made {
-            let Some(subscription) = client.subscriptions().find(|s| s.type_url() == *type_url) else { continue };
+        let mut said: Vec<Option<Word<'_>>> = vec![None; self.reports.len()];
+        for made in made {
+            let Some(subscription) = client.subscriptions().find(|s| s.type_url() == made.type_url) else { continue };
+            if subscription.has_confirmed(&made.set) {
+                for object in &made.objects {
+                    said[*object].get_or_insert(Word::Confirmed);
+                }
+                continue;
+            }
             let holdings = subscription.holdings();
             let mut take = |(resource, objects): &(Resource, Vec<usize>)| {
                 let word = match holdings.of(resource) {
@@ -118,18 +133,17 @@ impl Counting {
                     Holding::Rejected(words) => Word::Rejected(words),
                 };
                 for object in objects {
-                    let known = said.entry(*object).or_insert(word);
-                    *known = (*known).max(word);
+                    said[*object] = said[*object].max(Some(word));
                 }
             };
             if subscription.is_wildcard() {
-                made.values().for_each(&mut take);
+                made.resources.values().for_each(&mut take);
             } else {
-                subscription.names().iter().filter_map(|name| made.get(name)).for_each(&mut take);
+                subscription.names().iter().filter_map(|name| made.resources.get(name)).for_each(&mut take);
             }
         }
-        for (object, word) in said {
-            let (_, report) = &mut self.reports[object];
+        let said = self.reports.iter_mut().zip(said).filter_map(|(report, word)| Some((report, word?)));
+        for ((_, report), word) in said {
             report.proxies += 1;
             match word {
                 Word::Confirmed => report.applied += 1,
