@@ -3,11 +3,13 @@
 //!
 //! The rules of all messages are compiled once into a plan; a check then walks the encoded bytes beside the plan and
 //! allocates only to report. It descends into messages, lists, maps and every Any of a known type. A field that the bytes
-//! hold twice, as no encoder writes it, is checked at each occurrence.
+//! hold twice, as no encoder writes it, is checked at each occurrence. What is packed in an Any and was found sound is not walked
+//! again wherever else it occurs.
 
 mod check;
 mod plan;
 mod rules;
+mod sound;
 mod walk;
 
 use std::fmt;

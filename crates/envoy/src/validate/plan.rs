@@ -7,12 +7,14 @@ use prost_reflect::{DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, 
 
 use super::check::Check;
 use super::rules::{self, FieldRules, Limits};
+use super::sound::Sound;
 use crate::descriptors;
 
 /// The plans of all messages.
 pub(super) struct Plans {
     messages: Vec<MessagePlan>,
     by_name: HashMap<String, usize>,
+    pub(super) sound: Sound,
     /// Rules in the descriptors that nothing here implements.
     #[cfg_attr(not(test), allow(dead_code))]
     pub(super) unknown: Vec<String>,
@@ -112,7 +114,7 @@ impl Plans {
         };
         let mut messages: Vec<MessagePlan> = descriptors.iter().map(|m| compiler.message(m)).collect();
         prune(&mut messages);
-        Plans { messages, by_name: compiler.by_name, unknown: compiler.unknown }
+        Plans { messages, by_name: compiler.by_name, sound: Sound::default(), unknown: compiler.unknown }
     }
 }
 

@@ -7,11 +7,14 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use super::Violation;
 use super::check::Scalar;
 use super::plan::{Content, FieldPlan, MessagePlan, Plans, ScalarKind, ValuePlan, broken_size};
+use super::sound::Sound;
 use crate::descriptors;
 use crate::path::Path;
 
 /// Nesting that protobuf decoders accept.
 const MAX_DEPTH: usize = 100;
+/// Size in bytes from which an Any is looked up before it is walked.
+const WORTH_A_LOOK: usize = 64;
 
 /// One check of one message.
 pub(super) struct Walk<'p> {
@@ -148,8 +151,15 @@ impl<'p> Walk<'p> {
         let type_url = std::str::from_utf8(part(1)?).map_err(|_| Malformed)?;
         self.scalar(plan, Scalar::Text(type_url), path);
         let name = descriptors::type_name(type_url);
-        if let Some(index) = self.plans.by_name(name) {
-            self.message(index, part(2)?, &path.unpacked(name), depth + 1);
+        let Some(index) = self.plans.by_name(name) else { return Ok(()) };
+        let key = (bytes.len() >= WORTH_A_LOOK).then(|| Sound::key(bytes, depth));
+        if key.is_some_and(|key| self.plans.sound.has(key)) {
+            return Ok(());
+        }
+        let before = self.violations.len();
+        self.message(index, part(2)?, &path.unpacked(name), depth + 1);
+        if let Some(key) = key.filter(|_| self.violations.len() == before) {
+            self.plans.sound.put(key);
         }
         Ok(())
     }
