@@ -9,6 +9,7 @@ use pilotfish_model::name::Str;
 use pilotfish_model::{ChangeSet, ContentHash, Kind, Proxy};
 
 use crate::facts::{self, OwnFacts, ScopeFacts};
+use crate::leaf::{Key, Leaves};
 use crate::world::World;
 
 /// A class, compared by the hash of its facts.
@@ -35,11 +36,14 @@ pub struct ScopeClass {
 }
 
 impl ProxyClass {
-    /// Resolves a proxy against the mesh.
-    pub fn of(world: &World, proxy: &Proxy) -> Self {
+    /// Resolves a proxy against the mesh. Facts that `leaves` knows are shared: a class has many proxies, a scope many classes.
+    pub(crate) fn of(leaves: &Leaves, world: &World, proxy: &Proxy) -> Self {
         let (scope, own) = facts::of(world, proxy);
-        let facts = ClassFacts { scope: ScopeClass { hash: ContentHash::of(&scope), facts: Arc::new(scope) }, own };
-        ProxyClass { hash: ContentHash::of(&facts), facts: Arc::new(facts) }
+        let hash = ContentHash::of(&scope);
+        let scope = ScopeClass { hash, facts: leaves.kept_or(&Key::of("scope", &hash), || scope) };
+        let facts = ClassFacts { scope, own };
+        let hash = ContentHash::of(&facts);
+        ProxyClass { hash, facts: leaves.kept_or(&Key::of("class", &hash), || facts) }
     }
 
     /// The facts.

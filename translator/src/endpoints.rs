@@ -168,7 +168,7 @@ impl Answers {
 fn assign(leaves: &Leaves, view: &View, unit: &Arc<Unit>, of: Answers, served: Option<&Arc<Layer>>) -> Arc<Assigned> {
     leaves.work.services_assigned.add(1);
     let key = Key::of("assigned", &(address(unit), of.address(), &of.plaintext));
-    leaves.assigned(&key, || {
+    leaves.kept_or(&key, || {
         let checked = view.class.facts().flavour != Flavour::Grpc;
         let built = unit.plans.iter().map(|plan| {
             let (endpoints, plaintext) = (of.endpoints.clone().unwrap_or_default(), of.plaintext.clone());

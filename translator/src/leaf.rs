@@ -15,7 +15,9 @@ use pilotfish_model::ContentHash;
 use pilotfish_model::hash::StableHasher;
 use prost::{Message, Name};
 
+use crate::class::ClassFacts;
 use crate::endpoints::Assigned;
+use crate::facts::ScopeFacts;
 use crate::unit::Unit;
 use crate::view::View;
 use crate::work::Counters;
@@ -65,13 +67,15 @@ impl Key {
 }
 
 #[derive(Clone)]
-enum Entry {
+pub(crate) enum Entry {
     Resource(WeakResource),
     Fragment(WeakFragment),
     Broken(Weak<[Violation]>),
     Unit(Weak<Unit>),
     Assigned(Weak<Assigned>),
     View(Weak<View>),
+    Scope(Weak<ScopeFacts>),
+    Class(Weak<ClassFacts>),
 }
 
 impl Entry {
@@ -83,9 +87,34 @@ impl Entry {
             Entry::Unit(u) => u.strong_count() > 0,
             Entry::Assigned(a) => a.strong_count() > 0,
             Entry::View(v) => v.strong_count() > 0,
+            Entry::Scope(s) => s.strong_count() > 0,
+            Entry::Class(c) => c.strong_count() > 0,
         }
     }
 }
+
+/// What is shared as it is.
+pub(crate) trait Kept: Sized {
+    fn entry(weak: Weak<Self>) -> Entry;
+    fn of(entry: &Entry) -> Option<Arc<Self>>;
+}
+
+macro_rules! kept {
+    ($($type:ty => $entry:ident),+) => {$(
+        impl Kept for $type {
+            fn entry(weak: Weak<Self>) -> Entry {
+                Entry::$entry(weak)
+            }
+
+            fn of(entry: &Entry) -> Option<Arc<Self>> {
+                let Entry::$entry(weak) = entry else { return None };
+                weak.upgrade()
+            }
+        }
+    )+};
+}
+
+kept!(Unit => Unit, Assigned => Assigned, View => View, ScopeFacts => Scope, ClassFacts => Class);
 
 /// Keys are hashes already.
 #[derive(Default)]
@@ -228,42 +257,23 @@ impl Leaves {
         })
     }
 
-    /// A unit; `make` is asked if there is none.
-    pub(crate) fn unit(&self, key: &Key, make: impl FnOnce() -> Unit) -> Arc<Unit> {
-        if let Some(Entry::Unit(weak)) = self.get(key)
-            && let Some(unit) = weak.upgrade()
-        {
-            self.work.units_reused.add(1);
-            return unit;
-        }
-        self.work.units_computed.add(1);
-        let unit = Arc::new(make());
-        self.put(key, Entry::Unit(Arc::downgrade(&unit)));
-        unit
+    /// What is kept under a key.
+    pub(crate) fn kept<T: Kept>(&self, key: &Key) -> Option<Arc<T>> {
+        T::of(&self.get(key)?)
     }
 
-    /// The assignments of a service; `make` is asked if there are none.
-    pub(crate) fn assigned(&self, key: &Key, make: impl FnOnce() -> Assigned) -> Arc<Assigned> {
-        if let Some(Entry::Assigned(weak)) = self.get(key)
-            && let Some(assigned) = weak.upgrade()
-        {
-            return assigned;
-        }
-        let assigned = Arc::new(make());
-        self.put(key, Entry::Assigned(Arc::downgrade(&assigned)));
-        assigned
+    /// Keeps it under a key, as long as somebody uses it.
+    pub(crate) fn keep<T: Kept>(&self, key: &Key, value: &Arc<T>) {
+        self.put(key, T::entry(Arc::downgrade(value)));
     }
 
-    /// The view that was put in last.
-    pub(crate) fn view(&self, key: &Key) -> Option<Arc<View>> {
-        match self.get(key)? {
-            Entry::View(view) => view.upgrade(),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn put_view(&self, key: &Key, view: &Arc<View>) {
-        self.put(key, Entry::View(Arc::downgrade(view)));
+    /// What is kept under a key, or else what `make` makes.
+    pub(crate) fn kept_or<T: Kept>(&self, key: &Key, make: impl FnOnce() -> T) -> Arc<T> {
+        self.kept(key).unwrap_or_else(|| {
+            let made = Arc::new(make());
+            self.keep(key, &made);
+            made
+        })
     }
 }
 

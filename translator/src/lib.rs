@@ -62,7 +62,7 @@ pub use world::World;
 
 /// Everything about a proxy that its output depends on, resolved against the mesh (labels and services of its workload).
 pub fn classify(world: &World, proxy: &Proxy) -> ProxyClass {
-    ProxyClass::of(world, proxy)
+    Translator::default().classify(world, proxy)
 }
 
 /// All resources of one class, from nothing.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pilotfish_model::mesh::ServiceKey;
-use pilotfish_model::{ChangeSet, EndpointChange};
+use pilotfish_model::{ChangeSet, EndpointChange, Proxy};
 
 use crate::class::{ProxyClass, ScopeClass};
 use crate::endpoints::Endpoints;
@@ -24,6 +24,11 @@ impl Translator {
     /// One that knows nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Everything about a proxy that its output depends on, resolved against the mesh (labels and services of its workload).
+    pub fn classify(&self, world: &World, proxy: &Proxy) -> ProxyClass {
+        ProxyClass::of(&self.leaves, world, proxy)
     }
 
     /// Everything that a scope sees but endpoint assignments. `before`: an earlier view of the same scope, and what

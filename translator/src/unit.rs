@@ -155,7 +155,14 @@ impl<'a> Recipe<'a> {
     /// The unit, made or found.
     pub(crate) fn unit(&self, leaves: &Leaves, of: Ingredients) -> Arc<Unit> {
         let key = Key::of("unit", &(self.hash, of.addresses(), of.mtls, &of.plaintext));
-        leaves.unit(&key, || self.make(leaves, of))
+        if let Some(unit) = leaves.kept(&key) {
+            leaves.work.units_reused.add(1);
+            return unit;
+        }
+        leaves.work.units_computed.add(1);
+        let unit = Arc::new(self.make(leaves, of));
+        leaves.keep(&key, &unit);
+        unit
     }
 
     fn make(&self, leaves: &Leaves, of: Ingredients) -> Unit {

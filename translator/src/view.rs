@@ -52,7 +52,7 @@ impl View {
         let comparable = |b: &&Arc<View>| b.inputs.config == world.config;
         let own_base = before.filter(|b| b.class == *class).filter(comparable);
         let anywhere = Key::of("view", &facts.anywhere());
-        let sibling = if own_base.is_none() { leaves.view(&anywhere) } else { None };
+        let sibling = if own_base.is_none() { leaves.kept::<View>(&anywhere) } else { None };
         let same_base = own_base.or(sibling.as_ref().filter(comparable));
         let scope = Scope::of(world, facts, same_base.map(|b| &b.scope));
         let context = Context::new(world, facts, &scope);
@@ -98,7 +98,7 @@ impl View {
         }
         let Maker { refused, layers, .. } = maker;
         let view = Arc::new(View { class: class.clone(), inputs, units, settings, named, routes, layers, refused, scope });
-        leaves.put_view(&anywhere, &view);
+        leaves.keep(&anywhere, &view);
         view
     }
 

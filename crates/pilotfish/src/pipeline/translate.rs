@@ -46,7 +46,7 @@ impl Translate for MeshTranslator {
     }
 
     fn classify(&self, world: &World, proxy: &Proxy) -> ProxyClass {
-        pilotfish_translator::classify(world, proxy)
+        self.0.classify(world, proxy)
     }
 
     fn reclassifies(&self, change: &Change, proxy: &Proxy) -> bool {
