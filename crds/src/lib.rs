@@ -4,14 +4,22 @@
 //! ignored. Kubernetes' core kinds are projections: only what the mesh reads is named, everything else is skipped.
 //! Nothing is checked here beyond shape; meaning is the business of whoever converts these types.
 //!
-//! Enter at [`networking`], [`security`] and [`core`].
+//! The same types, with what their attributes add, are the schemas of the CustomResourceDefinitions ([`definitions`]).
+//!
+//! Enter at [`networking`], [`security`], [`telemetry`], [`extensions`] and [`core`].
 
 // The fields carry the API's own names and meaning; its reference documents them.
 #![allow(missing_docs)]
 
 pub mod core;
+pub mod definition;
+pub mod extensions;
 pub mod networking;
 pub mod number;
+pub mod policy;
+mod schema;
 pub mod security;
+pub mod telemetry;
 
+pub use definition::definitions;
 pub use number::Num;

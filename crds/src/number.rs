@@ -1,9 +1,11 @@
 //! [`Num`]: a number that proto JSON also accepts as text.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 /// A number, written as `5` or as `"5"`.
@@ -16,10 +18,12 @@ pub trait Number: FromStr + Sized {
     fn from_i128(n: i128) -> Option<Self>;
     /// From any number.
     fn from_f64(n: f64) -> Option<Self>;
+    /// What a schema says about it: type, format, bounds.
+    fn schema() -> Schema;
 }
 
 macro_rules! whole {
-    ($($t:ty)*) => {$(
+    ($($t:ty: $schema:tt)*) => {$(
         impl Number for $t {
             fn from_i128(n: i128) -> Option<Self> {
                 n.try_into().ok()
@@ -27,10 +31,19 @@ macro_rules! whole {
             fn from_f64(n: f64) -> Option<Self> {
                 (n.fract() == 0.0 && n.abs() < 9e15).then(|| Self::from_i128(n as i128)).flatten()
             }
+            fn schema() -> Schema {
+                json_schema!($schema)
+            }
         }
     )*};
 }
-whole!(u16 u32 u64 i32 i64);
+whole! {
+    u16: {"type": "integer", "minimum": 0, "maximum": u16::MAX}
+    u32: {"type": "integer", "minimum": 0, "maximum": u32::MAX}
+    u64: {"type": "integer", "minimum": 0}
+    i32: {"type": "integer", "format": "int32"}
+    i64: {"type": "integer", "format": "int64"}
+}
 
 impl Number for f64 {
     fn from_i128(n: i128) -> Option<Self> {
@@ -38,6 +51,9 @@ impl Number for f64 {
     }
     fn from_f64(n: f64) -> Option<Self> {
         n.is_finite().then_some(n)
+    }
+    fn schema() -> Schema {
+        json_schema!({"type": "number"})
     }
 }
 
@@ -66,6 +82,19 @@ impl<T: Number> Visitor<'_> for NumVisitor<T> {
 impl<'de, T: Number> Deserialize<'de> for Num<T> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         d.deserialize_any(NumVisitor(PhantomData))
+    }
+}
+
+/// The text form is for sources that are no API server: a schema must name one type, and it is that of the reference.
+impl<T: Number> JsonSchema for Num<T> {
+    fn schema_name() -> Cow<'static, str> {
+        std::any::type_name::<Self>().into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        T::schema()
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod arrows;
 mod bench;
+mod crdgen;
 mod golden;
 mod lint;
 mod parity;
@@ -41,7 +42,7 @@ enum Command {
     /// Rewrite the project's golden files.
     Golden(golden::Args),
     /// Generate the CRD manifests from the API types.
-    Crdgen,
+    Crdgen(crdgen::Args),
     /// Compare the release binary with the shared parity corpus.
     Parity(parity::Args),
     /// Run the benches: instruction counts and wall time.
@@ -72,10 +73,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Arrows(args) => arrows::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Golden(args) => golden::run(&args),
-        Command::Crdgen => {
-            println!("crdgen: nothing to generate yet; the CRD manifests come with the Kubernetes source.");
-            Ok(())
-        }
+        Command::Crdgen(args) => crdgen::run(&args),
         Command::Parity(args) => parity::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::E2e(args) => test::run_e2e(&args),

@@ -15,8 +15,10 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::http;
+use crate::process::{Process, free_addr};
 pub use assets::{Assets, assets};
-pub use crds::istio_crds;
+pub use crds::{istio_crds, schemaless_crds};
 use servers::Servers;
 
 /// A running API server with an etcd of its own, as its administrator. Dropping it kills both.
@@ -62,6 +64,17 @@ impl KubeCluster {
         kubectl(&self.kubectl, &self.kubeconfig(), args, input).await
     }
 
+    /// The API over plain HTTP, for a test with more questions than a `kubectl` each would be quick for. Ends when dropped.
+    pub async fn proxy(&self) -> (Process, SocketAddr) {
+        let addr = free_addr();
+        let mut command = Command::new(&self.kubectl);
+        command.arg("proxy").arg("--kubeconfig").arg(self.kubeconfig());
+        command.args([format!("--address={}", addr.ip()), format!("--port={}", addr.port())]);
+        let mut proxy = Process::start("kubectl-proxy", tempfile::tempdir().unwrap(), command);
+        proxy.until("an answer", async || http::get(addr, "localhost", "/readyz", &[]).await).await;
+        (proxy, addr)
+    }
+
     /// Applies objects, on the server's side.
     pub async fn apply(&self, objects: &[Value]) {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
@@ -75,10 +88,14 @@ impl KubeCluster {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Installs all of Istio's kinds, without schemas, and waits until they are served.
+    /// Installs all of Istio's kinds and waits until they are served.
     pub async fn install_crds(&self) {
-        let crds = istio_crds();
-        self.apply(&crds).await;
+        self.install(&istio_crds()).await;
+    }
+
+    /// Installs CustomResourceDefinitions and waits until they are served.
+    pub async fn install(&self, crds: &[Value]) {
+        self.apply(crds).await;
         let names = crds.iter().map(|crd| format!("crd/{}", crd["metadata"]["name"].as_str().unwrap())).collect::<Vec<_>>();
         let mut wait = vec!["wait", "--for=condition=Established", "--timeout=60s"];
         wait.extend(names.iter().map(String::as_str));

@@ -1,5 +1,6 @@
 //! Sidecar.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -7,8 +8,9 @@ use super::destination_rule::ConnectionPoolSettings;
 use super::tls::ServerTlsSettings;
 use super::{Destination, WorkloadSelector};
 use crate::Num;
+use crate::schema::FreeForm;
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct SidecarSpec {
     pub workload_selector: Option<WorkloadSelector>,
@@ -18,18 +20,19 @@ pub struct SidecarSpec {
     pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct SidecarPort {
     pub number: Num<u16>,
     pub protocol: String,
     pub name: String,
-    /// Deprecated, has no effect in the reference either.
+    /// Deprecated, has no effect.
     pub target_port: Option<Num<u16>>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(extend("required" = ["port"]))]
 pub struct IstioIngressListener {
     pub port: Option<SidecarPort>,
     pub bind: String,
@@ -39,8 +42,9 @@ pub struct IstioIngressListener {
     pub connection_pool: Option<ConnectionPoolSettings>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(extend("required" = ["hosts"]))]
 pub struct IstioEgressListener {
     pub port: Option<SidecarPort>,
     pub bind: String,
@@ -48,7 +52,7 @@ pub struct IstioEgressListener {
     pub hosts: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CaptureMode {
     #[default]
@@ -57,19 +61,22 @@ pub enum CaptureMode {
     None,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct OutboundTrafficPolicy {
     pub mode: OutboundMode,
     pub egress_proxy: Option<Destination>,
+    #[schemars(with = "FreeForm")]
     pub tls: Option<Value>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum OutboundMode {
     #[default]
     RegistryOnly,
     AllowAny,
+    /// For the mesh as a whole only.
+    #[schemars(skip)]
     AllowAnyDynamicDns,
 }

@@ -1,8 +1,11 @@
 //! TLS settings that several kinds share.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+use crate::schema::rule;
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ClientTlsSettings {
     pub mode: ClientTlsMode,
@@ -16,7 +19,7 @@ pub struct ClientTlsSettings {
     pub insecure_skip_verify: Option<bool>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ClientTlsMode {
     #[default]
@@ -26,8 +29,13 @@ pub enum ClientTlsMode {
     IstioMutual,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(
+    transform = rule("!has(self.credentialName) || !has(self.tlsCertificates)", "only one of credentialName or tlsCertificates can be set"),
+    transform = rule("!has(self.credentialNames) || !has(self.tlsCertificates)", "only one of credentialNames or tlsCertificates can be set"),
+    transform = rule("!has(self.credentialName) || !has(self.credentialNames)", "only one of credentialName or credentialNames can be set"),
+)]
 pub struct ServerTlsSettings {
     pub https_redirect: bool,
     pub mode: ServerTlsMode,
@@ -35,6 +43,7 @@ pub struct ServerTlsSettings {
     pub private_key: String,
     pub ca_certificates: String,
     pub ca_crl: String,
+    #[schemars(length(max = 2))]
     pub tls_certificates: Vec<TlsCertificate>,
     pub credential_name: String,
     pub credential_names: Vec<String>,
@@ -49,7 +58,7 @@ pub struct ServerTlsSettings {
     pub insecure_skip_verify: Option<bool>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct TlsCertificate {
     pub server_certificate: String,
@@ -57,7 +66,7 @@ pub struct TlsCertificate {
     pub ca_certificates: String,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ServerTlsMode {
     #[default]
@@ -69,7 +78,7 @@ pub enum ServerTlsMode {
     OptionalMutual,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum TlsProtocol {
     #[default]
     #[serde(rename = "TLS_AUTO")]

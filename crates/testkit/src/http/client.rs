@@ -38,23 +38,38 @@ impl Response {
 
 /// Sends `GET path` with that Host to `addr`, within 10 s.
 pub async fn get(addr: SocketAddr, host: &str, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Response> {
-    timeout(LIMIT, exchange("GET", addr, host, path, headers))
+    timeout(LIMIT, exchange("GET", addr, host, path, headers, ""))
         .await
         .with_context(|| format!("GET {path} of {addr}: no answer in {LIMIT:?}"))?
 }
 
 /// Sends `POST path` without a body: how one changes something at Envoy's admin interface.
 pub(crate) async fn post(addr: SocketAddr, path: &str) -> anyhow::Result<Response> {
-    timeout(LIMIT, exchange("POST", addr, "admin", path, &[("content-length", "0")])).await?
+    timeout(LIMIT, exchange("POST", addr, "admin", path, &[("content-length", "0")], "")).await?
 }
 
-async fn exchange(method: &str, addr: SocketAddr, host: &str, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Response> {
+/// Sends `POST path` with this JSON.
+pub async fn post_json(addr: SocketAddr, path: &str, json: &serde_json::Value) -> anyhow::Result<Response> {
+    let body = json.to_string();
+    let headers = [("content-type", "application/json"), ("content-length", &body.len().to_string())];
+    timeout(LIMIT, exchange("POST", addr, "localhost", path, &headers, &body)).await?
+}
+
+async fn exchange(
+    method: &str,
+    addr: SocketAddr,
+    host: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> anyhow::Result<Response> {
     let mut stream = TcpStream::connect(addr).await.with_context(|| format!("connect to {addr}"))?;
     let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str("\r\n");
+    request.push_str(body);
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.with_context(|| format!("read the answer to {path}"))?;
