@@ -4,10 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 use pilotfish_crds::core::{EndpointSlice, ObjectMeta, Pod, Secret, Service};
+use pilotfish_crds::extensions::{TrafficExtensionSpec, WasmPluginSpec};
 use pilotfish_crds::networking::{
-    DestinationRuleSpec, GatewaySpec, ServiceEntrySpec, ServiceEntryStatus, SidecarSpec, VirtualServiceSpec, WorkloadEntrySpec,
+    DestinationRuleSpec, EnvoyFilterSpec, GatewaySpec, ProxyConfigSpec, ServiceEntrySpec, ServiceEntryStatus, SidecarSpec,
+    VirtualServiceSpec, WorkloadEntrySpec, WorkloadGroupSpec,
 };
-use pilotfish_crds::security::PeerAuthenticationSpec;
+use pilotfish_crds::security::{AuthorizationPolicySpec, PeerAuthenticationSpec, RequestAuthenticationSpec};
+use pilotfish_crds::telemetry::TelemetrySpec;
 use pilotfish_model::name::{Labels, Str};
 use pilotfish_model::time::parse_timestamp;
 use pilotfish_model::{Kind, Meta, ObjectId};
@@ -203,19 +206,26 @@ fn body(kind: Kind, mut map: Map<String, Value>) -> Result<Body, DecodeError> {
         Kind::PeerAuthentication => Body::PeerAuthentication(field(spec(), "spec")?),
         // Contents nobody reads are not kept.
         Kind::ConfigMap => Body::Other(Value::Null),
-        Kind::MeshConfig
-        | Kind::WorkloadGroup
-        | Kind::EnvoyFilter
-        | Kind::ProxyConfig
-        | Kind::RequestAuthentication
-        | Kind::AuthorizationPolicy
-        | Kind::Telemetry
-        | Kind::WasmPlugin
-        | Kind::TrafficExtension => match spec() {
-            spec @ Value::Object(_) => Body::Other(spec),
-            _ => return Err(error("spec", "must be an object")),
-        },
+        Kind::WorkloadGroup => shape_of::<WorkloadGroupSpec>(spec())?,
+        Kind::EnvoyFilter => shape_of::<EnvoyFilterSpec>(spec())?,
+        Kind::ProxyConfig => shape_of::<ProxyConfigSpec>(spec())?,
+        Kind::RequestAuthentication => shape_of::<RequestAuthenticationSpec>(spec())?,
+        Kind::AuthorizationPolicy => shape_of::<AuthorizationPolicySpec>(spec())?,
+        Kind::Telemetry => shape_of::<TelemetrySpec>(spec())?,
+        Kind::WasmPlugin => shape_of::<WasmPluginSpec>(spec())?,
+        Kind::TrafficExtension => shape_of::<TrafficExtensionSpec>(spec())?,
+        Kind::MeshConfig => shape_of::<Map<String, Value>>(spec())?,
     })
+}
+
+/// A kind that is not translated yet: mistakes are found all the same.
+fn shape_of<T: DeserializeOwned>(spec: Value) -> Result<Body, DecodeError> {
+    // Serde would take the fields of a struct as a list, too.
+    if !spec.is_object() {
+        return Err(error("spec", "must be an object"));
+    }
+    field::<T>(spec.clone(), "spec")?;
+    Ok(Body::Other(spec))
 }
 
 fn whole<T: DeserializeOwned>(map: Map<String, Value>) -> Result<T, DecodeError> {

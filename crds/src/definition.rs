@@ -1,8 +1,9 @@
 //! The CustomResourceDefinitions of Istio's kinds, generated from their types.
 //!
-//! Enter at [`definitions`].
+//! Enter at [`definitions`]; [`check`] goes the other way, from an object to its type.
 
 use schemars::{JsonSchema, generate::SchemaSettings};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::schema::structural;
@@ -20,6 +21,7 @@ struct Kind {
     /// Whether an object without a spec means nothing.
     spec_required: bool,
     schema: fn() -> Value,
+    check: fn(&Value) -> serde_json::Result<()>,
 }
 
 const NETWORKING: &str = "networking.istio.io";
@@ -29,8 +31,23 @@ const EXTENSIONS: &str = "extensions.istio.io";
 const THREE: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 const TWO: &[&str] = &["v1", "v1beta1"];
 
-const fn kind<T: JsonSchema>(group: &'static str, kind: &'static str, plural: &'static str, versions: &'static [&'static str]) -> Kind {
-    Kind { group, kind, plural, short_names: &[], versions, columns: &[], spec_required: false, schema: schema_of::<T> }
+const fn kind<T: JsonSchema + DeserializeOwned>(
+    group: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    versions: &'static [&'static str],
+) -> Kind {
+    Kind {
+        group,
+        kind,
+        plural,
+        short_names: &[],
+        versions,
+        columns: &[],
+        spec_required: false,
+        schema: schema_of::<T>,
+        check: check_as::<T>,
+    }
 }
 
 const KINDS: &[Kind] = &[
@@ -97,6 +114,15 @@ const KINDS: &[Kind] = &[
 /// The CustomResourceDefinition of each kind, by group and kind.
 pub fn definitions() -> Vec<Value> {
     KINDS.iter().map(Kind::definition).collect()
+}
+
+/// Whether a spec has the shape of its kind; `None` if there is no such kind. Rules and bounds of the schema are not looked at.
+pub fn check(kind: &str, spec: &Value) -> Option<serde_json::Result<()>> {
+    KINDS.iter().find(|k| k.kind == kind).map(|k| (k.check)(spec))
+}
+
+fn check_as<T: DeserializeOwned>(spec: &Value) -> serde_json::Result<()> {
+    T::deserialize(spec).map(drop)
 }
 
 fn schema_of<T: JsonSchema>() -> Value {

@@ -21,5 +21,5 @@ mod schema;
 pub mod security;
 pub mod telemetry;
 
-pub use definition::definitions;
+pub use definition::{check, definitions};
 pub use number::Num;

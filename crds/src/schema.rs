@@ -28,7 +28,7 @@ impl JsonSchema for Duration {
     }
 }
 
-/// A duration that may be zero or whatever else a proxy reads.
+/// A duration that may be zero, which switches something off. By a pattern, because it costs nothing; there are many of them.
 pub(crate) struct AnyDuration;
 
 impl JsonSchema for AnyDuration {
@@ -36,7 +36,7 @@ impl JsonSchema for AnyDuration {
         "AnyDuration".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string"})
+        json_schema!({"type": "string", "pattern": r"^(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h))+$"})
     }
 }
 

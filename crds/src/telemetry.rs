@@ -136,8 +136,14 @@ pub enum IstioMetric {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[schemars(
-    transform = rule("!has(self.operation) || self.operation != 'UPSERT' || (has(self.value) && self.value != '')", "value must be set when operation is UPSERT"),
-    transform = rule("!has(self.operation) || self.operation != 'REMOVE' || !has(self.value)", "value must not be set when operation is REMOVE"),
+    transform = rule(
+        "!has(self.operation) || self.operation != 'UPSERT' || (has(self.value) && self.value != '')",
+        "value must be set when operation is UPSERT",
+    ),
+    transform = rule(
+        "!has(self.operation) || self.operation != 'REMOVE' || !has(self.value)",
+        "value must not be set when operation is REMOVE",
+    ),
 )]
 pub struct TagOverride {
     pub operation: TagOperation,

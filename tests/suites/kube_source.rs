@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use anyhow::ensure;
@@ -70,8 +71,12 @@ fn routes(name: &str) -> Value {
 }
 
 async fn cluster(assets: &Assets, objects: &[Value]) -> KubeCluster {
+    cluster_with(assets, &kube::istio_crds(), objects).await
+}
+
+async fn cluster_with(assets: &Assets, crds: &[Value], objects: &[Value]) -> KubeCluster {
     let cluster = KubeCluster::start(assets, kube::Options::default()).await;
-    cluster.install_crds().await;
+    cluster.install(crds).await;
     // The API server leaves a status aside that comes with the object.
     cluster.apply(objects).await;
     for pod in objects.iter().filter(|o| o["kind"] == "Pod") {
@@ -132,4 +137,95 @@ async fn the_mesh_outlives_the_api_server() {
     .await;
     let after = listed(&live).await;
     assert_eq!((after.0.len(), &after.1), (before.0.len() - 1, &before.1));
+}
+
+/// An object of each kind that an older definition lets through, and the field that we cannot read.
+fn malformed() -> Vec<(Value, &'static str)> {
+    let of = |group: &str, version: &str, kind: &str, spec: Value| {
+        let mut object = istio(group, kind, "odd", spec);
+        object["apiVersion"] = format!("{group}.istio.io/{version}").into();
+        object
+    };
+    let odd = json!("ODD");
+    vec![
+        (of("networking", "v1", "VirtualService", json!({"hosts": ["web"], "http": "all of it"})), "spec.http"),
+        (
+            of("networking", "v1beta1", "DestinationRule", json!({"host": "web", "trafficPolicy": {"loadBalancer": {"simple": odd}}})),
+            "spec.trafficPolicy.loadBalancer.simple",
+        ),
+        (of("networking", "v1alpha3", "Gateway", json!({"servers": [{"port": {"number": 70000}}]})), "spec.servers[0].port.number"),
+        (of("networking", "v1", "ServiceEntry", json!({"hosts": ["odd.example"], "resolution": odd})), "spec.resolution"),
+        (of("networking", "v1", "WorkloadEntry", json!({"address": "10.1.0.9", "weight": -1})), "spec.weight"),
+        (of("networking", "v1", "WorkloadGroup", json!({"template": "none"})), "spec.template"),
+        (of("networking", "v1", "Sidecar", json!({"egress": [{"captureMode": odd}]})), "spec.egress[0].captureMode"),
+        (of("networking", "v1alpha3", "EnvoyFilter", json!({"configPatches": [{"applyTo": odd}]})), "spec.configPatches[0].applyTo"),
+        (of("networking", "v1beta1", "ProxyConfig", json!({"concurrency": "many"})), "spec.concurrency"),
+        (of("security", "v1", "PeerAuthentication", json!({"mtls": {"mode": odd}})), "spec.mtls.mode"),
+        (of("security", "v1", "RequestAuthentication", json!({"jwtRules": [{"presence": odd}]})), "spec.jwtRules[0].presence"),
+        (of("security", "v1beta1", "AuthorizationPolicy", json!({"action": odd})), "spec.action"),
+        (
+            of("telemetry", "v1", "Telemetry", json!({"metrics": [{"overrides": [{"match": {"metric": odd}}]}]})),
+            "spec.metrics[0].overrides[0].match.metric",
+        ),
+        (of("extensions", "v1alpha1", "WasmPlugin", json!({"phase": odd})), "spec.phase"),
+        (of("extensions", "v1alpha1", "TrafficExtension", json!({"lua": "code"})), "spec.lua"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_objects_do_not_stop_a_watch() {
+    let (Some(assets), Some(binary)) = (kube::assets("kube_source"), pilotfish::binary("kube_source")) else { return };
+    let (first, second): (Vec<_>, Vec<_>) = malformed().into_iter().enumerate().partition(|(i, _)| i % 2 == 0);
+    let only = |some: &[(usize, (Value, &str))]| some.iter().map(|(_, (object, _))| object.clone()).collect::<Vec<_>>();
+    // Half of them are listed, half are watched.
+    let listed = objects().into_iter().chain(only(&first)).collect::<Vec<_>>();
+    let cluster = cluster_with(&assets, &kube::schemaless_crds(), &listed).await;
+    let mut live = follow(&binary, &cluster).await;
+    // What was good stays, in its last good form.
+    let broken = istio("networking", "VirtualService", "web", json!({"hosts": ["web"], "http": [{"name": "v2", "timeout": {"a": "map"}}]}));
+    cluster.apply(&only(&second).into_iter().chain([broken]).collect::<Vec<_>>()).await;
+    // Each of these comes after a refused one of its kind.
+    let good = |kind: &str, spec: Value| istio("networking", kind, "later", spec);
+    cluster.apply(&[good("VirtualService", routes("later")), good("DestinationRule", json!({"host": "later"}))]).await;
+
+    let mut expected: BTreeSet<(String, String)> = malformed()
+        .iter()
+        .map(|(object, field)| (format!("{} {NAMESPACE}/odd", object["kind"].as_str().unwrap()), (*field).to_owned()))
+        .collect();
+    expected.insert((format!("VirtualService {NAMESPACE}/web"), "spec.http[0].timeout".to_owned()));
+    let http = live.http();
+    live.until("the good ones, and what is wrong with the others", async || {
+        let configs = get(http, "localhost", "/debug/configz", &[]).await?.json();
+        let names = |kind: &str| {
+            configs.as_array().unwrap().iter().filter(|o| o["kind"] == kind).map(|o| o["metadata"]["name"].clone()).collect::<Vec<_>>()
+        };
+        ensure!(names("VirtualService") == ["later", "web"] && names("DestinationRule") == ["later"], "{configs:#}");
+        let web = configs.as_array().unwrap().iter().find(|o| o["kind"] == "VirtualService" && o["metadata"]["name"] == "web").unwrap();
+        ensure!(web["spec"] == routes("v1"), "{web:#}");
+        let said = get(http, "localhost", "/debug/diagnosticz", &[]).await?.json();
+        let found: BTreeSet<(String, String)> = said["objects"].as_array().unwrap().iter().map(finding).collect();
+        ensure!(found == expected, "{found:#?} instead of {expected:#?}: {said:#}");
+        Ok(())
+    })
+    .await;
+    // One that is put right is read, and its finding goes.
+    cluster.apply(&[istio("networking", "VirtualService", "web", routes("v3"))]).await;
+    live.until("the object put right", async || {
+        let configs = get(http, "localhost", "/debug/configz", &[]).await?.body;
+        ensure!(configs.contains("\"name\":\"v3\""), "{configs}");
+        let said = get(http, "localhost", "/debug/diagnosticz", &[]).await?.json();
+        ensure!(
+            said["objects"].as_array().unwrap().iter().map(finding).all(|(object, _)| object != format!("VirtualService {NAMESPACE}/web")),
+            "{said:#}"
+        );
+        Ok(())
+    })
+    .await;
+}
+
+/// Object and field of a diagnostic.
+fn finding(diagnostic: &Value) -> (String, String) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let object = &diagnostic["object"];
+    (format!("{} {}/{}", text(&object["kind"]), text(&object["namespace"]), text(&object["name"])), text(&diagnostic["field"]))
 }

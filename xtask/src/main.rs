@@ -33,7 +33,7 @@ enum Command {
     Setup(setup::Args),
     /// Print the path of the Envoy that `setup` installed.
     EnvoyPath,
-    /// Formatting, dependency arrows, clippy and documentation, all without warnings.
+    /// Formatting, dependency arrows, clippy, generated files and documentation, all without warnings.
     FmtLint,
     /// Check which crate may know which (see ARCHITECTURE.md).
     Arrows(arrows::Args),
@@ -41,7 +41,7 @@ enum Command {
     Test(test::Args),
     /// Rewrite the project's golden files.
     Golden(golden::Args),
-    /// Generate the CRD manifests from the API types.
+    /// Generate the CRD manifests from the API types, or check that they are up to date.
     Crdgen(crdgen::Args),
     /// Compare the release binary with the shared parity corpus.
     Parity(parity::Args),

@@ -92,7 +92,10 @@ pub struct VmConfig {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[schemars(
     extend("required" = ["name"]),
-    transform = rule("!has(self.value) || !has(self.valueFrom) || self.valueFrom == 'INLINE'", "value may only be set when valueFrom is INLINE"),
+    transform = rule(
+        "!has(self.value) || !has(self.valueFrom) || self.valueFrom == 'INLINE'",
+        "value may only be set when valueFrom is INLINE",
+    ),
 )]
 pub struct EnvVar {
     #[schemars(length(min = 1, max = 256))]

@@ -94,7 +94,10 @@ pub struct WarmupConfiguration {
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-#[schemars(transform = at_most_one("httpHeaderName httpCookie useSourceIp httpQueryParameterName"), transform = at_most_one("ringHash maglev"))]
+#[schemars(
+    transform = at_most_one("httpHeaderName httpCookie useSourceIp httpQueryParameterName"),
+    transform = at_most_one("ringHash maglev"),
+)]
 pub struct ConsistentHashLb {
     pub http_header_name: Option<String>,
     pub http_cookie: Option<HttpCookie>,

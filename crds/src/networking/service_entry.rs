@@ -13,7 +13,8 @@ use crate::schema::{each, list_by, port, rule};
     extend("required" = ["hosts"]),
     transform = rule("!has(self.workloadSelector) || !has(self.endpoints)", "only one of WorkloadSelector or Endpoints can be set"),
     transform = rule(
-        "!has(self.addresses) || !has(self.resolution) || self.resolution in ['NONE', 'STATIC'] || !self.addresses.exists(a, a.contains('/'))",
+        "!has(self.addresses) || !has(self.resolution) || self.resolution in ['NONE', 'STATIC'] || \
+         !self.addresses.exists(a, a.contains('/'))",
         "CIDR addresses are allowed only for NONE/STATIC resolution types",
     ),
     transform = rule("!has(self.endpoints) || (has(self.resolution) && self.resolution != 'NONE')", "NONE mode cannot set endpoints"),
@@ -27,7 +28,11 @@ pub struct ServiceEntrySpec {
     pub hosts: Vec<String>,
     #[schemars(length(max = 256), inner(length(max = 64)))]
     pub addresses: Vec<String>,
-    #[schemars(length(max = 256), transform = list_by("name"), transform = rule("self.all(one, self.exists_one(other, one.number == other.number))", "port number cannot be duplicated"))]
+    #[schemars(
+        length(max = 256),
+        transform = list_by("name"),
+        transform = rule("self.all(one, self.exists_one(other, one.number == other.number))", "port number cannot be duplicated"),
+    )]
     pub ports: Vec<ServicePort>,
     pub location: Location,
     pub resolution: Resolution,

@@ -33,7 +33,10 @@ pub enum ClientTlsMode {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[schemars(
     transform = rule("!has(self.credentialName) || !has(self.tlsCertificates)", "only one of credentialName or tlsCertificates can be set"),
-    transform = rule("!has(self.credentialNames) || !has(self.tlsCertificates)", "only one of credentialNames or tlsCertificates can be set"),
+    transform = rule(
+        "!has(self.credentialNames) || !has(self.tlsCertificates)",
+        "only one of credentialNames or tlsCertificates can be set",
+    ),
     transform = rule("!has(self.credentialName) || !has(self.credentialNames)", "only one of credentialName or credentialNames can be set"),
 )]
 pub struct ServerTlsSettings {
