@@ -73,7 +73,7 @@ impl Own {
             let settings = view.settings.of_workload(&facts.own);
             let mut specs = listener::of_own(&context);
             specs.extend(view.named.iter().cloned());
-            put(TypeUrl::Listener, build_listeners(leaves, &settings, &specs, last_good(TypeUrl::Listener), &mut refused));
+            put(TypeUrl::Listener, build_listeners(leaves, &settings, &view.parts, &specs, last_good(TypeUrl::Listener), &mut refused));
         }
         let served = facts.own.targets.iter().filter_map(|t| world.mesh.services.get(&t.service));
         let found = served.map(|service| inbound_rule(&context, service)).collect();

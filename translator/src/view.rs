@@ -18,7 +18,7 @@ use pilotfish_model::mesh::ServiceKey;
 use crate::class::ScopeClass;
 use crate::context::Context;
 use crate::leaf::{Key, Leaves};
-use crate::listener::{ListenerSpec, Settings};
+use crate::listener::{ListenerSpec, Parts, Settings};
 use crate::name_table;
 use crate::refused::Refused;
 use crate::route::Assembly;
@@ -39,6 +39,7 @@ pub struct View {
     /// One per service of the scope.
     pub(crate) units: Arc<[Arc<Unit>]>,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) parts: Arc<Parts>,
     /// Listeners that depend on what the workload is called: each class makes them for itself.
     pub(crate) named: Arc<[ListenerSpec]>,
     routes: Assembly,
@@ -76,16 +77,20 @@ impl View {
             None => maker.units(by_sni, own_base),
         };
         maker.clusters(&units, kept(&|d| !d.sidecar).filter(|_| own_base.is_some()));
-        let settings = match kept(&|d| !d.services && !d.sidecar) {
-            Some(b) => b.settings.clone(),
-            None => Arc::new(Settings::of(&context)),
+        let (settings, parts) = match kept(&|d| !d.services && !d.sidecar) {
+            Some(b) => (b.settings.clone(), b.parts.clone()),
+            None => {
+                let settings = Settings::of(&context);
+                let parts = Arc::new(Parts::of(&settings));
+                (Arc::new(settings), parts)
+            }
         };
         let named = match kept(&|d| !d.listeners(router)) {
             Some(b) => {
                 maker.keep(TypeUrl::Listener, b);
                 b.named.clone()
             }
-            None => maker.listeners(&settings),
+            None => maker.listeners(&settings, &parts),
         };
         let routes = maker.routes(kept(&|d| !d.routes()), kept(&|d| !d.routes_but_rules()));
         match kept(&|d| !d.scope && !d.found && !d.gateways) {
@@ -97,7 +102,7 @@ impl View {
             None => maker.put(TypeUrl::NameTable, name_table::name_table(&context)),
         }
         let Maker { refused, layers, .. } = maker;
-        let view = Arc::new(View { class: class.clone(), inputs, units, settings, named, routes, layers, refused, scope });
+        let view = Arc::new(View { class: class.clone(), inputs, units, settings, parts, named, routes, layers, refused, scope });
         leaves.keep(&anywhere, &view);
         view
     }

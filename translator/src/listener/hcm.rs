@@ -1,9 +1,10 @@
 //! The HTTP connection manager.
 //!
-//! Thousands of them differ in a name and a route only. What is common is encoded once (`Templates`); a message is the
-//! concatenation of its fields, so the few own ones are appended.
+//! Thousands of them differ in a name and a route only. A message is the concatenation of its fields, so what is common to a
+//! scope is encoded once ([`Parts`]), what is common to a workload once more (`Templates`), and the few own ones are appended.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use pilotfish_envoy::any;
@@ -21,6 +22,7 @@ use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_ma
 use pilotfish_envoy::pb::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
 use pilotfish_envoy::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use pilotfish_envoy::pb::google::protobuf::Any;
+use pilotfish_model::ContentHash;
 use pilotfish_model::mesh_config::PathNormalization;
 use pilotfish_model::name::Str;
 use pilotfish_model::proxy_config::{Disabled, ForwardClientCert};
@@ -71,29 +73,54 @@ impl Http {
     }
 }
 
-/// Encoded common parts by what decides about them.
+/// What connection managers of all workloads of a scope have in common: encoded, by what decides about it.
+pub(crate) struct Parts {
+    encoded: Mutex<BTreeMap<(Side, bool), Bytes>>,
+    /// Hash of the settings but for what is traced.
+    pub(crate) untraced: ContentHash,
+}
+
+impl Parts {
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Parts { encoded: Mutex::default(), untraced: ContentHash::of(&Settings { tracing: None, ..settings.clone() }) }
+    }
+
+    fn common(&self, settings: &Settings, side: Side, grpc_web: bool) -> Bytes {
+        let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        encoded.entry((side, grpc_web)).or_insert_with(|| common(settings, side, grpc_web).encode_to_vec().into()).clone()
+    }
+}
+
+/// Encoded parts that decide about the connection managers of one workload.
 pub(super) struct Templates<'a> {
     settings: &'a Settings,
-    encoded: BTreeMap<(Side, bool), Bytes>,
+    parts: &'a Parts,
+    tracing: BTreeMap<Side, Bytes>,
 }
 
 impl<'a> Templates<'a> {
-    pub(super) fn new(settings: &'a Settings) -> Self {
-        Templates { settings, encoded: BTreeMap::new() }
+    /// `parts` are of the same settings, but for what is traced.
+    pub(super) fn new(settings: &'a Settings, parts: &'a Parts) -> Self {
+        Templates { settings, parts, tracing: BTreeMap::new() }
     }
 
-    /// The filter. Fields appended here must not be in the template.
+    /// The filter. No field is in two of what is put together here.
     pub(super) fn connection_manager(&mut self, side: Side, input: &Http) -> Filter {
         let settings = self.settings;
-        let template =
-            self.encoded.entry((side, input.grpc_web)).or_insert_with(|| common(settings, side, input.grpc_web).encode_to_vec().into());
+        let common = self.parts.common(settings, side, input.grpc_web);
+        let tracing = self.tracing.entry(side).or_insert_with(|| traced(settings, side).encode_to_vec().into());
         let own = own(settings, side, input);
-        let mut value = BytesMut::with_capacity(template.len() + own.encoded_len());
-        value.put_slice(template);
+        let mut value = BytesMut::with_capacity(common.len() + tracing.len() + own.encoded_len());
+        value.put_slice(&common);
+        value.put_slice(tracing);
         own.encode_raw(&mut value);
         let type_url = format!("type.googleapis.com/{}", HttpConnectionManager::full_name());
         packed_filter(names::HTTP_CONNECTION_MANAGER, Any { type_url, value: value.freeze() })
     }
+}
+
+fn traced(settings: &Settings, side: Side) -> HttpConnectionManager {
+    HttpConnectionManager { tracing: settings.tracing.as_ref().map(|t| tracing::config(t, side)), ..Default::default() }
 }
 
 fn own(settings: &Settings, side: Side, input: &Http) -> HttpConnectionManager {
@@ -136,7 +163,6 @@ fn common(settings: &Settings, side: Side, grpc_web: bool) -> HttpConnectionMana
     let request_id = UuidRequestIdConfig { use_request_id_for_trace_sampling: Some(true), ..Default::default() };
     HttpConnectionManager {
         http_filters: http_filters::http_filters(settings, side, grpc_web),
-        tracing: settings.tracing.as_ref().map(|t| tracing::config(t, side)),
         common_http_protocol_options: settings
             .idle_timeout
             .map(|t| HttpProtocolOptions { idle_timeout: Some(duration(t)), ..Default::default() }),
@@ -228,7 +254,8 @@ mod tests {
     fn a_template_and_its_own_part_are_one_message() {
         let settings = plain();
         let input = Http { http2: true, ..Http::rds("outbound_0.0.0.0_80;".into(), "80".into()) };
-        let filter = Templates::new(&settings).connection_manager(Side::Outbound, &input);
+        let parts = Parts::of(&settings);
+        let filter = Templates::new(&settings, &parts).connection_manager(Side::Outbound, &input);
         let Some(ConfigType::TypedConfig(packed)) = filter.config_type else { panic!("no config") };
         let decoded = HttpConnectionManager::decode(packed.value).unwrap();
         let own = own(&settings, Side::Outbound, &input);
@@ -236,6 +263,7 @@ mod tests {
             stat_prefix: own.stat_prefix,
             route_specifier: own.route_specifier,
             http2_protocol_options: own.http2_protocol_options,
+            tracing: traced(&settings, Side::Outbound).tracing,
             ..common(&settings, Side::Outbound, false)
         };
         assert_eq!(decoded, expected);

@@ -21,6 +21,7 @@ mod trace_provider;
 
 use crate::context::{Context, OwnContext};
 
+pub(crate) use hcm::Parts;
 pub(crate) use inbound::sources as inbound_sources;
 pub use settings::Settings;
 pub(crate) use spec::Builder;

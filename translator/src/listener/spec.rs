@@ -13,7 +13,7 @@ use pilotfish_envoy::pb::envoy::config::listener::v3::{
 };
 use pilotfish_model::name::{ObjectId, Str};
 
-use super::hcm::{Http, Templates};
+use super::hcm::{Http, Parts, Templates};
 use super::network_filters::{TcpProxy, metadata_exchange, tcp_filters};
 use super::pack::{address, duration};
 use super::settings::{Settings, Side};
@@ -172,9 +172,10 @@ pub(crate) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(settings: &'a Settings) -> Self {
+    /// `parts` are of the same settings, but for what is traced.
+    pub(crate) fn new(settings: &'a Settings, parts: &'a Parts) -> Self {
         let connection_logs = access_log::connections(&settings.access_logs);
-        Builder { settings, templates: Templates::new(settings), connection_logs }
+        Builder { settings, templates: Templates::new(settings, parts), connection_logs }
     }
 
     pub(crate) fn listener(&mut self, spec: &ListenerSpec) -> Listener {

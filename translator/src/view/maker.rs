@@ -12,7 +12,7 @@ use crate::cluster;
 use crate::context::Context;
 use crate::grpc;
 use crate::leaf::{Built, Key, Leaves};
-use crate::listener::{self, Builder, ListenerSpec, Settings};
+use crate::listener::{self, Builder, ListenerSpec, Parts, Settings};
 use crate::refused::{Refused, resolve};
 use crate::route::{Assembler, Assembly};
 use crate::unit::{self, Ingredients, Recipe, Unit, address, sources};
@@ -111,7 +111,7 @@ impl<'a> Maker<'a> {
     }
 
     /// The listeners of the scope are put; those that each class makes for itself are returned.
-    pub(super) fn listeners(&mut self, settings: &Settings) -> Arc<[ListenerSpec]> {
+    pub(super) fn listeners(&mut self, settings: &Settings, parts: &Parts) -> Arc<[ListenerSpec]> {
         if self.context.class.flavour == Flavour::Grpc {
             self.put(TypeUrl::Listener, grpc::outbound(&self.context));
             return Arc::default();
@@ -119,7 +119,7 @@ impl<'a> Maker<'a> {
         let apart = self.context.class.own.is_none() && settings.names_workload();
         let specs = listener::of_scope(&self.context);
         let (named, shared): (Vec<_>, Vec<_>) = specs.into_iter().partition(|spec| apart && spec.reads_http());
-        let resources = build_listeners(self.leaves, settings, &shared, self.last_good(TypeUrl::Listener), &mut self.refused);
+        let resources = build_listeners(self.leaves, settings, parts, &shared, self.last_good(TypeUrl::Listener), &mut self.refused);
         self.put(TypeUrl::Listener, resources);
         match self.before {
             Some(before) if *before.named == *named => before.named.clone(),
@@ -160,17 +160,17 @@ impl<'a> Maker<'a> {
 pub(crate) fn build_listeners(
     leaves: &Leaves,
     settings: &Settings,
+    parts: &Parts,
     specs: &[ListenerSpec],
     last_good: Option<&Arc<Layer>>,
     refused: &mut Vec<Refused>,
 ) -> Vec<Resource> {
-    let mut builder = Builder::new(settings);
+    let mut builder = Builder::new(settings, parts);
     let hash = ContentHash::of(settings);
-    // Bytes are not traced: scopes that trace differently share their listeners.
-    let untraced = ContentHash::of(&Settings { tracing: None, ..settings.clone() });
     let mut resources = Vec::with_capacity(specs.len());
     for spec in specs {
-        let key = Key::of("listener", &(if spec.reads_http() { hash } else { untraced }, spec));
+        // Bytes are not traced: scopes that trace differently share their listeners.
+        let key = Key::of("listener", &(if spec.reads_http() { hash } else { parts.untraced }, spec));
         let built = leaves
             .resource(TypeUrl::Listener, spec.name.as_str(), &key, true, last_good, || (builder.listener(spec), sources(&spec.sources)));
         resources.extend(resolve(&built, last_good, refused));
