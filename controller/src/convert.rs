@@ -11,6 +11,7 @@ mod peer_authentication;
 mod protocol;
 mod service;
 mod service_entry;
+mod settings;
 mod sidecar;
 mod tls;
 mod virtual_service;
@@ -21,11 +22,12 @@ use std::sync::Arc;
 use pilotfish_model::mesh::NamespaceInfo;
 use pilotfish_model::name::Str;
 use pilotfish_model::secret::Secret;
-use pilotfish_model::{ContentHash, DestinationRule, Diagnostic, Gateway, PeerAuthentication, Sidecar, VirtualService};
+use pilotfish_model::{ContentHash, DestinationRule, Diagnostic, Gateway, Kind, ObjectId, PeerAuthentication, Sidecar, VirtualService};
 
 pub use self::kubernetes::{NodeFact, PodFact, SliceEndpoint, SliceFact};
 pub use self::service::{ServiceFact, TargetPort};
 pub use self::service_entry::ServiceEntryFact;
+pub use self::settings::SettingsFact;
 pub use self::workload::WorkloadFact;
 use crate::object::{Body, Object};
 use crate::strings::Strings;
@@ -38,6 +40,20 @@ pub struct Context {
     pub domain: Str,
     /// Strings that many facts share.
     pub strings: Strings,
+    /// The revision of this control plane. Empty: objects of all revisions are its own.
+    pub revision: Str,
+    /// ConfigMaps that hold settings of the mesh.
+    pub config_maps: Arc<[ObjectId]>,
+}
+
+/// Label that gives an object to the control plane of one revision.
+pub const REVISION: &str = "istio.io/rev";
+
+impl Context {
+    /// Whether an object with this revision as label is ours. Tags are not resolved, as in the reference.
+    pub fn owns(&self, kind: Kind, revision: Option<&str>) -> bool {
+        self.revision.is_empty() || !kind.group().ends_with(".istio.io") || revision.is_none_or(|r| *r == *self.revision)
+    }
 }
 
 /// One object as the index joins it. Equal facts mean that nothing changed that matters.
@@ -58,6 +74,8 @@ pub enum Fact {
     WorkloadEntry(Arc<WorkloadFact>),
     Sidecar(Arc<Sidecar>),
     PeerAuthentication(Arc<PeerAuthentication>),
+    /// A ConfigMap that the mesh's settings come from.
+    Settings(Arc<SettingsFact>),
     /// Not translated yet; the hash tells whether it changed.
     Other(ContentHash),
 }
@@ -88,6 +106,8 @@ pub fn convert(object: &Object, context: &Context) -> Converted {
         Body::WorkloadEntry(b) => Fact::WorkloadEntry(Arc::new(workload::entry(&mut scope, b))),
         Body::Sidecar(b) => Fact::Sidecar(Arc::new(sidecar::convert(&mut scope, b))),
         Body::PeerAuthentication(b) => Fact::PeerAuthentication(Arc::new(peer_authentication::convert(&mut scope, b))),
+        Body::ConfigMap(data) if context.config_maps.contains(&object.id) => settings::convert(&mut scope, data),
+        Body::ConfigMap(_) => Fact::Other(ContentHash::default()),
         Body::Other(value) => {
             let text = format!("{value}\n{:?}\n{:?}", object.meta.labels, scope.meta().annotations);
             Fact::Other(ContentHash::of_bytes(text.as_bytes()))

@@ -14,6 +14,7 @@
 mod difference;
 mod endpoints;
 mod join;
+mod listing;
 mod relations;
 mod usage;
 mod workloads;
@@ -24,12 +25,16 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use pilotfish_model::endpoint::Workload;
 use pilotfish_model::mesh::{Mesh, WorkloadInstance};
+use pilotfish_model::mesh_config::MeshNetworks;
 use pilotfish_model::name::Str;
 use pilotfish_model::{ChangeSet, ContentHash, Diagnostic, Kind, MeshConfig, ObjectId};
 
+pub(crate) use self::difference::{endpoint_change, place};
 use self::join::Dirty;
+use self::listing::{Entry, Listing};
 use self::relations::Relations;
 use crate::convert::{Context, Converted, Fact, convert};
+use crate::mesh_config::{Layer, merge};
 use crate::object::{DecodeError, Object};
 use crate::status::Observed;
 use crate::strings::Strings;
@@ -43,6 +48,14 @@ pub struct Settings {
     pub cluster_id: Str,
     /// The mesh's settings.
     pub mesh_config: Arc<MeshConfig>,
+    /// The revision of this control plane. Empty: objects of all revisions are its own.
+    pub revision: Str,
+    /// ConfigMaps that hold settings of the mesh, the weightier one later. Without any of them, `mesh_config` holds.
+    pub config_maps: Vec<ObjectId>,
+    /// What a file says of the settings, which weighs more than any ConfigMap.
+    pub mesh_file: Layer,
+    /// Networks that a ConfigMap names. Nothing reads them yet.
+    pub networks: Arc<MeshNetworks>,
 }
 
 impl Default for Settings {
@@ -51,6 +64,10 @@ impl Default for Settings {
             domain: "cluster.local".into(),
             cluster_id: pilotfish_model::mesh_config::DEFAULT_CLUSTER_ID.into(),
             mesh_config: Arc::default(),
+            revision: Str::default(),
+            config_maps: Vec::new(),
+            mesh_file: Layer::default(),
+            networks: Arc::default(),
         }
     }
 }
@@ -114,7 +131,12 @@ impl Input {
     /// An object that cannot even be decoded.
     pub fn refused(id: ObjectId, error: &DecodeError) -> Input {
         let diagnostic = Diagnostic::error(&id, error.field.clone(), error.message.clone());
-        Input { id, fact: None, diagnostics: vec![diagnostic], raw: None, status: None }
+        Input { diagnostics: vec![diagnostic], ..Input::empty(id) }
+    }
+
+    /// Nothing but which object it is.
+    pub(crate) fn empty(id: ObjectId) -> Input {
+        Input { id, fact: None, diagnostics: Vec::new(), raw: None, status: None }
     }
 }
 
@@ -124,19 +146,15 @@ pub struct Index {
     context: Context,
     /// The last good form of each object.
     facts: BTreeMap<ObjectId, Fact>,
-    raw: OrdMap<ObjectId, Str>,
-    statuses: OrdMap<ObjectId, Arc<Observed>>,
-    diagnostics: BTreeMap<ObjectId, Vec<Diagnostic>>,
-    /// All of them in one list, while none has changed: a snapshot is taken with every update.
-    listed: Option<Arc<Vec<Diagnostic>>>,
-    /// Goes up with everything that listings show beside the mesh.
-    revision: u64,
+    listing: Listing,
     relations: Relations,
     dirty: Dirty,
     /// What endpoints of a Pod or WorkloadEntry share.
     workloads: BTreeMap<ObjectId, Arc<Workload>>,
     /// What is in the mesh of each Pod and WorkloadEntry.
     instances: BTreeMap<ObjectId, Arc<WorkloadInstance>>,
+    /// The mesh may refer to other Secrets than before.
+    credentials_changed: bool,
     /// Objects of kinds that are not translated yet.
     untranslated: BTreeMap<ObjectId, ContentHash>,
     mesh: Mesh,
@@ -148,21 +166,23 @@ pub struct Index {
 impl Index {
     /// An index of nothing.
     pub fn new(settings: Settings) -> Self {
-        let context = Context { domain: settings.domain.clone(), strings: Strings::default() };
+        let context = Context {
+            domain: settings.domain.clone(),
+            strings: Strings::default(),
+            revision: settings.revision.clone(),
+            config_maps: settings.config_maps.clone().into(),
+        };
         let mesh = Mesh { config: settings.mesh_config.clone(), domain: settings.domain.clone(), ..Mesh::default() };
         Index {
             context,
             settings,
             facts: BTreeMap::new(),
-            raw: OrdMap::new(),
-            statuses: OrdMap::new(),
-            diagnostics: BTreeMap::new(),
-            listed: None,
-            revision: 0,
+            listing: Listing::default(),
             relations: Relations::default(),
             dirty: Dirty::default(),
             workloads: BTreeMap::new(),
             instances: BTreeMap::new(),
+            credentials_changed: false,
             untranslated: BTreeMap::new(),
             published: Arc::new(mesh.clone()),
             mesh,
@@ -180,19 +200,13 @@ impl Index {
     pub fn put(&mut self, input: Input) {
         self.stats.applied += 1;
         let Input { id, fact, diagnostics, raw, status } = input;
-        self.set_diagnostics(&id, diagnostics);
-        self.set_status(&id, status);
+        // Listings show the newest form even where nothing that matters changed, but nothing that is broken.
+        let raw = if fact.is_some() { raw } else { self.listing.raw(&id) };
+        self.listing.set(&id, Entry { raw, status, diagnostics }, self.sees(&id.namespace));
         let Some(fact) = fact else {
             self.stats.rejected += 1;
             return;
         };
-        // Listings show the newest form even where nothing that matters changed.
-        if let Some(raw) = raw
-            && self.raw.get(&id) != Some(&raw)
-        {
-            self.raw.insert(id.clone(), raw);
-            self.revision += 1;
-        }
         match self.facts.get(&id) {
             Some(old) if *old == fact => self.stats.suppressed += 1,
             _ => {
@@ -204,11 +218,7 @@ impl Index {
 
     /// Removes an object.
     pub fn delete(&mut self, id: &ObjectId) {
-        self.set_diagnostics(id, Vec::new());
-        self.set_status(id, None);
-        if self.raw.remove(id).is_some() {
-            self.revision += 1;
-        }
+        self.listing.set(id, Entry::default(), true);
         if let Some(old) = self.facts.remove(id) {
             self.changed(id, Some(old));
         }
@@ -218,10 +228,8 @@ impl Index {
     /// Those that `stays` says of are left alone.
     pub fn reset(&mut self, kind: Kind, objects: Vec<Input>, stays: impl Fn(&ObjectId) -> bool) {
         let keep: BTreeSet<&ObjectId> = objects.iter().map(|o| &o.id).collect();
-        let known = self.diagnostics.range(ObjectId::new(kind, "", "")..).map(|(id, _)| id).take_while(|id| id.kind == kind);
-        let first = ObjectId::new(kind, "", "");
-        let known = known.chain(self.statuses.range(first..).map(|(id, _)| id).take_while(|id| id.kind == kind));
-        let gone: BTreeSet<ObjectId> = self.ids(kind, None).chain(known).filter(|id| !keep.contains(id) && !stays(id)).cloned().collect();
+        let gone: BTreeSet<ObjectId> =
+            self.ids(kind, None).chain(self.listing.ids(kind, None)).filter(|id| !keep.contains(id) && !stays(id)).cloned().collect();
         gone.iter().for_each(|id| self.delete(id));
         objects.into_iter().for_each(|o| self.put(o));
     }
@@ -232,22 +240,58 @@ impl Index {
             self.stats.suppressed += 1;
             return;
         }
+        let selectors = self.settings.mesh_config.discovery_selectors != config.discovery_selectors;
         self.settings.mesh_config = config.clone();
+        if selectors {
+            for namespace in self.listing.namespaces() {
+                let shown = self.sees(&namespace);
+                self.listing.set_shown(&namespace, shown);
+            }
+        }
         self.mesh.config = config;
         self.changes.everything = true;
         self.mark_everything();
     }
 
+    /// Replaces what a file says of the mesh's settings.
+    pub fn set_mesh_file(&mut self, layer: Layer) {
+        self.settings.mesh_file = layer;
+        self.merge_settings(None);
+    }
+
+    /// Brings together what ConfigMaps and a file say of the mesh's settings; who is to blame if that makes no sense.
+    fn merge_settings(&mut self, cause: Option<&ObjectId>) {
+        let facts = self.settings.config_maps.iter().filter_map(|id| match self.facts.get(id) {
+            Some(Fact::Settings(fact)) => Some(&**fact),
+            _ => None,
+        });
+        let networks = facts.clone().filter_map(|f| f.networks.as_ref()).next_back().cloned().unwrap_or_default();
+        let merged = merge(facts.map(|f| &f.mesh).chain([&self.settings.mesh_file]));
+        if *self.settings.networks != networks {
+            self.settings.networks = Arc::new(networks);
+        }
+        match (merged, cause) {
+            (Ok(config), _) => self.set_mesh_config(Arc::new(config)),
+            (Err(e), Some(id)) => {
+                let message = format!("together with the other settings: {}: {}", e.field, e.message);
+                let entry = Entry { diagnostics: vec![Diagnostic::error(id, "data.mesh", message)], ..self.listing.get(id) };
+                self.listing.set(id, entry, true);
+            }
+            // Layers are valid by themselves, and a file is looked at before it comes here.
+            (Err(_), None) => {}
+        }
+    }
+
+    /// What holds for the whole index, as it is now.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// An object as it was taken in, in its last good form.
     pub(crate) fn get(&self, id: &ObjectId) -> Option<Input> {
         let fact = self.facts.get(id)?.clone();
-        Some(Input {
-            id: id.clone(),
-            fact: Some(fact),
-            diagnostics: self.diagnostics_of(id).to_vec(),
-            raw: self.raw.get(id).cloned(),
-            status: self.statuses.get(id).cloned(),
-        })
+        let Entry { raw, status, diagnostics } = self.listing.get(id);
+        Some(Input { id: id.clone(), fact: Some(fact), diagnostics, raw, status })
     }
 
     /// Recomputes what is marked. `None` if that gives the very mesh that was published last.
@@ -263,45 +307,13 @@ impl Index {
 
     /// The mesh that was published last, and what listings show beside it.
     pub fn snapshot(&mut self) -> Snapshot {
-        let all = &self.diagnostics;
-        let diagnostics = self.listed.get_or_insert_with(|| Arc::new(all.values().flatten().cloned().collect())).clone();
-        Snapshot {
-            mesh: self.published.clone(),
-            objects: self.raw.clone(),
-            statuses: self.statuses.clone(),
-            diagnostics,
-            revision: self.revision,
-            stats: self.stats,
-        }
-    }
-
-    fn set_diagnostics(&mut self, id: &ObjectId, new: Vec<Diagnostic>) {
-        if self.diagnostics_of(id) == new {
-            return;
-        }
-        self.listed = None;
-        self.revision += 1;
-        if new.is_empty() {
-            self.diagnostics.remove(id);
-        } else {
-            self.diagnostics.insert(id.clone(), new);
-        }
-    }
-
-    fn set_status(&mut self, id: &ObjectId, new: Option<Arc<Observed>>) {
-        if self.statuses.get(id) == new.as_ref() {
-            return;
-        }
-        self.revision += 1;
-        match new {
-            Some(new) => drop(self.statuses.insert(id.clone(), new)),
-            None => drop(self.statuses.remove(id)),
-        }
+        let (objects, statuses, diagnostics, revision) = self.listing.snapshot();
+        Snapshot { mesh: self.published.clone(), objects, statuses, diagnostics, revision, stats: self.stats }
     }
 
     /// What is wrong with one object.
     pub fn diagnostics_of(&self, id: &ObjectId) -> &[Diagnostic] {
-        self.diagnostics.get(id).map_or(&[], Vec::as_slice)
+        self.listing.diagnostics(id)
     }
 
     /// How much is marked to be recomputed.

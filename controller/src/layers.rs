@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pilotfish_model::{Kind, ObjectId};
+use pilotfish_model::ObjectId;
 
 use crate::index::{Index, Input};
+use crate::registries::Registries;
+use crate::source::kube::Target;
 
 /// See the module's documentation.
 pub(crate) struct Layers {
-    pub(crate) index: Index,
+    pub(crate) registries: Registries,
     /// What files have.
     files: BTreeSet<ObjectId>,
     /// What the cluster has of these.
@@ -18,33 +20,33 @@ pub(crate) struct Layers {
 
 impl Layers {
     pub(crate) fn new(index: Index) -> Self {
-        Layers { index, files: BTreeSet::new(), hidden: BTreeMap::new() }
+        Layers { registries: Registries::new(index), files: BTreeSet::new(), hidden: BTreeMap::new() }
     }
 
     /// A file has an object.
     pub(crate) fn put_file(&mut self, input: Input) {
         if self.files.insert(input.id.clone())
-            && let Some(known) = self.index.get(&input.id)
+            && let Some(known) = self.registries.primary.get(&input.id)
         {
             hides(&input.id);
             self.hidden.insert(input.id.clone(), known);
         }
-        self.index.put(input);
+        self.registries.primary.put(input);
     }
 
     /// No file has an object any more.
     pub(crate) fn delete_file(&mut self, id: &ObjectId) {
         self.files.remove(id);
         match self.hidden.remove(id) {
-            Some(input) => self.index.put(input),
-            None => self.index.delete(id),
+            Some(input) => self.registries.primary.put(input),
+            None => self.registries.primary.delete(id),
         }
     }
 
     /// The cluster has an object.
     pub(crate) fn put(&mut self, input: Input) {
         if !self.files.contains(&input.id) {
-            return self.index.put(input);
+            return self.registries.primary.put(input);
         }
         // Refused, it would not even hold if it were not hidden.
         if input.fact.is_some() && self.hidden.insert(input.id.clone(), input.clone()).is_none() {
@@ -57,21 +59,22 @@ impl Layers {
         if self.files.contains(id) {
             self.hidden.remove(id);
         } else {
-            self.index.delete(id);
+            self.registries.primary.delete(id);
         }
     }
 
-    /// These are all that the cluster has of a kind.
-    pub(crate) fn reset(&mut self, kind: Kind, inputs: Vec<Input>) {
+    /// These are all that the cluster has of a kind, or of a part of it.
+    pub(crate) fn reset(&mut self, target: &Target, inputs: Vec<Input>) {
+        let kind = target.kind;
         if self.files.is_empty() {
-            return self.index.reset(kind, inputs, |_| false);
+            return self.registries.primary.reset(kind, inputs, |id| !target.covers(id));
         }
         let (hidden, rest): (Vec<_>, Vec<_>) = inputs.into_iter().partition(|i| self.files.contains(&i.id));
         let listed: BTreeSet<ObjectId> = hidden.iter().map(|i| i.id.clone()).collect();
-        self.hidden.retain(|id, _| id.kind != kind || listed.contains(id));
+        self.hidden.retain(|id, _| !target.covers(id) || listed.contains(id));
         hidden.into_iter().for_each(|input| self.put(input));
         let files = &self.files;
-        self.index.reset(kind, rest, |id| files.contains(id));
+        self.registries.primary.reset(kind, rest, |id| files.contains(id) || !target.covers(id));
     }
 }
 
@@ -81,6 +84,7 @@ fn hides(id: &ObjectId) {
 
 #[cfg(test)]
 mod tests {
+    use pilotfish_model::Kind;
     use pretty_assertions::assert_eq;
 
     use super::*;
@@ -93,8 +97,8 @@ mod tests {
     }
 
     fn host(layers: &mut Layers) -> Option<String> {
-        layers.index.publish();
-        let mesh = layers.index.snapshot().mesh;
+        layers.registries.publish();
+        let mesh = layers.registries.snapshot().mesh;
         mesh.destination_rules.values().next().map(|d| d.host.to_string())
     }
 
@@ -109,7 +113,7 @@ mod tests {
         layers.put_file(file.clone());
         expect(&mut layers, Some("file"));
         layers.put(rule("newer"));
-        layers.reset(Kind::DestinationRule, vec![rule("newest")]);
+        layers.reset(&Target::all(Kind::DestinationRule), vec![rule("newest")]);
         expect(&mut layers, Some("file"));
         layers.delete_file(&id);
         expect(&mut layers, Some("newest"));
@@ -118,7 +122,7 @@ mod tests {
         layers.delete(&id);
         expect(&mut layers, Some("file"));
         layers.put(cluster.clone());
-        layers.reset(Kind::DestinationRule, Vec::new());
+        layers.reset(&Target::all(Kind::DestinationRule), Vec::new());
         expect(&mut layers, Some("file"));
         layers.delete_file(&id);
         expect(&mut layers, None);

@@ -19,13 +19,15 @@ pub mod lease;
 pub mod mesh_config;
 pub mod object;
 pub mod rbac;
+pub mod registries;
 pub mod run;
 pub mod source;
 pub mod status;
 pub mod strings;
 
 pub use index::{Index, Settings, Snapshot, Stats};
-pub use mesh_config::{MeshConfigError, load_mesh_config};
+pub use mesh_config::{Layer, MeshConfigError, load_mesh_config};
 pub use object::Object;
+pub use registries::Registries;
 pub use run::{Controller, Handle, Options, RunError, State, Update};
 pub use source::{Cluster, ClusterError, Problem, SourceError};

@@ -1,6 +1,9 @@
-//! Reading the mesh's settings.
+//! Reading the mesh's settings, which several places may say something of: see [`Layer`].
 
 use pilotfish_model::MeshConfig;
+use pilotfish_model::mesh_config::MeshNetworks;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::source::yaml;
 
@@ -16,16 +19,82 @@ pub struct MeshConfigError {
     pub message: String,
 }
 
+/// What one place says of the mesh's settings: the fields that somebody wrote there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layer(Map<String, Value>);
+
+impl Layer {
+    /// Reads YAML or JSON. An empty text and `{}` say nothing.
+    pub fn parse(text: &str) -> Result<Layer, MeshConfigError> {
+        let mut value = yaml::parse(text).map_err(|e| MeshConfigError { line: e.line, field: String::new(), message: e.message })?;
+        crate::object::remove_nulls(&mut value);
+        // A layer that makes no sense by itself is refused by itself.
+        read::<MeshConfig>(text, value.clone())?;
+        Ok(Layer(match value {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        }))
+    }
+
+    /// Lays another layer over this one. A field that both have is the other's, but for what is collected: fields of
+    /// `defaultConfig` and `defaultProviders`, providers by name, and aliases of the trust domain.
+    fn cover(&mut self, over: &Layer) {
+        for (key, new) in &over.0 {
+            match (key.as_str(), self.0.get_mut(key)) {
+                ("defaultConfig", Some(old)) => cover_fields(old, new, &["proxyMetadata"]),
+                ("defaultProviders", Some(old)) => cover_fields(old, new, &[]),
+                ("extensionProviders", Some(Value::Array(old))) => {
+                    for provider in new.as_array().into_iter().flatten() {
+                        match old.iter_mut().find(|p| p.get("name") == provider.get("name")) {
+                            Some(same) => *same = provider.clone(),
+                            None => old.push(provider.clone()),
+                        }
+                    }
+                }
+                ("trustDomainAliases", Some(Value::Array(old))) => {
+                    let more: Vec<_> = new.as_array().into_iter().flatten().filter(|a| !old.contains(a)).cloned().collect();
+                    old.extend(more);
+                }
+                _ => drop(self.0.insert(key.clone(), new.clone())),
+            }
+        }
+    }
+}
+
+/// Replaces fields one by one; those that are named, in the same way once more.
+fn cover_fields(old: &mut Value, new: &Value, within: &[&str]) {
+    let (Value::Object(old), Value::Object(new)) = (old, new) else { return };
+    for (key, value) in new {
+        match old.get_mut(key) {
+            Some(known) if within.contains(&key.as_str()) => cover_fields(known, value, &[]),
+            _ => drop(old.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
+/// The settings that layers make, the first one at the bottom; what none of them says is as by default.
+pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> Result<MeshConfig, MeshConfigError> {
+    let mut all = Layer::default();
+    layers.into_iter().for_each(|layer| all.cover(layer));
+    read("", Value::Object(all.0))
+}
+
 /// Reads MeshConfig from YAML or JSON. An empty text and `{}` give the defaults.
 pub fn load_mesh_config(text: &str) -> Result<MeshConfig, MeshConfigError> {
+    merge([&Layer::parse(text)?])
+}
+
+/// Reads MeshNetworks from YAML or JSON.
+pub fn load_mesh_networks(text: &str) -> Result<MeshNetworks, MeshConfigError> {
     let value = yaml::parse(text).map_err(|e| MeshConfigError { line: e.line, field: String::new(), message: e.message })?;
-    let value = match value {
-        serde_json::Value::Null => return Ok(MeshConfig::default()),
-        mut value => {
-            crate::object::remove_nulls(&mut value);
-            value
-        }
-    };
+    read(text, value)
+}
+
+fn read<T: DeserializeOwned + Default>(text: &str, mut value: Value) -> Result<T, MeshConfigError> {
+    if value.is_null() {
+        return Ok(T::default());
+    }
+    crate::object::remove_nulls(&mut value);
     serde_path_to_error::deserialize(value).map_err(|e| {
         let field = e.path().to_string();
         let line = yaml::line_of(text, &field).unwrap_or(1);
@@ -41,6 +110,41 @@ mod tests {
     fn nothing_means_defaults() {
         for text in ["", "{}", "# nothing\n", "rootNamespace:\n"] {
             assert_eq!(load_mesh_config(text).unwrap(), MeshConfig::default(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn layers_cover_each_other() {
+        let layers = [
+            "trustDomain: a\nrootNamespace: r\ntrustDomainAliases: [x, y]\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}\n\
+             defaultConfig: {concurrency: 1, drainDuration: 5s, proxyMetadata: {A: '1', B: '1'}}\n\
+             defaultProviders: {metrics: [m], tracing: [t]}\n\
+             extensionProviders: [{name: one, prometheus: {}}, {name: two, prometheus: {}}]",
+            "trustDomain: b\ntrustDomainAliases: [y, z]\ndefaultConfig: {concurrency: 2, proxyMetadata: {B: '2'}}\n\
+             defaultProviders: {metrics: [n]}\nextensionProviders: [{name: two, envoyFileAccessLog: {path: /x}}, {name: three, prometheus: {}}]",
+            "# nothing",
+        ];
+        let whole = "trustDomain: b\nrootNamespace: r\ntrustDomainAliases: [x, y, z]\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}\n\
+             defaultConfig: {concurrency: 2, drainDuration: 5s, proxyMetadata: {A: '1', B: '2'}}\n\
+             defaultProviders: {metrics: [n], tracing: [t]}\n\
+             extensionProviders: [{name: one, prometheus: {}}, {name: two, envoyFileAccessLog: {path: /x}}, {name: three, prometheus: {}}]";
+        let layers = layers.map(|text| Layer::parse(text).unwrap());
+        assert_eq!(merge(&layers).unwrap(), load_mesh_config(whole).unwrap());
+        assert_eq!(merge([]).unwrap(), MeshConfig::default());
+    }
+
+    #[test]
+    fn networks_are_read_strictly() {
+        let networks = load_mesh_networks(
+            "networks:\n  n1:\n    endpoints: [{fromRegistry: c1}, {fromCidr: 10.0.0.0/8}]\n    gateways: [{address: 192.0.2.1, port: 15443}]\n",
+        );
+        assert_eq!(networks.unwrap().networks.len(), 1);
+        for (text, line) in [
+            ("networks:\n  n1:\n    endpoint: []\n", 3),
+            ("networks:\n  n1:\n    endpoints:\n    - fromCidr: 10.0.0.0/99\n", 4),
+            ("networks:\n  n1:\n    gateways:\n    - port: 15443\n", 4),
+        ] {
+            assert_eq!(load_mesh_networks(text).unwrap_err().line, line, "{text}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! [`Object`]: one decoded object of any kind, with the place it was read from.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -16,6 +17,11 @@ use pilotfish_model::time::parse_timestamp;
 use pilotfish_model::{Kind, Meta, ObjectId};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+
+/// Key of a ConfigMap that holds settings of the mesh.
+pub const MESH: &str = "mesh";
+/// Key of a ConfigMap that holds networks of the mesh.
+pub const MESH_NETWORKS: &str = "meshNetworks";
 
 /// Where an object was read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +72,8 @@ pub enum Body {
     WorkloadEntry(Box<WorkloadEntrySpec>),
     Sidecar(Box<SidecarSpec>),
     PeerAuthentication(Box<PeerAuthenticationSpec>),
+    /// Of its keys, those that may hold settings.
+    ConfigMap(BTreeMap<String, String>),
     /// A kind whose translation comes later, or that is only listed.
     Other(Value),
 }
@@ -204,8 +212,12 @@ fn body(kind: Kind, mut map: Map<String, Value>) -> Result<Body, DecodeError> {
         Kind::WorkloadEntry => Body::WorkloadEntry(field(spec(), "spec")?),
         Kind::Sidecar => Body::Sidecar(field(spec(), "spec")?),
         Kind::PeerAuthentication => Body::PeerAuthentication(field(spec(), "spec")?),
-        // Contents nobody reads are not kept.
-        Kind::ConfigMap => Body::Other(Value::Null),
+        Kind::ConfigMap => {
+            let mut data: BTreeMap<String, String> = field(map.remove("data").unwrap_or_else(|| Value::Object(Map::new())), "data")?;
+            // Contents nobody reads are not kept.
+            data.retain(|key, _| [MESH, MESH_NETWORKS].contains(&key.as_str()));
+            Body::ConfigMap(data)
+        }
         Kind::WorkloadGroup => shape_of::<WorkloadGroupSpec>(spec())?,
         Kind::EnvoyFilter => shape_of::<EnvoyFilterSpec>(spec())?,
         Kind::ProxyConfig => shape_of::<ProxyConfigSpec>(spec())?,

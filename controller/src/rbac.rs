@@ -1,6 +1,7 @@
-//! What this crate asks of a Kubernetes API, as data: roles are made from it.
+//! What this crate asks of a Kubernetes API, as data, and the roles that follow from it.
 
 use pilotfish_model::Kind;
+use serde_json::{Value, json};
 
 use crate::source::kube::{kinds, path};
 use crate::status::WRITTEN;
@@ -16,17 +17,68 @@ pub struct Rule {
     pub verbs: &'static [&'static str],
     /// Only in the control plane's own namespace.
     pub own_namespace: bool,
+    /// Only objects of these names, if there are any.
+    pub names: Vec<String>,
 }
 
-/// Everything that is used, in the order of what uses it.
-pub fn rules() -> Vec<Rule> {
+/// Everything that is used, in the order of what uses it, by a control plane whose settings are in ConfigMaps of these names.
+pub fn rules(config_maps: &[&str]) -> Vec<Rule> {
     let mut rules = grouped(kinds(), "", &["list", "watch"]);
     // Every write is preceded by a look at what is there.
     rules.extend(grouped(WRITTEN.iter().copied(), "", &["get"]));
     rules.extend(grouped(WRITTEN.iter().copied(), "/status", &["patch"]));
+    // Only by name, but which names is for Gateways and DestinationRules to say, in whatever namespace.
+    rules.extend(grouped([Kind::Secret].into_iter(), "", &["list", "watch"]));
+    let names: Vec<String> = config_maps.iter().map(|n| (*n).to_owned()).collect();
+    let settings = grouped([Kind::ConfigMap].into_iter(), "", &["list", "watch"]);
+    rules.extend(settings.into_iter().map(|rule| Rule { own_namespace: true, names: names.clone(), ..rule }));
     let lease = vec!["leases".to_owned()];
-    rules.push(Rule { group: "coordination.k8s.io", resources: lease, verbs: &["get", "create", "update"], own_namespace: true });
+    let verbs = &["get", "create", "update"];
+    rules.push(Rule { group: "coordination.k8s.io", resources: lease, verbs, own_namespace: true, names: Vec::new() });
     rules
+}
+
+/// A service account with exactly these rights, and what gives them to it.
+pub fn manifests(namespace: &str, account: &str, config_maps: &[&str]) -> Vec<Value> {
+    let (own, everywhere): (Vec<_>, Vec<_>) = rules(config_maps).into_iter().partition(|rule| rule.own_namespace);
+    // Roles of the whole cluster are told apart by whose they are.
+    let cluster_wide = format!("{account}-{namespace}");
+    let of = |kind: &str, name: &str, within: Option<&str>| {
+        let mut metadata = json!({"name": name, "labels": {"app.kubernetes.io/name": "pilotfish"}});
+        if let Some(namespace) = within {
+            metadata["namespace"] = namespace.into();
+        }
+        let api_version = if kind == "ServiceAccount" { "v1" } else { "rbac.authorization.k8s.io/v1" };
+        json!({"apiVersion": api_version, "kind": kind, "metadata": metadata})
+    };
+    let role = |kind: &str, name: &str, within: Option<&str>, rules: &[Rule]| {
+        let mut role = of(kind, name, within);
+        role["rules"] = rules.iter().map(Rule::manifest).collect();
+        role
+    };
+    let binding = |kind: &str, name: &str, within: Option<&str>| {
+        let mut binding = of(&format!("{kind}Binding"), name, within);
+        binding["roleRef"] = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
+        binding["subjects"] = json!([{"kind": "ServiceAccount", "name": account, "namespace": namespace}]);
+        binding
+    };
+    vec![
+        of("ServiceAccount", account, Some(namespace)),
+        role("ClusterRole", &cluster_wide, None, &everywhere),
+        binding("ClusterRole", &cluster_wide, None),
+        role("Role", account, Some(namespace), &own),
+        binding("Role", account, Some(namespace)),
+    ]
+}
+
+impl Rule {
+    fn manifest(&self) -> Value {
+        let mut rule = json!({"apiGroups": [self.group], "resources": self.resources, "verbs": self.verbs});
+        if !self.names.is_empty() {
+            rule["resourceNames"] = json!(self.names);
+        }
+        rule
+    }
 }
 
 fn grouped(kinds: impl Iterator<Item = Kind>, subresource: &str, verbs: &'static [&'static str]) -> Vec<Rule> {
@@ -35,7 +87,7 @@ fn grouped(kinds: impl Iterator<Item = Kind>, subresource: &str, verbs: &'static
         let resource = format!("{}{subresource}", path::plural(kind));
         match rules.iter_mut().find(|r| r.group == kind.group()) {
             Some(rule) => rule.resources.push(resource),
-            None => rules.push(Rule { group: kind.group(), resources: vec![resource], verbs, own_namespace: false }),
+            None => rules.push(Rule { group: kind.group(), resources: vec![resource], verbs, own_namespace: false, names: Vec::new() }),
         }
     }
     rules
@@ -49,8 +101,11 @@ mod tests {
 
     #[test]
     fn writes_are_few() {
-        let writes: Vec<_> =
-            rules().into_iter().filter(|r| !r.verbs.contains(&"list")).map(|r| (r.group, r.resources.join(" "), r.verbs)).collect();
+        let writes: Vec<_> = rules(&["istio"])
+            .into_iter()
+            .filter(|r| !r.verbs.contains(&"list"))
+            .map(|r| (r.group, r.resources.join(" "), r.verbs))
+            .collect();
         let networking = "destinationrules gateways serviceentries sidecars virtualservices workloadentries";
         let with_status = networking.split(' ').map(|n| format!("{n}/status")).collect::<Vec<_>>().join(" ");
         assert_eq!(

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pilotfish_model::diagnostic::Severity;
-use pilotfish_model::{ChangeSet, Mesh, MeshConfig};
+use pilotfish_model::{ChangeSet, Kind, Mesh};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout_at};
 
 use self::core::Core;
 use crate::index::{Settings, Snapshot};
+use crate::mesh_config::Layer;
 use crate::source::file::Scan;
 use crate::source::kube::{Batch, KubeSource};
 use crate::source::watch::Watch;
@@ -74,8 +75,8 @@ pub struct Handle {
     pub updates: mpsc::Receiver<Update>,
     /// The newest state, for listings.
     pub state: watch::Receiver<State>,
-    /// New settings of the mesh.
-    pub mesh_config: mpsc::Sender<Arc<MeshConfig>>,
+    /// New settings of the mesh, out of a file.
+    pub mesh_config: mpsc::Sender<Layer>,
 }
 
 /// For listings.
@@ -127,7 +128,7 @@ pub struct Controller {
     initial: oneshot::Sender<Arc<Mesh>>,
     updates: mpsc::Sender<Update>,
     state: watch::Sender<State>,
-    mesh_config: mpsc::Receiver<Arc<MeshConfig>>,
+    mesh_config: mpsc::Receiver<Layer>,
 }
 
 impl Controller {
@@ -172,18 +173,21 @@ impl Controller {
             core = match next {
                 Wake::Batch(batch) if batch.changes.len() < MANY && !batch.resets() => {
                     // Micro-batches are done faster than another thread could be woken.
-                    core.take(batch);
+                    core.take(batch.changes);
                     while since.elapsed() < options.gather
                         && let Some(batch) = cluster.as_mut().and_then(KubeSource::next_now)
                     {
-                        core.take(batch);
+                        core.take(batch.changes);
                     }
                     core
                 }
-                Wake::Batch(batch) => blocking(core, |core| core.take(batch)).await?,
+                Wake::Batch(batch) => blocking(core, |core| core.take(batch.changes)).await?,
                 Wake::Scan(scan) => blocking(core, move |core| core.scan(scan)).await?,
-                Wake::MeshConfig(config) => blocking(core, |core| core.set_mesh_config(config)).await?,
+                Wake::MeshFile(layer) => blocking(core, |core| core.set_mesh_file(layer)).await?,
             };
+            if let Some(cluster) = &mut cluster {
+                core.follow_secrets(cluster);
+            }
             let update = if core.is_large() {
                 let update;
                 (core, update) = tokio::task::spawn_blocking(move || {
@@ -214,9 +218,9 @@ impl Controller {
                     since = batch.received;
                     Wake::Batch(batch)
                 }
-                Some(config) = mesh_config.recv() => {
+                Some(layer) = mesh_config.recv() => {
                     since = Instant::now();
-                    Wake::MeshConfig(config)
+                    Wake::MeshFile(layer)
                 }
                 () = files.changed(), if !options.config_dirs.is_empty() => {
                     since = Instant::now();
@@ -241,17 +245,24 @@ const SAY_AGAIN: Duration = Duration::from_secs(10);
 async fn list(mut core: Core, cluster: &mut KubeSource, updates: &mpsc::Sender<Update>) -> Result<(Core, bool), RunError> {
     let started = Instant::now();
     let mut said = interval_at(started + SAY_AGAIN, SAY_AGAIN);
-    while cluster.unlisted().next().is_some() {
+    loop {
+        // Objects say which Secrets are needed, and that may change while these are waited for.
+        if cluster.unlisted().all(|target| target.kind == Kind::Secret) {
+            core.follow_secrets(cluster);
+            if cluster.unlisted().next().is_none() {
+                break;
+            }
+        }
         let batch = tokio::select! {
             () = updates.closed() => return Ok((core, false)),
             batch = cluster.next() => batch.map_err(ended)?,
             _ = said.tick() => {
-                let kinds: Vec<_> = cluster.unlisted().map(|k| k.as_str()).collect();
-                tracing::warn!(kinds = kinds.join(" "), "still waiting for lists of the API server");
+                let kinds: Vec<_> = cluster.unlisted().map(ToString::to_string).collect();
+                tracing::warn!(kinds = kinds.join(", "), "still waiting for lists of the API server");
                 continue;
             }
         };
-        core = blocking(core, |core| core.take(batch)).await?;
+        core = blocking(core, |core| core.take(batch.changes)).await?;
     }
     tracing::info!(seconds = started.elapsed().as_secs_f64(), "listed the cluster");
     Ok((core, true))
@@ -292,10 +303,14 @@ async fn settle(watch: &mut Watch, quiet: Duration, deadline: Instant) {
 enum Wake {
     Scan(Scan),
     Batch(Batch),
-    MeshConfig(Arc<MeshConfig>),
+    MeshFile(Layer),
 }
 
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod secret_tests;
+#[cfg(test)]
+mod settings_tests;
 #[cfg(test)]
 mod tests;

@@ -57,7 +57,7 @@ pub struct PodFact {
 pub struct SliceFact {
     /// Name of its Service; `None`: not for us.
     pub service: Option<Str>,
-    /// Ports: name and number.
+    /// Ports: name and number, ordered.
     pub ports: Vec<(Str, u16)>,
     /// Endpoints that are to be sent under some condition, ordered.
     pub endpoints: Vec<SliceEndpoint>,
@@ -129,7 +129,8 @@ pub(super) fn slice(scope: &mut Scope<'_>, s: &EndpointSlice) -> SliceFact {
     }
     endpoints.sort();
     endpoints.dedup();
-    let ports = s.ports.iter().filter_map(|p| Some((scope.share(&p.name), p.port?.0))).collect();
+    let mut ports: Vec<_> = s.ports.iter().filter_map(|p| Some((scope.share(&p.name), p.port?.0))).collect();
+    ports.sort();
     SliceFact { service, ports, endpoints }
 }
 

@@ -13,7 +13,7 @@ use super::*;
 use crate::index::testing::yaml_objects;
 
 fn context() -> Context {
-    Context { domain: "cluster.local".into(), strings: Strings::default() }
+    Context { domain: "cluster.local".into(), strings: Strings::default(), revision: "".into(), config_maps: [].into() }
 }
 
 /// Converts `spec` as an object of a kind, in namespace `ns` with name `x`.

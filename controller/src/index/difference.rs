@@ -8,7 +8,7 @@ use pilotfish_model::name::Str;
 use pilotfish_model::{EndpointChange, Resolution, Service};
 
 /// How urgent a change is; `None` if nothing differs. Both lists are ordered as the mesh has them, so one pass does.
-pub(super) fn endpoint_change(before: &[Endpoint], after: &[Endpoint]) -> Option<EndpointChange> {
+pub(crate) fn endpoint_change(before: &[Endpoint], after: &[Endpoint]) -> Option<EndpointChange> {
     let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
     let mut change = None;
     while let Some(was) = old.peek() {
@@ -54,7 +54,7 @@ fn accounts(endpoints: &[Endpoint]) -> BTreeSet<&Str> {
 }
 
 /// What endpoints of a service are ordered by.
-pub(super) fn place(e: &Endpoint) -> (&EndpointAddress, u16, &Str) {
+pub(crate) fn place(e: &Endpoint) -> (&EndpointAddress, u16, &Str) {
     (&e.address, e.port, &e.service_port)
 }
 

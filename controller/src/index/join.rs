@@ -51,7 +51,10 @@ impl Index {
             (Some(Fact::EndpointSlice(a)), _) | (_, Some(Fact::EndpointSlice(a))) => self.mark_membership(Some(a), None),
             _ => {}
         }
-        self.set_credentials(old.as_ref(), new.as_ref());
+        if matches!((&old, &new), (Some(Fact::Settings(_)), _) | (_, Some(Fact::Settings(_)))) {
+            self.merge_settings(Some(id));
+        }
+        self.set_credentials(id, old.as_ref(), new.as_ref());
     }
 
     /// Notes all workloads of a namespace by a label, which is done once for each namespace and key.
@@ -174,6 +177,8 @@ impl Index {
     /// the root namespace's labels on which network everything is.
     fn mark_namespace(&mut self, namespace: &str) {
         self.dirty.plain.insert(ObjectId::new(Kind::Namespace, "", namespace));
+        let shown = self.sees(namespace);
+        self.listing.set_shown(namespace, shown);
         if namespace == &*self.settings.mesh_config.root_namespace {
             self.mark_everything();
             return;
@@ -197,7 +202,14 @@ impl Index {
                 Some(Fact::Pod(_) | Fact::WorkloadEntry(_)) => drop(self.dirty.workloads.insert(id)),
                 Some(Fact::Secret(_)) => drop(self.dirty.secrets.insert(id)),
                 Some(Fact::EndpointSlice(_)) | None => {}
-                Some(_) => drop(self.dirty.plain.insert(id)),
+                Some(fact) => {
+                    // Whether it is part of the mesh decides whether its references count.
+                    let credentials = credentials(Some(fact));
+                    self.credentials_changed |= !credentials.is_empty();
+                    let referred = credentials.iter().flat_map(|name| self.relations.secrets.get(name));
+                    self.dirty.secrets.extend(referred.cloned());
+                    self.dirty.plain.insert(id);
+                }
             }
         }
     }
@@ -321,7 +333,7 @@ impl Index {
             Kind::Gateway => put!(gateways, at, Fact::Gateway(x) => x),
             Kind::Sidecar => put!(sidecars, at, Fact::Sidecar(x) => x),
             Kind::PeerAuthentication => put!(peer_authentications, at, Fact::PeerAuthentication(x) => x),
-            // Nothing reads ConfigMaps yet, and Secrets have their own way.
+            // Settings are merged at once, and Secrets have their own way.
             Kind::ConfigMap | Kind::Secret => false,
             _ => {
                 let new = match fact {
@@ -348,7 +360,7 @@ impl Index {
     fn put_secret(&mut self, id: &ObjectId) {
         let at = ObjectKey::of(id);
         let new = match self.fact(id) {
-            Some(Fact::Secret(secret)) if self.relations.referrers.contains_key(&id.name) => Some(secret.clone()),
+            Some(Fact::Secret(secret)) if self.is_referred(&id.name) => Some(secret.clone()),
             _ => None,
         };
         if self.mesh.secrets.get(&at) == new.as_ref() {
@@ -361,24 +373,26 @@ impl Index {
         self.changes.objects.insert(id.clone());
     }
 
-    /// Counts who refers to Secrets of a name. In which namespace a name is looked up depends on the proxy, so Secrets of
+    /// Notes who refers to Secrets of a name. In which namespace a name is looked up depends on the proxy, so Secrets of
     /// that name are kept in all.
-    fn set_credentials(&mut self, old: Option<&Fact>, new: Option<&Fact>) {
+    fn set_credentials(&mut self, id: &ObjectId, old: Option<&Fact>, new: Option<&Fact>) {
         let (old, new) = (credentials(old), credentials(new));
-        for name in new.difference(&old) {
-            *self.relations.referrers.entry(name.clone()).or_insert(0) += 1;
-        }
-        for name in old.difference(&new) {
-            if let Some(count) = self.relations.referrers.get_mut(name) {
-                *count -= 1;
-                if *count == 0 {
-                    self.relations.referrers.remove(name);
-                }
-            }
-        }
         for name in new.symmetric_difference(&old) {
+            self.relations.referrers.set(name.clone(), id.clone(), new.contains(name));
             self.dirty.secrets.extend(self.relations.secrets.get(name).cloned());
+            self.credentials_changed = true;
         }
+    }
+
+    /// Whether an object of the mesh refers to Secrets of a name.
+    fn is_referred(&self, name: &Str) -> bool {
+        self.relations.referrers.get(name).any(|id| self.sees(&id.namespace))
+    }
+
+    /// Names of Secrets that objects of the mesh refer to, if they may be others than at the last call.
+    pub(crate) fn new_credentials(&mut self) -> Option<BTreeSet<Str>> {
+        let changed = std::mem::take(&mut self.credentials_changed);
+        changed.then(|| self.relations.referrers.keys().filter(|name| self.is_referred(name)).cloned().collect())
     }
 }
 

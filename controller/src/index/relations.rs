@@ -105,8 +105,8 @@ pub(super) struct Relations {
     pub(super) workloads_at: Multi<IpAddr, ObjectId>,
     /// Secrets, by name.
     pub(super) secrets: Multi<Str, ObjectId>,
-    /// How many objects refer to Secrets of a name.
-    pub(super) referrers: BTreeMap<Str, usize>,
+    /// Objects that refer to Secrets of a name.
+    pub(super) referrers: Multi<Str, ObjectId>,
     /// Services and ServiceEntries with a selector, by namespace and the first pair that it asks for.
     selectors: Multi<(Str, Str, Str), ObjectId>,
     /// Pods and WorkloadEntries by namespace and a label, of those labels alone by whose keys selectors are found.

@@ -192,6 +192,65 @@ fn discovery_selectors_leave_namespaces_out() {
 }
 
 #[test]
+fn nothing_is_said_of_namespaces_that_are_left_out() {
+    let namespace =
+        |name: &str, team: &str| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{team: {team}}}}}\n---\n");
+    let config = |expression: &str| {
+        Arc::new(crate::load_mesh_config(&format!("discoverySelectors: [{{matchExpressions: [{{{expression}}}]}}]")).unwrap())
+    };
+    let in_ns = "key: team, operator: In, values: [a]";
+    let gateway =
+        "{servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.b], tls: {mode: SIMPLE, credentialName: cert}}]}";
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: cert, namespace: other}\nstringData: {tls.crt: c, tls.key: k}\n---\n";
+    let mut index = Index::new(Settings { mesh_config: config(in_ns), ..Settings::default() });
+    let broken = mk_istio("DestinationRule", "broken", "{host: ''}");
+    let all = [namespace("ns", "b"), namespace("other", "a"), broken.clone(), mk_istio("Gateway", "gw", gateway), secret.into()].concat();
+    apply(&mut index, &all).unwrap();
+    let status = |index: &mut Index| {
+        index.publish();
+        let credentials = index.new_credentials();
+        let s = index.snapshot();
+        (s.objects.len(), s.diagnostics.len(), s.mesh.gateways.len(), s.mesh.secrets.len(), credentials.map(|c| c.len()))
+    };
+    assert_eq!(status(&mut index), (0, 0, 0, 0, Some(0)));
+    // Neither what comes while it is out, nor what it is by then.
+    apply(&mut index, &broken);
+    assert_eq!(status(&mut index), (0, 0, 0, 0, None));
+    apply(&mut index, &namespace("ns", "a"));
+    assert_eq!(status(&mut index), (1, 1, 1, 1, Some(2)));
+    index.set_mesh_config(config("key: team, operator: NotIn, values: [a]"));
+    assert_eq!(status(&mut index), (0, 0, 0, 0, Some(0)));
+    index.set_mesh_config(config("key: team, operator: Exists"));
+    assert_eq!(status(&mut index), (1, 1, 1, 1, Some(2)));
+    apply(&mut index, "apiVersion: v1\nkind: Namespace\nmetadata: {name: ns}\n");
+    assert_eq!(status(&mut index), (0, 0, 0, 0, Some(0)));
+    index.delete(&ObjectId::new(Kind::DestinationRule, "ns", "broken"));
+    apply(&mut index, &namespace("ns", "a"));
+    assert_eq!(status(&mut index), (1, 0, 1, 1, Some(2)));
+}
+
+#[test]
+fn a_namespace_that_comes_in_costs_its_own_objects_only() {
+    let namespace = |labels: &str| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: ns, labels: {{{labels}}}}}\n---\n");
+    let config = crate::load_mesh_config("discoverySelectors: [{matchLabels: {mesh: in}}]").unwrap();
+    let mut index = Index::new(Settings { mesh_config: Arc::new(config), ..Settings::default() });
+    let of = |ns: &str, n: u32| -> String {
+        let one = |i| mk_service(&format!("s{i}"), "") + &mk_pod(&format!("p{i}"), &format!("s{i}"), &format!("10.0.{i}.1"));
+        (0..n).map(one).collect::<String>().replace("namespace: ns", &format!("namespace: {ns}"))
+    };
+    let big = "apiVersion: v1\nkind: Namespace\nmetadata: {name: big, labels: {mesh: in}}\n---\n";
+    apply(&mut index, &[of("ns", 3), of("big", 100), big.into()].concat());
+    let before = index.stats();
+    for (labels, size) in [("mesh: in", 103), ("mesh: out", 100)] {
+        assert_eq!(apply(&mut index, &namespace(labels)).unwrap().0.services.len(), size);
+    }
+    let after = index.stats();
+    assert_eq!((after.services_joined - before.services_joined, after.workloads_joined - before.workloads_joined), (6, 6));
+    // A label that selects nothing else changes nothing of them.
+    assert_eq!(apply(&mut index, &namespace("mesh: out, note: x")).unwrap().1.services, BTreeSet::new());
+}
+
+#[test]
 fn a_new_trust_domain_renames_everyone() {
     let mut index = index_of(yaml_objects(&mk_pod("p1", "web", "10.0.0.1")));
     index.publish().unwrap();

@@ -9,26 +9,40 @@ use super::*;
 use crate::index::testing::{key, mk_istio, mk_pod, mk_service, mk_slice};
 use crate::source::kube::fake::{FakeApi, write_kubeconfig};
 
-const LONG: Duration = Duration::from_secs(20);
+pub(super) const LONG: Duration = Duration::from_secs(20);
 
-struct Run {
-    handle: Handle,
+pub(super) struct Run {
+    pub(super) handle: Handle,
     _task: tokio::task::JoinHandle<Result<(), RunError>>,
 }
 
 impl Run {
-    fn start(kubeconfig: PathBuf) -> Run {
-        let options = Options { cluster: Some(Cluster::Kubeconfig(kubeconfig)), ..Options::new(Vec::new(), Settings::default()) };
+    pub(super) fn start(kubeconfig: PathBuf) -> Run {
+        Run::with(kubeconfig, Settings::default())
+    }
+
+    pub(super) fn with(kubeconfig: PathBuf, settings: Settings) -> Run {
+        let options = Options { cluster: Some(Cluster::Kubeconfig(kubeconfig)), ..Options::new(Vec::new(), settings) };
         let (controller, handle) = Controller::new(options).unwrap();
         Run { handle, _task: tokio::spawn(controller.run()) }
     }
 
-    async fn initial(&mut self) -> Arc<Mesh> {
+    pub(super) async fn initial(&mut self) -> Arc<Mesh> {
         timeout(LONG, &mut self.handle.initial).await.expect("no mesh in time").expect("the controller ended")
     }
 
-    async fn next(&mut self) -> Update {
+    pub(super) async fn next(&mut self) -> Update {
         timeout(LONG, self.handle.updates.recv()).await.expect("no update in time").expect("the controller ended")
+    }
+
+    /// The first mesh of this kind.
+    pub(super) async fn until(&mut self, wanted: impl Fn(&Mesh) -> bool) -> Arc<Mesh> {
+        loop {
+            let mesh = self.next().await.mesh;
+            if wanted(&mesh) {
+                return mesh;
+            }
+        }
     }
 
     /// The first mesh with these services; no mesh before it may have none.

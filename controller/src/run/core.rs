@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pilotfish_model::diagnostic::Severity;
-use pilotfish_model::{ChangeSet, Diagnostic, Mesh, MeshConfig};
+use pilotfish_model::{ChangeSet, Diagnostic, Mesh};
 
 use super::{Options, State};
-use crate::convert::Context;
+use crate::convert::{Context, REVISION};
 use crate::index::{Index, Input};
 use crate::layers::Layers;
+use crate::mesh_config::Layer;
 use crate::source::file::Scan;
-use crate::source::kube::{Batch, Change};
+use crate::source::kube::{Change, KubeSource};
 use crate::source::{FileSource, Problem, SourceError, SourceEvent};
 
 pub(super) struct Core {
@@ -34,20 +35,20 @@ impl Core {
 
     /// What objects of other sources must be converted with.
     pub(super) fn context(&self) -> Context {
-        self.layers.index.context()
+        self.layers.registries.primary.context()
     }
 
     /// Whether so much is waiting to be published that it takes a while.
     pub(super) fn is_large(&self) -> bool {
-        self.layers.index.pending() >= super::MANY
+        self.layers.registries.pending() >= super::MANY
     }
 
     pub(super) fn publish(&mut self) -> Option<(Arc<Mesh>, ChangeSet)> {
-        self.layers.index.publish()
+        self.layers.registries.publish()
     }
 
-    pub(super) fn set_mesh_config(&mut self, config: Arc<MeshConfig>) {
-        self.layers.index.set_mesh_config(config);
+    pub(super) fn set_mesh_file(&mut self, layer: Layer) {
+        self.layers.registries.primary.set_mesh_file(layer);
     }
 
     /// Reads what changed in files.
@@ -55,6 +56,10 @@ impl Core {
         let context = self.context();
         for event in self.files.scan(scan) {
             match event {
+                // It may have been ours before.
+                SourceEvent::Apply(object, _) if !context.owns(object.id.kind, object.meta.labels.get(REVISION).map(|r| &**r)) => {
+                    self.layers.delete_file(&object.id);
+                }
                 SourceEvent::Apply(object, place) => {
                     let input = Input::of(&object, &context);
                     for d in &input.diagnostics {
@@ -69,19 +74,27 @@ impl Core {
     }
 
     /// Takes in what happened in the cluster.
-    pub(super) fn take(&mut self, batch: Batch) {
-        for change in batch.changes {
+    pub(super) fn take(&mut self, changes: Vec<Change>) {
+        for change in changes {
             match change {
                 Change::Put(input) => {
                     self.say_findings(&input);
                     self.layers.put(input);
                 }
                 Change::Delete(id) => self.layers.delete(&id),
-                Change::Reset(kind, inputs) => {
+                Change::Reset(target, inputs) => {
                     inputs.iter().for_each(|input| self.say_findings(input));
-                    self.layers.reset(kind, inputs);
+                    self.layers.reset(&target, inputs);
                 }
             }
+        }
+    }
+
+    /// Lets a cluster's Secrets be followed that are referred to by now.
+    pub(super) fn follow_secrets(&mut self, cluster: &mut KubeSource) {
+        if let Some(names) = self.layers.registries.primary.new_credentials() {
+            let changes = cluster.follow_secrets(&names);
+            self.take(changes);
         }
     }
 
@@ -90,7 +103,7 @@ impl Core {
         if input.diagnostics.is_empty() {
             return;
         }
-        let before: &[Diagnostic] = self.layers.index.diagnostics_of(&input.id);
+        let before: &[Diagnostic] = self.layers.registries.primary.diagnostics_of(&input.id);
         for d in input.diagnostics.iter().filter(|d| !before.contains(d)) {
             say(d.severity, d);
         }
@@ -109,7 +122,7 @@ impl Core {
     }
 
     pub(super) fn state(&mut self) -> State {
-        State { snapshot: self.layers.index.snapshot(), problems: self.said.problems.clone(), ignored: self.files.ignored() }
+        State { snapshot: self.layers.registries.snapshot(), problems: self.said.problems.clone(), ignored: self.files.ignored() }
     }
 }
 

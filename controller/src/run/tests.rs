@@ -62,7 +62,7 @@ async fn edits_reach_the_mesh_and_mistakes_the_state() {
 #[tokio::test]
 async fn the_mesh_configuration_may_change() {
     let (_dir, mut handle, _task) = start(Duration::from_secs(3600));
-    handle.mesh_config.send(Arc::new(crate::load_mesh_config("trustDomain: td").unwrap())).await.unwrap();
+    handle.mesh_config.send(crate::mesh_config::Layer::parse("trustDomain: td").unwrap()).await.unwrap();
     let Update { mesh, changes, .. } = next(&mut handle).await;
     assert_eq!((&*mesh.config.trust_domain, changes.everything), ("td", true));
 }

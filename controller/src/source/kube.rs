@@ -7,7 +7,8 @@
 //! A task only moves bytes: what to ask and what an answer means is the `driver`'s business. Objects are understood in
 //! the task of their kind, so that the index only joins. Of what the API server sends, nothing is kept but that.
 //!
-//! Secrets are not read yet: only those that are referred to will be.
+//! A kind is followed as a whole, except for Secrets and ConfigMaps: of those, only what is referred to by name, each name
+//! with a watch of its own that ends with the last reference. Nobody else's keys ever come here.
 
 mod decode;
 mod driver;
@@ -19,17 +20,19 @@ mod proto;
 mod watch;
 mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use pilotfish_model::name::Str;
 use pilotfish_model::{Kind, ObjectId};
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
 
+pub(crate) use self::path::Target;
 pub(crate) use self::watch::chain;
 use crate::convert::Context;
 use crate::index::Input;
@@ -73,8 +76,8 @@ pub enum ClusterError {
 /// Something that happened, in the order of its kind.
 #[derive(Debug)]
 pub(crate) enum Change {
-    /// These are all objects of a kind.
-    Reset(Kind, Vec<Input>),
+    /// These are all objects of a kind, or of a part of it.
+    Reset(Target, Vec<Input>),
     /// An object is there.
     Put(Input),
     /// An object is gone.
@@ -84,6 +87,8 @@ pub(crate) enum Change {
 /// What arrived together.
 #[derive(Debug)]
 pub(crate) struct Batch {
+    /// Who says so.
+    watch: WatchId,
     /// When.
     pub(crate) received: Instant,
     /// What, in order.
@@ -97,16 +102,27 @@ impl Batch {
     }
 }
 
-/// The kinds that are followed. Those that are not installed count as empty.
+/// The kinds that are followed as a whole. Those that are not installed count as empty.
 pub(crate) fn kinds() -> impl Iterator<Item = Kind> {
-    Kind::ALL.iter().copied().filter(|k| path::is_core(*k) || k.group().ends_with(".istio.io"))
+    Kind::ALL.iter().copied().filter(|k| path::is_protobuf(*k) || k.group().ends_with(".istio.io"))
 }
+
+/// A watch, among all that there ever were.
+type WatchId = u64;
 
 /// See the module's documentation. Dropping it ends its tasks.
 pub(crate) struct KubeSource {
+    client: Client,
+    context: Context,
     tasks: JoinSet<()>,
+    out: mpsc::Sender<Batch>,
     batches: mpsc::Receiver<Batch>,
-    unlisted: BTreeSet<Kind>,
+    unlisted: BTreeSet<Target>,
+    started: WatchId,
+    /// Of watches that were ended, something may still be on its way.
+    live: BTreeSet<WatchId>,
+    /// The watches of Secrets, by name.
+    secrets: BTreeMap<Str, (WatchId, AbortHandle)>,
 }
 
 /// How many batches may wait to be taken in; a full queue holds the watches back, and the API server waits.
@@ -117,42 +133,99 @@ impl KubeSource {
     pub(crate) async fn start(cluster: &Cluster, context: &Context) -> Result<KubeSource, ClusterError> {
         let client = client(cluster).await?;
         let (out, batches) = mpsc::channel(QUEUE);
-        let mut tasks = JoinSet::new();
-        for kind in kinds() {
-            tasks.spawn(watch::Watch::new(client.clone(), kind, context.clone(), out.clone()).run());
-        }
-        Ok(KubeSource { tasks, batches, unlisted: kinds().collect() })
+        let mut source = KubeSource {
+            client,
+            context: context.clone(),
+            tasks: JoinSet::new(),
+            out,
+            batches,
+            unlisted: BTreeSet::new(),
+            started: 0,
+            live: BTreeSet::new(),
+            secrets: BTreeMap::new(),
+        };
+        kinds().map(Target::all).chain(context.config_maps.iter().map(Target::one)).for_each(|target| drop(source.watch(target)));
+        Ok(source)
     }
 
-    /// What arrives next. An error is a defect: no task ends while this lives. Safe to cancel.
-    pub(crate) async fn next(&mut self) -> Result<Batch, Option<JoinError>> {
-        let batch = tokio::select! {
-            biased;
-            batch = self.batches.recv() => batch.ok_or(None)?,
-            ended = self.tasks.join_next() => return Err(ended.and_then(Result::err)),
+    fn watch(&mut self, target: Target) -> (WatchId, AbortHandle) {
+        self.started += 1;
+        let watch = watch::Watch::new(self.started, self.client.clone(), target.clone(), self.context.clone(), self.out.clone());
+        self.unlisted.insert(target);
+        self.live.insert(self.started);
+        (self.started, self.tasks.spawn(watch.run()))
+    }
+
+    /// Follows the Secrets of these names, in whatever namespace, and no others. What is known of others is to be forgotten:
+    /// that is what is returned.
+    pub(crate) fn follow_secrets(&mut self, names: &BTreeSet<Str>) -> Vec<Change> {
+        let gone: Vec<Str> = self.secrets.keys().filter(|n| !names.contains(*n)).cloned().collect();
+        for name in &gone {
+            if let Some((id, task)) = self.secrets.remove(name) {
+                task.abort();
+                self.live.remove(&id);
+            }
+        }
+        for name in names {
+            if !self.secrets.contains_key(name) {
+                let watch = self.watch(Target::named(Kind::Secret, name.clone()));
+                self.secrets.insert(name.clone(), watch);
+            }
+        }
+        let forget = |name: Str| {
+            let target = Target::named(Kind::Secret, name);
+            self.unlisted.remove(&target);
+            Change::Reset(target, Vec::new())
         };
-        Ok(self.noted(batch))
+        gone.into_iter().map(forget).collect()
+    }
+
+    /// What arrives next. An error is a defect: no task ends by itself while this lives. Safe to cancel.
+    pub(crate) async fn next(&mut self) -> Result<Batch, Option<JoinError>> {
+        loop {
+            tokio::select! {
+                biased;
+                batch = self.batches.recv() => {
+                    if let Some(batch) = self.noted(batch.ok_or(None)?) {
+                        return Ok(batch);
+                    }
+                }
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Err(e) if e.is_cancelled() => {}
+                    ended => return Err(ended.err()),
+                },
+            };
+        }
     }
 
     /// What has arrived already.
     pub(crate) fn next_now(&mut self) -> Option<Batch> {
-        self.batches.try_recv().ok().map(|batch| self.noted(batch))
+        loop {
+            let batch = self.batches.try_recv().ok()?;
+            if let Some(batch) = self.noted(batch) {
+                return Some(batch);
+            }
+        }
     }
 
-    /// Kinds of which no whole list has come yet.
-    pub(crate) fn unlisted(&self) -> impl Iterator<Item = Kind> {
-        self.unlisted.iter().copied()
+    /// What no whole list has come of yet.
+    pub(crate) fn unlisted(&self) -> impl Iterator<Item = &Target> {
+        self.unlisted.iter()
     }
 
-    fn noted(&mut self, batch: Batch) -> Batch {
+    /// `None`: nobody is interested any more.
+    fn noted(&mut self, batch: Batch) -> Option<Batch> {
+        if !self.live.contains(&batch.watch) {
+            return None;
+        }
         if !self.unlisted.is_empty() {
             for change in &batch.changes {
-                if let Change::Reset(kind, _) = change {
-                    self.unlisted.remove(kind);
+                if let Change::Reset(target, _) = change {
+                    self.unlisted.remove(target);
                 }
             }
         }
-        batch
+        Some(batch)
     }
 }
 

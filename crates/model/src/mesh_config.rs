@@ -3,6 +3,7 @@
 //! Read straight from the file's shape; an unknown field or value is an error. Fields whose feature is not built yet are
 //! accepted and kept out ([`Unused`]), so that a working istiod configuration starts.
 
+mod networks;
 mod provider;
 mod selector;
 
@@ -18,6 +19,7 @@ use crate::sidecar::OutboundMode;
 use crate::time::Span;
 use crate::tls::TlsVersion;
 
+pub use networks::*;
 pub use provider::*;
 pub use selector::*;
 

@@ -51,6 +51,15 @@ pub struct MeshArgs {
     /// Name of the cluster that the objects belong to.
     #[arg(long = "cluster-id", alias = "clusterID", env = "CLUSTER_ID", default_value = "Kubernetes")]
     pub cluster_id: String,
+    /// Namespace of the control plane: its settings and its Lease are there.
+    #[arg(long, short, env = "POD_NAMESPACE", default_value = "istio-system")]
+    pub namespace: String,
+    /// Revision of the control plane. Objects that are labelled with another one are not its own.
+    #[arg(long, env = "REVISION", default_value = "", hide_default_value = true)]
+    pub revision: String,
+    /// A ConfigMap of the same namespace with settings that several meshes share; those of the mesh itself weigh more.
+    #[arg(long, env = "SHARED_MESH_CONFIG", default_value = "", hide_default_value = true, value_name = "NAME")]
+    pub shared_mesh_config: String,
 }
 
 /// Arguments of `serve`.
@@ -124,9 +133,6 @@ pub struct StatusArgs {
     /// How long a leader that is gone is waited for.
     #[arg(long, default_value = "15s", value_parser = lease_duration)]
     pub lease_duration: Duration,
-    /// Namespace of the control plane: its Lease is there.
-    #[arg(long, short, env = "POD_NAMESPACE", default_value = "istio-system")]
-    pub namespace: String,
     /// Name of this replica.
     #[arg(long, env = "POD_NAME", default_value = "pilotfish")]
     pub pod_name: String,

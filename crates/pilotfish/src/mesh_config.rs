@@ -1,10 +1,9 @@
 //! The mesh configuration file, re-read when it changes. A broken one keeps the last good settings.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use pilotfish_model::MeshConfig;
+use pilotfish_controller::Layer;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -13,7 +12,7 @@ use tracing::{error, info};
 const POLL: Duration = Duration::from_secs(1);
 
 /// Sends new settings until the drain.
-pub async fn watch(path: PathBuf, settings: mpsc::Sender<Arc<MeshConfig>>, drain: CancellationToken) -> anyhow::Result<()> {
+pub async fn watch(path: PathBuf, settings: mpsc::Sender<Layer>, drain: CancellationToken) -> anyhow::Result<()> {
     let mut seen = std::fs::read(&path).ok();
     let mut ticks = tokio::time::interval(POLL);
     loop {
@@ -32,9 +31,9 @@ pub async fn watch(path: PathBuf, settings: mpsc::Sender<Arc<MeshConfig>>, drain
         }
         seen = now;
         match load(&path) {
-            Ok(config) => {
+            Ok(layer) => {
                 info!(path = %path.display(), "new mesh configuration");
-                if settings.send(Arc::new(config)).await.is_err() {
+                if settings.send(layer).await.is_err() {
                     return Ok(());
                 }
             }
@@ -43,7 +42,7 @@ pub async fn watch(path: PathBuf, settings: mpsc::Sender<Arc<MeshConfig>>, drain
     }
 }
 
-fn load(path: &Path) -> anyhow::Result<MeshConfig> {
+fn load(path: &Path) -> anyhow::Result<Layer> {
     crate::offline::mesh_config(Some(path))
 }
 
@@ -64,8 +63,8 @@ mod tests {
             assert!(tokio::time::timeout(POLL * 5, settings.recv()).await.is_err(), "{text:?} was taken");
         }
         std::fs::write(file.path(), "trustDomain: b\n").unwrap();
-        let config = tokio::time::timeout(POLL * 60, settings.recv()).await.expect("the new settings come").unwrap();
-        assert_eq!(&*config.trust_domain, "b");
+        let layer = tokio::time::timeout(POLL * 60, settings.recv()).await.expect("the new settings come").unwrap();
+        assert_eq!(layer, Layer::parse("trustDomain: b").unwrap());
         drain.cancel();
         watching.await.unwrap().unwrap();
     }

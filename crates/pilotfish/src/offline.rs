@@ -4,30 +4,36 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use pilotfish_controller::mesh_config::merge;
 use pilotfish_controller::run::{Options, read_files};
-use pilotfish_controller::{Cluster, Settings, load_mesh_config};
+use pilotfish_controller::{Cluster, Layer, Settings};
 use pilotfish_envoy::{Snapshot, TypeUrl, json};
 use pilotfish_model::proxy::Node;
-use pilotfish_model::{MeshConfig, Proxy};
+use pilotfish_model::{Kind, ObjectId, Proxy};
 use pilotfish_translator::World;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::cli::{MeshArgs, TranslateArgs};
 
-/// Reads the mesh configuration; the defaults where no file is named.
-pub fn mesh_config(path: Option<&Path>) -> anyhow::Result<MeshConfig> {
-    let Some(path) = path else { return Ok(MeshConfig::default()) };
+/// Reads the mesh configuration; nothing where no file is named.
+pub fn mesh_config(path: Option<&Path>) -> anyhow::Result<Layer> {
+    let Some(path) = path else { return Ok(Layer::default()) };
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    load_mesh_config(&text).with_context(|| format!("cannot use {}", path.display()))
+    Layer::parse(&text).with_context(|| format!("cannot use {}", path.display()))
 }
 
 /// Controller options for the mesh that the command line names.
 pub fn controller_options(args: &MeshArgs) -> anyhow::Result<Options> {
+    let mesh_file = mesh_config(args.mesh_config.as_deref())?;
     let settings = Settings {
         domain: args.domain.as_str().into(),
         cluster_id: args.cluster_id.as_str().into(),
-        mesh_config: Arc::new(mesh_config(args.mesh_config.as_deref())?),
+        mesh_config: Arc::new(merge([&mesh_file])?),
+        revision: args.revision.as_str().into(),
+        config_maps: config_maps(args),
+        mesh_file,
+        ..Settings::default()
     };
     let cluster = match &args.kubeconfig {
         Some(path) => Some(Cluster::Kubeconfig(path.clone())),
@@ -35,6 +41,16 @@ pub fn controller_options(args: &MeshArgs) -> anyhow::Result<Options> {
         None => None,
     };
     Ok(Options { cluster, ..Options::new(args.config_dir.clone(), settings) })
+}
+
+/// ConfigMaps with settings of the mesh, named as the reference names them.
+fn config_maps(args: &MeshArgs) -> Vec<ObjectId> {
+    let own = match args.revision.as_str() {
+        "" | "default" => "istio".to_owned(),
+        revision => format!("istio-{revision}"),
+    };
+    let names = [args.shared_mesh_config.as_str(), &own];
+    names.into_iter().filter(|n| !n.is_empty()).map(|n| ObjectId::new(Kind::ConfigMap, args.namespace.as_str(), n)).collect()
 }
 
 #[derive(Deserialize)]

@@ -68,7 +68,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let mut supervisor = Supervisor::default();
     let drain = supervisor.drain_token();
     let status = match &cluster {
-        Some(cluster) => Some(Status::new(cluster, &args.status, state.clone(), &drain).await?),
+        Some(cluster) => Some(Status::new(cluster, &args.status, &args.mesh.namespace, state.clone(), &drain).await?),
         None => None,
     };
     let (counted, statuses) = (server.clone(), status.as_ref().map(Status::counts));

@@ -55,6 +55,7 @@ impl Status {
     pub async fn new(
         cluster: &Cluster,
         args: &StatusArgs,
+        namespace: &str,
         state: watch::Receiver<State>,
         drain: &CancellationToken,
     ) -> anyhow::Result<Status> {
@@ -62,7 +63,7 @@ impl Status {
         let timing = Timing { duration: args.lease_duration };
         let api = KubeApi::new(cluster, timing.patience()).await?;
         let identity = format!("{}_{:016x}", args.pod_name, RandomState::new().hash_one(std::process::id()));
-        let lease = Lease { namespace: args.namespace.clone(), name: LEASE.into(), identity, timing };
+        let lease = Lease { namespace: namespace.to_owned(), name: LEASE.into(), identity, timing };
         let (leadership, election, lease) = if args.leader_election {
             let (leadership, election) = lease::run(api.clone(), lease.clone(), drain.clone().cancelled_owned());
             (leadership, Some(Box::pin(election) as Election), Some(lease))

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::driver::{Failure, Reply};
 use super::proto;
-use crate::convert::Context;
+use crate::convert::{Context, REVISION};
 use crate::index::Input;
 use crate::object::{DecodeError, Decoded, decode, served_version};
 use crate::status::{Observed, WRITTEN};
@@ -60,6 +60,8 @@ pub(super) struct Decoder {
 struct Item {
     input: Input,
     version: String,
+    /// It is another revision's, which is as good as if it were not there.
+    foreign: bool,
 }
 
 impl Decoder {
@@ -115,7 +117,7 @@ impl Decoder {
                 (version, token, items.into_iter().map(|mut i| self.json_object(&mut i)).collect::<Result<Vec<_>, _>>()?)
             }
         };
-        let items = items.into_iter().map(|i| (i.input.id.clone(), i.input)).collect();
+        let items = items.into_iter().filter(|i| !i.foreign).map(|i| (i.input.id.clone(), i.input)).collect();
         Ok(Reply::Page { items, version, token: Some(token).filter(|t| !t.is_empty()) })
     }
 
@@ -141,7 +143,7 @@ impl Decoder {
             Ok(object) => Input::of(&object, &self.context),
             Err(e) => Input::refused(id, &DecodeError { field: String::new(), message: e.to_string() }),
         };
-        Ok(Item { input, version })
+        Ok(Item { input, version, foreign: false })
     }
 
     fn json_object(&self, object: &mut Value) -> Result<Item, Nonsense> {
@@ -158,6 +160,10 @@ impl Decoder {
             map.entry("apiVersion").or_insert_with(|| format!("{group}{dot}{}", served_version(self.kind)).into());
             map.entry("kind").or_insert_with(|| self.kind.as_str().into());
         }
+        let revision = object.pointer("/metadata/labels").and_then(|labels| labels.get(REVISION)).and_then(Value::as_str);
+        if !self.context.owns(self.kind, revision) {
+            return Ok(Item { input: Input::empty(id), version, foreign: true });
+        }
         let status = WRITTEN.contains(&self.kind).then(|| Arc::new(Observed::of(object)));
         let mut input = match decode(object.take()) {
             Ok(Decoded::Object(object)) if object.id == id => Input::of(&object, &self.context),
@@ -165,13 +171,15 @@ impl Decoder {
             Err(e) => Input::refused(id, &e),
         };
         input.status = status;
-        Ok(Item { input, version })
+        Ok(Item { input, version, foreign: false })
     }
 }
 
 fn reply(event: &str, item: Item) -> Option<KubeReply> {
-    let Item { input, version } = item;
+    let Item { input, version, foreign } = item;
     match event {
+        // It may have been ours before.
+        "ADDED" | "MODIFIED" if foreign => Some(Reply::Deleted { key: input.id, version }),
         "ADDED" | "MODIFIED" => Some(Reply::Applied { key: input.id.clone(), value: input, version }),
         "DELETED" => Some(Reply::Deleted { key: input.id, version }),
         _ => None,

@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use pilotfish_model::Kind;
+use pilotfish_model::{Kind, ObjectId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::{kinds, path};
+use super::{Target, kinds, path};
 use crate::source::yaml;
 
 /// See the module's documentation. Dropping it ends it.
@@ -42,6 +42,8 @@ struct State {
     absent: BTreeSet<Kind>,
     /// Kinds that are not answered yet.
     held: BTreeSet<Kind>,
+    /// Kinds that may not be read.
+    forbidden: BTreeSet<Kind>,
     requests: Vec<String>,
 }
 
@@ -51,6 +53,12 @@ struct Event {
     key: (String, String),
     object: Value,
     gone: bool,
+}
+
+impl Event {
+    fn is_at(&self, target: &Target) -> bool {
+        target.covers(&ObjectId::new(self.kind, self.key.0.as_str(), self.key.1.as_str()))
+    }
 }
 
 impl Drop for FakeApi {
@@ -142,6 +150,13 @@ impl FakeApi {
         });
     }
 
+    /// Lets nobody read a kind.
+    pub(crate) fn forbid(&self, kind: Kind) {
+        self.change(|state| {
+            state.forbidden.insert(kind);
+        });
+    }
+
     /// All requests so far, as path and query.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.shared.lock().requests.clone()
@@ -182,9 +197,9 @@ impl Shared {
 }
 
 impl State {
-    fn at(&self, kind: Kind, version: usize) -> BTreeMap<(String, String), Value> {
+    fn at(&self, target: &Target, version: usize) -> BTreeMap<(String, String), Value> {
         let mut world = BTreeMap::new();
-        for e in self.log[..version].iter().filter(|e| e.kind == kind) {
+        for e in self.log[..version].iter().filter(|e| e.is_at(target)) {
             if e.gone {
                 world.remove(&e.key)
             } else {
@@ -204,22 +219,30 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> std::io::Result<()
     let head = String::from_utf8(head).unwrap();
     let target = head.split(' ').nth(1).unwrap().to_owned();
     let (place, query) = target.split_once('?').unwrap();
-    let kind = kinds().find(|k| path::versions(*k).into_iter().any(|v| path::page(*k, v, None).split('?').next() == Some(place))).unwrap();
     let query: BTreeMap<&str, &str> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
+    let namespace = place.split_once("/namespaces/").and_then(|(_, rest)| rest.split_once('/')).map(|(ns, _)| ns.into());
+    let name = query.get("fieldSelector").map(|f| f.strip_prefix("metadata.name%3D").unwrap().into());
+    let at = |kind| Target { kind, namespace: namespace.clone(), name: name.clone() };
+    let is_at = |kind: Kind, version: &str| path::page(&at(kind), version, None).split('?').next() == Some(place);
+    let mut served = kinds().chain([Kind::Secret, Kind::ConfigMap]);
+    let kind = served.find(|k| path::versions(*k).into_iter().any(|v| is_at(*k, v))).unwrap();
+    let asked = at(kind);
     let mut changed = shared.changed.subscribe();
     shared.lock().requests.push(target.clone());
     shared.changed.send_modify(|n| *n += 1);
     while shared.lock().held.contains(&kind) {
         changed.changed().await.map_err(std::io::Error::other)?;
     }
-    let best = path::page(kind, path::versions(kind)[0], None);
-    if shared.lock().absent.contains(&kind) || best.split('?').next() != Some(place) {
+    if shared.lock().forbidden.contains(&kind) {
+        return answer(&mut stream, 403, &json!({"kind": "Status", "code": 403, "message": "forbidden"})).await;
+    }
+    if shared.lock().absent.contains(&kind) || !is_at(kind, path::versions(kind)[0]) {
         return answer(&mut stream, 404, &json!({"kind": "Status", "code": 404, "message": "not found"})).await;
     }
     if query.contains_key("watch") {
-        follow(stream, kind, &query, &shared, changed).await
+        follow(stream, &asked, &query, &shared, changed).await
     } else {
-        list(stream, kind, &query, &shared).await
+        list(stream, &asked, &query, &shared).await
     }
 }
 
@@ -229,12 +252,12 @@ async fn answer(stream: &mut TcpStream, status: u16, body: &Value) -> std::io::R
 }
 
 /// Pages of two, whose tokens say of which version they are and where to go on.
-async fn list(mut stream: TcpStream, kind: Kind, query: &BTreeMap<&str, &str>, shared: &Shared) -> std::io::Result<()> {
+async fn list(mut stream: TcpStream, target: &Target, query: &BTreeMap<&str, &str>, shared: &Shared) -> std::io::Result<()> {
     let body = {
         let state = shared.lock();
         let from = query.get("continue").and_then(|t| t.split_once('-'));
         let (version, skip) = from.map_or((state.log.len(), 0), |(v, s)| (v.parse().unwrap(), s.parse().unwrap()));
-        let all: Vec<Value> = state.at(kind, version).into_values().collect();
+        let all: Vec<Value> = state.at(target, version).into_values().collect();
         let items: Vec<Value> = all.iter().skip(skip).take(2).cloned().collect();
         let mut metadata = json!({"resourceVersion": version.to_string()});
         if skip + items.len() < all.len() {
@@ -250,7 +273,7 @@ async fn list(mut stream: TcpStream, kind: Kind, query: &BTreeMap<&str, &str>, s
 
 async fn follow(
     mut stream: TcpStream,
-    kind: Kind,
+    target: &Target,
     query: &BTreeMap<&str, &str>,
     shared: &Shared,
     mut changed: watch::Receiver<u64>,
@@ -267,7 +290,7 @@ async fn follow(
     let line = |event: &str, object: &Value| format!("{}\n", json!({"type": event, "object": object}));
     let bookmark = |version: usize| json!({"metadata": {"resourceVersion": version.to_string()}});
     if streamed {
-        let all = shared.lock().at(kind, version);
+        let all = shared.lock().at(target, version);
         for object in all.values() {
             stream.write_all(line("ADDED", object).as_bytes()).await?;
         }
@@ -294,8 +317,8 @@ async fn follow(
             return stream.write_all(b"{\"type\": \"ADDED\", \"obj").await;
         }
         version += new.len();
-        let told = new.iter().any(|e| e.kind == kind);
-        for e in new.iter().filter(|e| e.kind == kind) {
+        let told = new.iter().any(|e| e.is_at(target));
+        for e in new.iter().filter(|e| e.is_at(target)) {
             stream.write_all(line(if e.gone { "DELETED" } else { "MODIFIED" }, &e.object).as_bytes()).await?;
         }
         if !new.is_empty() && !told {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use pilotfish_model::name::Str;
 use pilotfish_model::{Kind, ObjectId};
 
 use super::driver::Ask;
@@ -10,53 +11,98 @@ use crate::object::served_version;
 /// How many objects a page has: enough to be quick, few enough not to burden the server.
 const PAGE: usize = 500;
 
-/// Kinds that every cluster has, and that are read as protobuf.
-pub(super) fn is_core(kind: Kind) -> bool {
+/// What one watch is about: all objects of a kind, or only those of a name and namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Target {
+    pub(crate) kind: Kind,
+    /// Only there.
+    pub(crate) namespace: Option<Str>,
+    /// Only those of this name.
+    pub(crate) name: Option<Str>,
+}
+
+impl Target {
+    pub(crate) fn all(kind: Kind) -> Target {
+        Target { kind, namespace: None, name: None }
+    }
+
+    /// Objects of a name in all namespaces.
+    pub(crate) fn named(kind: Kind, name: Str) -> Target {
+        Target { kind, namespace: None, name: Some(name) }
+    }
+
+    /// One object.
+    pub(crate) fn one(id: &ObjectId) -> Target {
+        Target { kind: id.kind, namespace: Some(id.namespace.clone()), name: Some(id.name.clone()) }
+    }
+
+    /// Whether a list of it would have an object.
+    pub(crate) fn covers(&self, id: &ObjectId) -> bool {
+        let fits = |wanted: &Option<Str>, is: &Str| wanted.as_ref().is_none_or(|w| w == is);
+        self.kind == id.kind && fits(&self.namespace, &id.namespace) && fits(&self.name, &id.name)
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kind.as_str())?;
+        self.name.iter().try_for_each(|name| write!(f, " {}/{name}", self.namespace.as_deref().unwrap_or("*")))
+    }
+}
+
+/// Kinds that are read as protobuf.
+pub(super) fn is_protobuf(kind: Kind) -> bool {
     matches!(kind, Kind::Namespace | Kind::Node | Kind::Service | Kind::EndpointSlice | Kind::Pod)
 }
 
 /// Versions of a kind that a cluster may serve, the best one first.
 pub(crate) fn versions(kind: Kind) -> Vec<&'static str> {
     let best = served_version(kind);
-    if is_core(kind) {
+    if !kind.group().ends_with(".istio.io") {
         return vec![best];
     }
     let others = ["v1", "v1beta1", "v1alpha3", "v1alpha1"];
     std::iter::once(best).chain(others.into_iter().filter(|v| *v != best)).collect()
 }
 
-/// A page of the list of all objects.
-pub(super) fn page(kind: Kind, version: &str, token: Option<&str>) -> String {
-    let mut path = format!("{}?limit={PAGE}", collection(kind, version));
+/// A page of a list.
+pub(super) fn page(target: &Target, version: &str, token: Option<&str>) -> String {
+    let mut path = format!("{}limit={PAGE}", place(target, version));
     if let Some(token) = token {
         let _ = write!(path, "&continue={}", escape(token));
     }
     path
 }
 
-/// A watch of all objects, which ends after some seconds.
-pub(super) fn watch(kind: Kind, version: &str, ask: &Ask, seconds: u64) -> String {
+/// A watch, which ends after some seconds.
+pub(super) fn watch(target: &Target, version: &str, ask: &Ask, seconds: u64) -> String {
     let from = match ask {
         Ask::Watch { version } => format!("resourceVersion={}", escape(version)),
         _ => "sendInitialEvents=true&resourceVersionMatch=NotOlderThan".to_owned(),
     };
-    format!("{}?watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&{from}", collection(kind, version))
+    format!("{}watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&{from}", place(target, version))
 }
 
-fn collection(kind: Kind, version: &str) -> String {
+/// Where the objects are, up to further parts of the query.
+fn place(target: &Target, version: &str) -> String {
+    let mut path = format!("{}?", collection(target.kind, target.namespace.as_deref(), version));
+    if let Some(name) = &target.name {
+        let _ = write!(path, "fieldSelector={}&", escape(&format!("metadata.name={name}")));
+    }
+    path
+}
+
+fn collection(kind: Kind, namespace: Option<&str>, version: &str) -> String {
+    let within = namespace.filter(|_| !kind.is_cluster_scoped()).map(|ns| format!("namespaces/{ns}/")).unwrap_or_default();
     match kind.group() {
-        "" => format!("/api/{version}/{}", plural(kind)),
-        group => format!("/apis/{group}/{version}/{}", plural(kind)),
+        "" => format!("/api/{version}/{within}{}", plural(kind)),
+        group => format!("/apis/{group}/{version}/{within}{}", plural(kind)),
     }
 }
 
 /// One object.
 pub(crate) fn object(id: &ObjectId, version: &str) -> String {
-    let Some((group, plural)) = Some((id.kind.group(), plural(id.kind))).filter(|_| !id.kind.is_cluster_scoped()) else {
-        return format!("{}/{}", collection(id.kind, version), id.name);
-    };
-    let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-    format!("{root}/namespaces/{}/{plural}/{}", id.namespace, id.name)
+    format!("{}/{}", collection(id.kind, Some(&id.namespace), version), id.name)
 }
 
 /// A kind's name in paths.
@@ -98,8 +144,23 @@ mod tests {
             (Kind::WasmPlugin, "/apis/extensions.istio.io/v1alpha1/wasmplugins?limit=500"),
             (Kind::EnvoyFilter, "/apis/networking.istio.io/v1alpha3/envoyfilters?limit=500"),
         ] {
-            assert_eq!(page(kind, versions(kind)[0], None), expected);
+            assert_eq!(page(&Target::all(kind), versions(kind)[0], None), expected);
         }
-        assert!(page(Kind::Pod, "v1", Some("a+b/c=")).ends_with("&continue=a%2Bb%2Fc%3D"));
+        assert!(page(&Target::all(Kind::Pod), "v1", Some("a+b/c=")).ends_with("&continue=a%2Bb%2Fc%3D"));
+    }
+
+    #[test]
+    fn only_what_is_named_is_asked_for() {
+        let named = Target::named(Kind::Secret, "cert".into());
+        assert_eq!(page(&named, "v1", None), "/api/v1/secrets?fieldSelector=metadata.name%3Dcert&limit=500");
+        let id = ObjectId::new(Kind::ConfigMap, "istio-system", "istio");
+        let one = Target::one(&id);
+        let path = watch(&one, "v1", &Ask::Watch { version: "7".into() }, 9);
+        let query = "fieldSelector=metadata.name%3Distio&watch=1&allowWatchBookmarks=true&timeoutSeconds=9&resourceVersion=7";
+        assert_eq!(path, format!("/api/v1/namespaces/istio-system/configmaps?{query}"));
+        assert_eq!(object(&id, "v1"), "/api/v1/namespaces/istio-system/configmaps/istio");
+        assert_eq!(object(&ObjectId::new(Kind::Node, "", "n1"), "v1"), "/api/v1/nodes/n1");
+        assert!(one.covers(&id) && !named.covers(&id) && Target::all(Kind::ConfigMap).covers(&id));
+        assert!(!one.covers(&ObjectId::new(Kind::ConfigMap, "other", "istio")));
     }
 }

@@ -1,4 +1,4 @@
-//! The task that follows one kind: it asks what the [`Driver`] wants to know, and passes on what that means.
+//! The task that follows one kind, or a part of it: it asks what the [`Driver`] wants to know, and passes on what that means.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::decode::{Decoder, Format, PROTOBUF};
 use super::driver::{Ask, Driver, Failure, Output, Reply};
 use super::frame::Frames;
-use super::{Batch, Change, path};
+use super::path::Target;
+use super::{Batch, Change, WatchId, path};
 use crate::convert::Context;
 use crate::index::Input;
 
@@ -29,9 +30,11 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// The longest page or refusal that is read.
 const MAX_BODY: usize = 512 << 20;
 
-/// Follows a kind for ever.
+/// Follows a kind, or a part of it, for ever.
 pub(super) struct Watch {
+    id: WatchId,
     client: Client,
+    target: Target,
     decoder: Decoder,
     driver: Driver<ObjectId, Input>,
     /// Versions of the API that may be served, the best one first.
@@ -40,15 +43,18 @@ pub(super) struct Watch {
     version: usize,
     out: mpsc::Sender<Batch>,
     said: Option<String>,
+    /// A list has been complete once.
+    listed: bool,
 }
 
 /// Nobody listens any more.
 struct Closed;
 
 impl Watch {
-    pub(super) fn new(client: Client, kind: Kind, context: Context, out: mpsc::Sender<Batch>) -> Self {
-        let decoder = Decoder { kind, context };
-        Watch { client, decoder, driver: Driver::new(), versions: path::versions(kind), version: 0, out, said: None }
+    pub(super) fn new(id: WatchId, client: Client, target: Target, context: Context, out: mpsc::Sender<Batch>) -> Self {
+        let decoder = Decoder { kind: target.kind, context };
+        let versions = path::versions(target.kind);
+        Watch { id, client, target, decoder, driver: Driver::new(), versions, version: 0, out, said: None, listed: false }
     }
 
     /// Ends when nobody listens any more.
@@ -66,7 +72,7 @@ impl Watch {
     }
 
     async fn page(&mut self, token: Option<&str>) -> Result<(), Closed> {
-        let (format, mut body) = match self.request(&path::page(self.decoder.kind, self.versions[self.version], token), false).await {
+        let (format, mut body) = match self.request(&path::page(&self.target, self.versions[self.version], token), false).await {
             Ok(answer) => answer,
             Err(failure) => return self.reply(Reply::Failed(failure)).await,
         };
@@ -85,7 +91,7 @@ impl Watch {
 
     async fn stream(&mut self, ask: &Ask) -> Result<(), Closed> {
         let seconds = WATCH_SECONDS + (spread() * 20.0) as u64;
-        let path = path::watch(self.decoder.kind, self.versions[self.version], ask, seconds);
+        let path = path::watch(&self.target, self.versions[self.version], ask, seconds);
         let (format, mut body) = match self.request(&path, *ask == Ask::Stream).await {
             Ok(answer) => answer,
             Err(failure) => return self.reply(Reply::Failed(failure)).await,
@@ -150,17 +156,17 @@ impl Watch {
 
     fn handle(&mut self, reply: Reply<ObjectId, Input>, changes: &mut Vec<Change>) {
         let known = self.driver.is_watching();
-        let kind = self.decoder.kind;
         changes.extend(self.driver.handle(reply).map(|output| match output {
             Output::Reset(objects) => {
-                tracing::debug!(kind = kind.as_str(), objects = objects.len(), "listed");
-                Change::Reset(kind, objects.into_iter().map(|(_, input)| input).collect())
+                tracing::debug!(kind = %self.target, objects = objects.len(), "listed");
+                self.listed = true;
+                Change::Reset(self.target.clone(), objects.into_iter().map(|(_, input)| input).collect())
             }
             Output::Apply(_, input) => Change::Put(input),
             Output::Delete(id) => Change::Delete(id),
         }));
         if !known && self.driver.is_watching() && self.said.take().is_some() {
-            tracing::info!(kind = kind.as_str(), "is being watched again");
+            tracing::info!(kind = %self.target, "is being watched again");
         }
     }
 
@@ -168,13 +174,13 @@ impl Watch {
         if changes.is_empty() {
             return if self.out.is_closed() { Err(Closed) } else { Ok(()) };
         }
-        self.out.send(Batch { received, changes }).await.map_err(|_| Closed)
+        self.out.send(Batch { watch: self.id, received, changes }).await.map_err(|_| Closed)
     }
 
     /// Asks; the format of the answer and its body.
     async fn request(&mut self, path: &str, streams: bool) -> Result<(Format, Body), Failure> {
         let kind = self.decoder.kind;
-        let accept = if path::is_core(kind) { format!("{PROTOBUF}, application/json") } else { "application/json".to_owned() };
+        let accept = if path::is_protobuf(kind) { format!("{PROTOBUF}, application/json") } else { "application/json".to_owned() };
         let request = Request::get(path).header(header::ACCEPT, accept).body(Body::empty()).map_err(|_| Failure::Disconnected)?;
         let answer = match timeout(ANSWER, self.client.send(request)).await {
             Ok(Ok(answer)) => answer,
@@ -210,6 +216,11 @@ impl Watch {
                 tracing::debug!(kind = kind.as_str(), said, "lists are not served as streams");
                 Failure::NoStreams
             }
+            // Whoever may not read key material serves the rest of the mesh all the same; the names stay without an answer.
+            StatusCode::FORBIDDEN if kind == Kind::Secret && !self.listed => {
+                self.say(format!("the API server says {status}: {said}"));
+                Failure::Absent
+            }
             // Kinds that nobody asked for before take the server a moment.
             StatusCode::TOO_MANY_REQUESTS if self.driver.failures() == 0 => Failure::Refused,
             status => {
@@ -222,7 +233,7 @@ impl Watch {
     /// Says what is wrong, once until it is something else.
     fn say(&mut self, what: String) {
         if self.said.as_ref() != Some(&what) {
-            tracing::warn!(kind = self.decoder.kind.as_str(), "{what}");
+            tracing::warn!(kind = %self.target, "{what}");
             self.said = Some(what);
         }
     }
