@@ -88,7 +88,7 @@ async fn cluster_with(assets: &Assets, crds: &[Value], objects: &[Value]) -> Kub
 }
 
 async fn follow(binary: &std::path::Path, cluster: &KubeCluster) -> Pilotfish {
-    let args = vec!["--kubeconfig".into(), cluster.kubeconfig().into()];
+    let args = vec!["--kubeconfig".into(), cluster.pilotfish_kubeconfig().into()];
     Pilotfish::serve(binary, Options { args, ..Options::default() }).await
 }
 

@@ -27,7 +27,8 @@ async fn cluster(assets: &Assets) -> KubeCluster {
 }
 
 async fn follow(binary: &Path, cluster: &KubeCluster) -> Pilotfish {
-    let args = ["--kubeconfig".into(), cluster.kubeconfig().into(), "--lease-duration".into(), format!("{}s", LEASE.as_secs()).into()];
+    let args =
+        ["--kubeconfig".into(), cluster.pilotfish_kubeconfig().into(), "--lease-duration".into(), format!("{}s", LEASE.as_secs()).into()];
     Pilotfish::serve(binary, Options { args: args.into(), ..Options::default() }).await
 }
 

@@ -1,4 +1,4 @@
-//! `crdgen`: the manifests of the CustomResourceDefinitions, written by the test that otherwise compares them.
+//! `crdgen`: the manifests of the CustomResourceDefinitions and of our rights, written by the tests that otherwise compare them.
 
 use anyhow::Result;
 
@@ -12,8 +12,11 @@ pub(crate) struct Args {
     pub(crate) check: bool,
 }
 
-/// Rewrites or compares `crds/manifests`.
+/// Rewrites or compares `crds/manifests` and `controller/manifests`.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut test = shell::cargo(["test", "--locked", "--quiet", "--package", "pilotfish-crds", "--test", "manifests"]);
-    shell::run(if args.check { &mut test } else { test.env("UPDATE_GOLDEN", "1") })
+    for (package, test) in [("pilotfish-crds", "manifests"), ("pilotfish-controller", "rbac")] {
+        let mut test = shell::cargo(["test", "--locked", "--quiet", "--package", package, "--test", test]);
+        shell::run(if args.check { &mut test } else { test.env("UPDATE_GOLDEN", "1") })?;
+    }
+    Ok(())
 }

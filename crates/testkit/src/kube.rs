@@ -41,7 +41,16 @@ impl KubeCluster {
     pub async fn start(assets: &Assets, options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let servers = Servers::start(assets, dir.path(), options).await;
-        KubeCluster { servers, kubectl: assets.program("kubectl"), dir }
+        let cluster = KubeCluster { servers, kubectl: assets.program("kubectl"), dir };
+        let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n---\n";
+        let rights = format!("{namespace}{}", include_str!("../../../controller/manifests/rbac.yaml"));
+        cluster.try_kubectl(&["apply", "--server-side", "-f", "-"], &rights).await.unwrap_or_else(|error| panic!("{error:#}"));
+        cluster
+    }
+
+    /// A kubeconfig of a Pilotfish in the namespace `istio-system`, with the rights that it ships and no others.
+    pub fn pilotfish_kubeconfig(&self) -> PathBuf {
+        servers::pilotfish_kubeconfig(self.dir.path())
     }
 
     /// A kubeconfig of the administrator.

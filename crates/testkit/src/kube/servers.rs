@@ -20,6 +20,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The administrator's. It opens a server that only this machine reaches, for as long as a test runs.
 const TOKEN: &str = "pilotfish-test-admin";
+/// That of the service account with the rights of Pilotfish.
+const PILOTFISH_TOKEN: &str = "pilotfish-test-pilotfish";
 
 /// Dual stack, with room for the addresses that tests choose.
 const SERVICE_ADDRESSES: &str = "10.96.0.0/12,fd00:10:96::/112";
@@ -40,6 +42,10 @@ pub(super) fn kubeconfig(dir: &Path) -> PathBuf {
     dir.join("kubeconfig")
 }
 
+pub(super) fn pilotfish_kubeconfig(dir: &Path) -> PathBuf {
+    dir.join("pilotfish-kubeconfig")
+}
+
 impl Servers {
     pub(super) async fn start(assets: &Assets, dir: &Path, options: Options) -> Self {
         let (addr, etcd_addr) = (free_addr(), free_addr());
@@ -50,8 +56,11 @@ impl Servers {
             .output();
         let made = service_accounts.await.expect("openssl makes the key of service accounts");
         assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
-        fs::write(dir.join("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n")).unwrap();
-        fs::write(kubeconfig(dir), config(addr, dir).to_string()).unwrap();
+        let account = "system:serviceaccount:istio-system:pilotfish";
+        let tokens = format!("{TOKEN},admin,admin,system:masters\n{PILOTFISH_TOKEN},{account},pilotfish\n");
+        fs::write(dir.join("tokens.csv"), tokens).unwrap();
+        fs::write(kubeconfig(dir), config(addr, dir, TOKEN).to_string()).unwrap();
+        fs::write(pilotfish_kubeconfig(dir), config(addr, dir, PILOTFISH_TOKEN).to_string()).unwrap();
         let (assets, dir) = (assets.clone(), dir.to_owned());
         let mut servers = Servers { assets, dir, addr, etcd_addr, options, controllers: None, api: None, _etcd: etcd };
         servers.start_api().await;
@@ -150,12 +159,12 @@ fn start_in(name: &str, dir: tempfile::TempDir, mut command: Command) -> Process
 }
 
 /// JSON is YAML.
-fn config(addr: SocketAddr, dir: &Path) -> serde_json::Value {
+fn config(addr: SocketAddr, dir: &Path, token: &str) -> serde_json::Value {
     let cluster = json!({"server": format!("https://{addr}"), "certificate-authority": dir.join("certs/apiserver.crt")});
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
         "clusters": [{"name": "test", "cluster": cluster}],
-        "users": [{"name": "admin", "user": {"token": TOKEN}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
+        "users": [{"name": "user", "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "user"}}],
     })
 }
