@@ -88,7 +88,8 @@ async fn cluster_with(assets: &Assets, crds: &[Value], objects: &[Value]) -> Kub
 }
 
 async fn follow(binary: &std::path::Path, cluster: &KubeCluster) -> Pilotfish {
-    let args = vec!["--kubeconfig".into(), cluster.pilotfish_kubeconfig().into()];
+    // What is read is compared with files, to which nobody writes.
+    let args = vec!["--kubeconfig".into(), cluster.pilotfish_kubeconfig().into(), "--ip-autoallocate=false".into()];
     Pilotfish::serve(binary, Options { args, ..Options::default() }).await
 }
 
