@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use http::{Method, Request, StatusCode, header};
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use crate::source::kube::Connection;
 use crate::source::{Cluster, ClusterError};
 
 /// Server-side apply.
@@ -76,7 +76,7 @@ pub trait Api: Clone + Send + Sync + 'static {
 /// A real one.
 #[derive(Clone)]
 pub struct KubeApi {
-    client: Client,
+    connection: Connection,
     /// How long a request may take. A write that is given up may still happen in that time, and not later.
     patience: Duration,
 }
@@ -84,7 +84,7 @@ pub struct KubeApi {
 impl KubeApi {
     /// Does not connect yet.
     pub async fn new(cluster: &Cluster, patience: Duration) -> Result<KubeApi, ClusterError> {
-        Ok(KubeApi { client: crate::source::kube::client(cluster).await?, patience })
+        Ok(KubeApi { connection: Connection::new(cluster).await?, patience })
     }
 }
 
@@ -93,10 +93,18 @@ impl Api for KubeApi {
         let body = if call.body.is_null() { Vec::new() } else { call.body.to_string().into_bytes() };
         let request = Request::builder().method(call.method).uri(call.path).header(header::CONTENT_TYPE, call.content_type).body(body);
         let request = request.map_err(|e| ApiError::Unknown(e.to_string()))?;
-        match timeout(self.patience, self.client.request::<Value>(request)).await {
+        match timeout(self.patience, self.connection.client().request::<Value>(request)).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(kube::Error::Api(status))) => Err(ApiError::Refused { code: status.code, message: status.message.clone() }),
-            Ok(Err(e)) => Err(ApiError::Unknown(crate::source::kube::chain(&e))),
+            Ok(Err(kube::Error::Api(status))) => {
+                if status.code == StatusCode::UNAUTHORIZED.as_u16() {
+                    self.connection.renew().await;
+                }
+                Err(ApiError::Refused { code: status.code, message: status.message.clone() })
+            }
+            Ok(Err(e)) => {
+                self.connection.renew().await;
+                Err(ApiError::Unknown(crate::source::kube::chain(&e)))
+            }
             Err(_) => Err(ApiError::Unknown(format!("nothing within {:?}", self.patience))),
         }
     }

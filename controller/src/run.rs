@@ -18,6 +18,7 @@ use self::core::Core;
 use crate::index::{Settings, Snapshot};
 use crate::mesh_config::Layer;
 use crate::source::file::Scan;
+use crate::source::kube::health::Health;
 use crate::source::kube::{Batch, KubeSource};
 use crate::source::watch::Watch;
 use crate::source::{Cluster, ClusterError, Problem, SourceError};
@@ -39,6 +40,8 @@ pub struct Options {
     pub poll: Duration,
     /// How long events of the cluster that come one after the other may put off their mesh.
     pub gather: Duration,
+    /// How often each kind is compared with what the API server has, in case a watch left something out. Zero: never.
+    pub audit: Duration,
 }
 
 impl Options {
@@ -52,6 +55,7 @@ impl Options {
             max_delay: Duration::from_secs(1),
             poll: Duration::from_secs(5),
             gather: Duration::from_millis(2),
+            audit: Duration::from_secs(300),
         }
     }
 }
@@ -77,6 +81,8 @@ pub struct Handle {
     pub state: watch::Receiver<State>,
     /// New settings of the mesh, out of a file.
     pub mesh_config: mpsc::Sender<Layer>,
+    /// How far the watches of the cluster are; without one there are none.
+    pub health: Arc<Health>,
 }
 
 /// For listings.
@@ -129,6 +135,7 @@ pub struct Controller {
     updates: mpsc::Sender<Update>,
     state: watch::Sender<State>,
     mesh_config: mpsc::Receiver<Layer>,
+    health: Arc<Health>,
 }
 
 impl Controller {
@@ -139,16 +146,18 @@ impl Controller {
         let (updates, updates_out) = mpsc::channel(64);
         let (state, state_out) = watch::channel(State::default());
         let (mesh_config_in, mesh_config) = mpsc::channel(4);
-        let controller = Controller { options, core, initial, updates, state, mesh_config };
-        Ok((controller, Handle { initial: initial_out, updates: updates_out, state: state_out, mesh_config: mesh_config_in }))
+        let health = Arc::new(Health::default());
+        let handle =
+            Handle { initial: initial_out, updates: updates_out, state: state_out, mesh_config: mesh_config_in, health: health.clone() };
+        Ok((Controller { options, core, initial, updates, state, mesh_config, health }, handle))
     }
 
     /// Reads everything, then follows it until the [`Handle`]'s receivers are dropped.
     pub async fn run(self) -> Result<(), RunError> {
-        let Controller { options, mut core, initial, updates, state, mut mesh_config } = self;
+        let Controller { options, mut core, initial, updates, state, mut mesh_config, health } = self;
         let mut files = Watch::new(core.roots());
         let mut cluster = match &options.cluster {
-            Some(cluster) => Some(KubeSource::start(cluster, &core.context()).await?),
+            Some(cluster) => Some(KubeSource::start(cluster, &core.context(), options.audit, health).await?),
             None => None,
         };
         core = blocking(core, |core| core.scan(Scan::Full)).await?;
@@ -312,5 +321,7 @@ mod cluster_tests;
 mod secret_tests;
 #[cfg(test)]
 mod settings_tests;
+#[cfg(test)]
+mod survival_tests;
 #[cfg(test)]
 mod tests;

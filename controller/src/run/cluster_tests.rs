@@ -22,7 +22,15 @@ impl Run {
     }
 
     pub(super) fn with(kubeconfig: PathBuf, settings: Settings) -> Run {
-        let options = Options { cluster: Some(Cluster::Kubeconfig(kubeconfig)), ..Options::new(Vec::new(), settings) };
+        Run::of(kubeconfig, settings, Duration::ZERO)
+    }
+
+    pub(super) fn audited(kubeconfig: PathBuf, audit: Duration) -> Run {
+        Run::of(kubeconfig, Settings::default(), audit)
+    }
+
+    fn of(kubeconfig: PathBuf, settings: Settings, audit: Duration) -> Run {
+        let options = Options { cluster: Some(Cluster::Kubeconfig(kubeconfig)), audit, ..Options::new(Vec::new(), settings) };
         let (controller, handle) = Controller::new(options).unwrap();
         Run { handle, _task: tokio::spawn(controller.run()) }
     }
@@ -46,7 +54,7 @@ impl Run {
     }
 
     /// The first mesh with these services; no mesh before it may have none.
-    async fn services(&mut self, expected: &[&str]) {
+    pub(super) async fn services(&mut self, expected: &[&str]) {
         loop {
             let mesh = self.next().await.mesh;
             let found = names(&mesh);
@@ -58,12 +66,12 @@ impl Run {
     }
 }
 
-fn names(mesh: &Arc<Mesh>) -> Vec<String> {
+pub(super) fn names(mesh: &Arc<Mesh>) -> Vec<String> {
     mesh.services.values().map(|s| s.name.to_string()).collect()
 }
 
 /// A server with services `a`, `b` and `c`, of which `a` has an endpoint.
-async fn api() -> FakeApi {
+pub(super) async fn api() -> FakeApi {
     let api = FakeApi::start().await;
     api.put(&["a", "b", "c"].map(|name| mk_service(name, "")).concat());
     api.put(&[mk_pod("p1", "a", "10.0.0.1"), mk_slice("a", &["p1=10.0.0.1"])].concat());

@@ -70,7 +70,7 @@ async fn only_secrets_that_are_referred_to_are_read() {
 #[tokio::test]
 async fn keys_that_may_not_be_read_hold_nobody_up() {
     let api = FakeApi::start().await;
-    api.forbid(Kind::Secret);
+    api.refuse(Kind::Secret, Some(403));
     api.put(&gateway("g", "cert"));
     let mesh = Run::start(api.kubeconfig()).initial().await;
     assert_eq!((mesh.gateways.len(), mesh.secrets.len()), (1, 0));

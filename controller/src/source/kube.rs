@@ -10,11 +10,15 @@
 //! A kind is followed as a whole, except for Secrets and ConfigMaps: of those, only what is referred to by name, each name
 //! with a watch of its own that ends with the last reference. Nobody else's keys ever come here.
 
+mod audit;
+mod auditor;
+mod connection;
 mod decode;
 mod driver;
 #[cfg(test)]
 pub(crate) mod fake;
 mod frame;
+pub mod health;
 pub(crate) mod path;
 mod proto;
 mod watch;
@@ -22,6 +26,7 @@ mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -32,6 +37,8 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
 
+pub(crate) use self::connection::Connection;
+use self::health::Health;
 pub(crate) use self::path::Target;
 pub(crate) use self::watch::chain;
 use crate::convert::Context;
@@ -112,8 +119,10 @@ type WatchId = u64;
 
 /// See the module's documentation. Dropping it ends its tasks.
 pub(crate) struct KubeSource {
-    client: Client,
+    connection: Connection,
     context: Context,
+    audit: Duration,
+    health: Arc<Health>,
     tasks: JoinSet<()>,
     out: mpsc::Sender<Batch>,
     batches: mpsc::Receiver<Batch>,
@@ -129,13 +138,20 @@ pub(crate) struct KubeSource {
 const QUEUE: usize = 256;
 
 impl KubeSource {
-    /// Starts to follow all kinds. Whether the API server answers shows later.
-    pub(crate) async fn start(cluster: &Cluster, context: &Context) -> Result<KubeSource, ClusterError> {
-        let client = client(cluster).await?;
+    /// Starts to follow all kinds. Whether the API server answers shows later, in `health`. Every so often each kind is audited.
+    pub(crate) async fn start(
+        cluster: &Cluster,
+        context: &Context,
+        audit: Duration,
+        health: Arc<Health>,
+    ) -> Result<KubeSource, ClusterError> {
+        let connection = Connection::new(cluster).await?;
         let (out, batches) = mpsc::channel(QUEUE);
         let mut source = KubeSource {
-            client,
+            connection,
             context: context.clone(),
+            audit,
+            health: health.clone(),
             tasks: JoinSet::new(),
             out,
             batches,
@@ -145,12 +161,14 @@ impl KubeSource {
             secrets: BTreeMap::new(),
         };
         kinds().map(Target::all).chain(context.config_maps.iter().map(Target::one)).for_each(|target| drop(source.watch(target)));
+        source.tasks.spawn(async move { health.watch_over().await });
         Ok(source)
     }
 
     fn watch(&mut self, target: Target) -> (WatchId, AbortHandle) {
         self.started += 1;
-        let watch = watch::Watch::new(self.started, self.client.clone(), target.clone(), self.context.clone(), self.out.clone());
+        let (connection, context, out) = (self.connection.clone(), self.context.clone(), self.out.clone());
+        let watch = watch::Watch::new(self.started, connection, target.clone(), context, self.audit, &self.health, out);
         self.unlisted.insert(target);
         self.live.insert(self.started);
         (self.started, self.tasks.spawn(watch.run()))

@@ -42,6 +42,9 @@ pub struct MeshArgs {
     /// With neither of them, inside a Pod: the cluster around it.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// How often what the watches of the cluster said is compared with what it has. 0s: never.
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    pub audit_interval: Duration,
     /// File with the MeshConfig.
     #[arg(long = "mesh-config", alias = "meshConfig", value_name = "FILE")]
     pub mesh_config: Option<PathBuf>,

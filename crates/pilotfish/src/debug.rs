@@ -1,7 +1,9 @@
 //! Answers of the debug interface, by path. Knows nothing of how they travel.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use pilotfish_controller::source::kube::health::{Health, KindHealth};
 use pilotfish_controller::{State, debug as listings};
 use pilotfish_model::{Kind, Mesh};
 use pilotfish_xds_server::debug::{Debug as AdsDebug, DebugError};
@@ -27,6 +29,7 @@ pub enum Answer {
 pub struct Debug {
     ads: AdsDebug<MeshTranslator>,
     state: watch::Receiver<State>,
+    health: Arc<Health>,
     cluster_id: String,
 }
 
@@ -49,12 +52,13 @@ const PATHS: &[(&str, &str)] = &[
     ("registryz", "Services"),
     ("resourcesz", "Kinds of configuration that are read"),
     ("syncz", "How far each proxy is"),
+    ("watchz", "How far the watches of the API server are"),
 ];
 
 impl Debug {
     /// Answers from these sources.
-    pub fn new(ads: AdsDebug<MeshTranslator>, state: watch::Receiver<State>, cluster_id: String) -> Self {
-        Debug { ads, state, cluster_id }
+    pub fn new(ads: AdsDebug<MeshTranslator>, state: watch::Receiver<State>, health: Arc<Health>, cluster_id: String) -> Self {
+        Debug { ads, state, health, cluster_id }
     }
 
     /// HTML index of all pages.
@@ -76,6 +80,7 @@ impl Debug {
             "resourcesz" => Answer::Json(listings::resourcesz()),
             "push_status" => Answer::Json(push_status(&state)),
             "diagnosticz" => Answer::Json(diagnostics(&state)),
+            "watchz" => Answer::Json(watches(&self.health)),
             "applied" => self.applied(query),
             _ => self.ads_answer(path, query),
         }
@@ -125,6 +130,19 @@ impl Debug {
             Err(e) => Answer::NotFound(format!("{e}\n")),
         }
     }
+}
+
+/// How far the watch of each kind is, in the order of their names.
+fn watches(health: &Health) -> Value {
+    let mut kinds = health.report();
+    kinds.sort_by_key(|k| k.kind.as_str());
+    let one = |k: &KindHealth| {
+        json!({
+            "kind": k.kind.as_str(), "listed": k.listed, "staleSeconds": k.staleness.as_secs(), "lists": k.lists,
+            "audits": k.audits, "healedObjects": k.healed, "trouble": k.trouble,
+        })
+    };
+    kinds.iter().map(one).collect()
 }
 
 /// Findings by kind of object and object, in the shape of the reference: metric -> key -> {proxy, message}.

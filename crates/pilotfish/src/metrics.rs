@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pilotfish_controller::State;
+use pilotfish_controller::source::kube::health::{Health, KindHealth};
 use pilotfish_model::{ChangeSet, Kind, Mesh};
 use pilotfish_xds_server::metrics::{Metrics, prometheus_text};
 use prometheus_client::collector::Collector;
@@ -54,8 +55,13 @@ pub struct PushMetrics {
 }
 
 impl Registry {
-    /// Registers everything once. `work` is asked with every look at the page.
-    pub fn new(server: &Metrics, state: watch::Receiver<State>, work: impl Fn() -> Vec<Count> + Send + Sync + 'static) -> Self {
+    /// Registers everything once. `health` and `work` are asked with every look at the page.
+    pub fn new(
+        server: &Metrics,
+        state: watch::Receiver<State>,
+        health: Arc<Health>,
+        work: impl Fn() -> Vec<Count> + Send + Sync + 'static,
+    ) -> Self {
         let push = PushMetrics {
             inbound: Family::default(),
             triggers: Family::default(),
@@ -75,6 +81,7 @@ impl Registry {
         r.register("pilotfish_diagnostics", "Findings about users' objects", diagnostics.clone());
         r.register("istiod_uptime_seconds", "Seconds since the start", uptime.clone());
         r.register_collector(Box::new(Collected(Box::new(work))));
+        r.register_collector(Box::new(Watches(health)));
         let info = Family::<VersionLabel, Gauge>::default();
         info.get_or_create(&VersionLabel { version: crate::VERSION }).set(1);
         r.register("pilot_info", "Version of this build", info);
@@ -134,6 +141,50 @@ impl Collector for Collected {
             } else {
                 let metric = ConstGauge::new(value);
                 metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How far the watches of the API server are, by kind.
+struct Watches(Arc<Health>);
+
+impl std::fmt::Debug for Watches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watches")
+    }
+}
+
+/// Name, help, and the figure of one kind.
+type Figure<T> = (&'static str, &'static str, fn(&KindHealth) -> T);
+
+const COUNTED: [Figure<u64>; 3] = [
+    ("pilotfish_kube_lists", "Whole lists that were taken in", |k| k.lists),
+    ("pilotfish_kube_audits", "Comparisons with what the API server has", |k| k.audits),
+    ("pilotfish_kube_healed_objects", "Objects that an audit found to be other than the watch had said", |k| k.healed),
+];
+const MEASURED: [Figure<f64>; 2] = [
+    ("pilotfish_kube_staleness_seconds", "Seconds since the API server was last heard of", |k| k.staleness.as_secs_f64()),
+    ("pilotfish_kube_listed", "Whether all of it was listed once", |k| f64::from(u8::from(k.listed))),
+];
+
+impl Collector for Watches {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let report = self.0.report();
+        if report.is_empty() {
+            return Ok(());
+        }
+        for (name, help, value) in COUNTED {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for kind in &report {
+                ConstCounter::new(value(kind)).encode(family.encode_family(&[("kind", kind.kind.as_str())])?)?;
+            }
+        }
+        for (name, help, value) in MEASURED {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for kind in &report {
+                ConstGauge::new(value(kind)).encode(family.encode_family(&[("kind", kind.kind.as_str())])?)?;
             }
         }
         Ok(())

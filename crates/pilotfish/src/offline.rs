@@ -40,7 +40,7 @@ pub fn controller_options(args: &MeshArgs) -> anyhow::Result<Options> {
         None if args.config_dir.is_empty() => Cluster::around(),
         None => None,
     };
-    Ok(Options { cluster, ..Options::new(args.config_dir.clone(), settings) })
+    Ok(Options { cluster, audit: args.audit_interval, ..Options::new(args.config_dir.clone(), settings) })
 }
 
 /// ConfigMaps with settings of the mesh, named as the reference names them.

@@ -54,7 +54,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     }
     let cluster = options.cluster.clone();
     let (controller, handle) = Controller::new(options)?;
-    let Handle { initial, updates, state, mesh_config: settings } = handle;
+    let Handle { initial, updates, state, mesh_config: settings, health } = handle;
 
     let translator = MeshTranslator::default();
     let defaults = Config::default();
@@ -72,12 +72,12 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         None => None,
     };
     let (counted, statuses) = (server.clone(), status.as_ref().map(Status::counts));
-    let registry = Registry::new(server.metrics(), state.clone(), move || {
+    let registry = Registry::new(server.metrics(), state.clone(), health.clone(), move || {
         let statuses = statuses.iter().flat_map(|counts| counts());
         work::counts(&counted, &translator).into_iter().chain(statuses).collect()
     });
     let ready = Readiness::default();
-    let debug = Debug::new(server.debug(), state, args.mesh.cluster_id.clone());
+    let debug = Debug::new(server.debug(), state, health, args.mesh.cluster_id.clone());
     let metrics = registry.clone();
     let pages = Pages { ready: ready.clone(), debug: Arc::new(debug), metrics: Arc::new(move || metrics.text()) };
 

@@ -4,12 +4,14 @@
 
 mod assets;
 mod crds;
+mod proxy;
 mod servers;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -19,6 +21,7 @@ use crate::http;
 use crate::process::{Process, free_addr};
 pub use assets::{Assets, assets};
 pub use crds::{istio_crds, schemaless_crds};
+pub use proxy::ApiProxy;
 use servers::Servers;
 
 /// A running API server with an etcd of its own, as its administrator. Dropping it kills both.
@@ -109,6 +112,27 @@ impl KubeCluster {
         let mut wait = vec!["wait", "--for=condition=Established", "--timeout=60s"];
         wait.extend(names.iter().map(String::as_str));
         self.kubectl(&wait).await;
+    }
+
+    /// A client of the administrator: for what is done too often for a program each time.
+    pub async fn client(&self) -> kube::Client {
+        let file = Kubeconfig::read_from(self.kubeconfig()).unwrap();
+        let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+        config.default_retry = false;
+        config.read_timeout = None;
+        kube::Client::try_from(config).unwrap()
+    }
+
+    /// Makes etcd forget all versions but the newest.
+    pub async fn compact(&self) {
+        let ask = async |path: &str, body: Value| {
+            let answer = http::post_json(self.servers.etcd_addr(), path, &body).await.unwrap();
+            assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+            answer.json()
+        };
+        // Its gateway writes 64-bit numbers as texts.
+        let newest = ask("/v3/kv/range", json!({"key": "AA=="})).await["header"]["revision"].as_str().unwrap().to_owned();
+        ask("/v3/kv/compaction", json!({"revision": newest, "physical": true})).await;
     }
 
     /// Ends the API server without warning, as a crash does. Its etcd keeps what was stored.

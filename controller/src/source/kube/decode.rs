@@ -117,7 +117,7 @@ impl Decoder {
                 (version, token, items.into_iter().map(|mut i| self.json_object(&mut i)).collect::<Result<Vec<_>, _>>()?)
             }
         };
-        let items = items.into_iter().filter(|i| !i.foreign).map(|i| (i.input.id.clone(), i.input)).collect();
+        let items = items.into_iter().map(|i| (i.input.id.clone(), (!i.foreign).then_some(i.input), i.version)).collect();
         Ok(Reply::Page { items, version, token: Some(token).filter(|t| !t.is_empty()) })
     }
 
@@ -178,9 +178,7 @@ impl Decoder {
 fn reply(event: &str, item: Item) -> Option<KubeReply> {
     let Item { input, version, foreign } = item;
     match event {
-        // It may have been ours before.
-        "ADDED" | "MODIFIED" if foreign => Some(Reply::Deleted { key: input.id, version }),
-        "ADDED" | "MODIFIED" => Some(Reply::Applied { key: input.id.clone(), value: input, version }),
+        "ADDED" | "MODIFIED" => Some(Reply::Applied { key: input.id.clone(), value: (!foreign).then_some(input), version }),
         "DELETED" => Some(Reply::Deleted { key: input.id, version }),
         _ => None,
     }

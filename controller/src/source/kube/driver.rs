@@ -13,7 +13,10 @@
 //! was known: no half world is ever seen, and nothing that went in the meantime stays behind.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::time::Duration;
+
+use super::audit::{Known, Suspects, hash};
 
 /// What to ask next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +40,8 @@ pub(super) enum Ask {
 pub(super) enum Reply<K, V> {
     /// A page.
     Page {
-        /// Its objects.
-        items: Vec<(K, V)>,
+        /// Its objects, with their versions; without a value those that are there but none of our business.
+        items: Vec<(K, Option<V>, String)>,
         /// The version of the list.
         version: String,
         /// The next page.
@@ -48,8 +51,8 @@ pub(super) enum Reply<K, V> {
     Applied {
         /// Which.
         key: K,
-        /// What it is.
-        value: V,
+        /// What it is; nothing if it is none of our business, or not any more.
+        value: Option<V>,
         /// Its version.
         version: String,
     },
@@ -86,6 +89,8 @@ pub(super) enum Failure {
     Absent,
     /// The server said no, or not now.
     Refused,
+    /// The server does not know us, or does not let us: which says nothing about what is known.
+    Denied,
     /// No answer, or a broken one.
     Disconnected,
 }
@@ -109,11 +114,19 @@ pub(super) struct Driver<K, V> {
     failures: u32,
     /// Whether this request has got anywhere.
     progress: bool,
+    /// The next request is another one, not the same again.
+    elsewhere: bool,
+    /// How often in a row it was said that the kind is not installed.
+    absences: u32,
+    /// Whether that is believed.
     absent: bool,
+    known: Known,
+    suspects: Suspects,
+    healed: usize,
 }
 
 enum State<K, V> {
-    Listing { buffer: BTreeMap<K, V>, token: Option<String> },
+    Listing { buffer: BTreeMap<K, (Option<V>, u64)>, token: Option<String> },
     Watching { version: String },
 }
 
@@ -125,11 +138,25 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const LOOK_FOR_KIND: Duration = Duration::from_secs(10);
 /// After how many refusals in a row a version is given up: a server restored from a backup may never reach it.
 const REFUSALS: u32 = 4;
+/// How often in a row it must be said that a kind of which there are objects is not installed: a server that just starts, or
+/// something in front of it, may say so wrongly. Who removes a kind removes its objects before, and the watch tells of them.
+const ABSENCES: u32 = 3;
 
-impl<K: Ord, V> Driver<K, V> {
+impl<K: Ord + Hash, V> Driver<K, V> {
     /// Before the first list.
     pub(super) fn new() -> Self {
-        Driver { state: State::start(), streams: true, failures: 0, progress: false, absent: false }
+        Driver {
+            state: State::start(),
+            streams: true,
+            failures: 0,
+            progress: false,
+            elsewhere: false,
+            absences: 0,
+            absent: false,
+            known: Known::default(),
+            suspects: Suspects::default(),
+            healed: 0,
+        }
     }
 
     /// The next request, after [`Driver::pause`].
@@ -143,7 +170,10 @@ impl<K: Ord, V> Driver<K, V> {
 
     /// How long to wait before the next request. `spread`, in [0, 1), keeps many from asking at the same moment.
     pub(super) fn pause(&self, spread: f64) -> Duration {
-        if self.absent {
+        if self.elsewhere {
+            return Duration::ZERO;
+        }
+        if self.absences > 0 {
             return LOOK_FOR_KIND;
         }
         let Some(doublings) = self.failures.checked_sub(1) else { return Duration::ZERO };
@@ -161,6 +191,27 @@ impl<K: Ord, V> Driver<K, V> {
         self.failures
     }
 
+    /// Whether the kind is taken for not installed.
+    pub(super) fn is_absent(&self) -> bool {
+        self.absent
+    }
+
+    /// For audits.
+    pub(super) fn known(&mut self) -> &mut Known {
+        &mut self.known
+    }
+
+    /// Lists everything anew, because these were not told.
+    pub(super) fn relist(&mut self, suspects: Suspects) {
+        self.suspects = suspects;
+        self.state = State::start();
+    }
+
+    /// How many objects the newest list found to be other than the watch had said; once.
+    pub(super) fn healed(&mut self) -> usize {
+        std::mem::take(&mut self.healed)
+    }
+
     /// Takes an answer in.
     pub(super) fn handle(&mut self, reply: Reply<K, V>) -> Option<Output<K, V>> {
         match reply {
@@ -169,7 +220,7 @@ impl<K: Ord, V> Driver<K, V> {
             Reply::Page { items, version, token } => {
                 self.advance();
                 let State::Listing { buffer, token: next } = &mut self.state else { return None };
-                buffer.extend(items);
+                buffer.extend(items.into_iter().map(|(key, value, version)| (key, (value, hash(&version)))));
                 if token.is_some() {
                     *next = token;
                     return None;
@@ -180,12 +231,16 @@ impl<K: Ord, V> Driver<K, V> {
                 self.advance();
                 match &mut self.state {
                     State::Listing { buffer, .. } => {
-                        buffer.insert(key, value);
+                        buffer.insert(key, (value, hash(&version)));
                         None
                     }
                     State::Watching { version: known } => {
+                        self.known.set(hash(&key), Some(hash(&version)));
                         *known = version;
-                        Some(Output::Apply(key, value))
+                        Some(match value {
+                            Some(value) => Output::Apply(key, value),
+                            None => Output::Delete(key),
+                        })
                     }
                 }
             }
@@ -197,6 +252,7 @@ impl<K: Ord, V> Driver<K, V> {
                         None
                     }
                     State::Watching { version: known } => {
+                        self.known.set(hash(&key), None);
                         *known = version;
                         Some(Output::Delete(key))
                     }
@@ -219,12 +275,16 @@ impl<K: Ord, V> Driver<K, V> {
     fn advance(&mut self) {
         self.progress = true;
         self.failures = 0;
-        self.absent = false;
+        (self.absences, self.absent, self.elsewhere) = (0, false, false);
     }
 
     fn complete(&mut self, version: String) -> Option<Output<K, V>> {
         match std::mem::replace(&mut self.state, State::Watching { version }) {
-            State::Listing { buffer, .. } => Some(Output::Reset(buffer.into_iter().collect())),
+            State::Listing { buffer, .. } => {
+                self.known.replace(buffer.iter().map(|(key, (_, version))| (hash(key), *version)).collect());
+                self.healed += std::mem::take(&mut self.suspects).healed(self.known.versions());
+                Some(Output::Reset(buffer.into_iter().filter_map(|(key, (value, _))| Some((key, value?))).collect()))
+            }
             State::Watching { .. } => None,
         }
     }
@@ -235,8 +295,8 @@ impl<K: Ord, V> Driver<K, V> {
         if !(progress && failure.is_none() && self.is_watching()) {
             self.failures += 1;
         }
+        self.elsewhere = matches!(failure, Some(Failure::NoStreams | Failure::Elsewhere));
         let restart = match failure {
-            // The next request is another one.
             Some(Failure::NoStreams | Failure::Elsewhere) => {
                 self.streams &= failure != Some(Failure::NoStreams);
                 self.failures -= 1;
@@ -244,7 +304,7 @@ impl<K: Ord, V> Driver<K, V> {
             }
             Some(Failure::Gone | Failure::Absent) => true,
             Some(Failure::Refused) => self.failures >= REFUSALS,
-            Some(Failure::Disconnected) | None => false,
+            Some(Failure::Denied | Failure::Disconnected) | None => false,
         };
         // Pages that were read are of use only with those that follow.
         if restart || !self.is_watching() {
@@ -253,13 +313,18 @@ impl<K: Ord, V> Driver<K, V> {
         if failure != Some(Failure::Absent) {
             return None;
         }
-        let known = self.absent;
+        self.absences = self.absences.saturating_add(1);
+        let believed = self.known.is_empty() || self.absences >= ABSENCES;
+        if self.absent || !believed {
+            return None;
+        }
         self.absent = true;
-        (!known).then(|| Output::Reset(Vec::new()))
+        self.known = Known::default();
+        Some(Output::Reset(Vec::new()))
     }
 }
 
-impl<K: Ord, V> State<K, V> {
+impl<K: Ord + Hash, V> State<K, V> {
     fn start() -> Self {
         State::Listing { buffer: BTreeMap::new(), token: None }
     }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use pilotfish_model::{Kind, ObjectId};
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ use crate::source::yaml;
 pub(crate) struct FakeApi {
     shared: Arc<Shared>,
     dir: TempDir,
+    port: u16,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -42,8 +44,15 @@ struct State {
     absent: BTreeSet<Kind>,
     /// Kinds that are not answered yet.
     held: BTreeSet<Kind>,
-    /// Kinds that may not be read.
-    forbidden: BTreeSet<Kind>,
+    /// Kinds that are answered after a while.
+    delayed: BTreeMap<Kind, Duration>,
+    /// Kinds whose next event is told to nobody, and how many were not.
+    swallow: BTreeSet<Kind>,
+    swallowed: BTreeSet<usize>,
+    /// Kinds that are refused, with which status.
+    refused: BTreeMap<Kind, u16>,
+    /// Who does not know it is not known.
+    token: Option<String>,
     requests: Vec<String>,
 }
 
@@ -77,14 +86,20 @@ impl FakeApi {
     pub(crate) fn on(listener: TcpListener) -> FakeApi {
         let shared = Arc::new(Shared { state: Mutex::default(), changed: watch::channel(0).0 });
         let dir = TempDir::new().unwrap();
-        write_kubeconfig(&dir.path().join("kubeconfig"), listener.local_addr().unwrap().port());
+        let port = listener.local_addr().unwrap().port();
+        write_kubeconfig(&dir.path().join("kubeconfig"), port);
         let serving = shared.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, serving.clone()));
             }
         });
-        FakeApi { shared, dir, task }
+        FakeApi { shared, dir, port, task }
+    }
+
+    /// Its kubeconfig is now one of a user who has this to show.
+    pub(crate) fn write_user(&self, user: &Value) {
+        write_kubeconfig_of(&self.kubeconfig(), self.port, user);
     }
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
@@ -150,11 +165,31 @@ impl FakeApi {
         });
     }
 
-    /// Lets nobody read a kind.
-    pub(crate) fn forbid(&self, kind: Kind) {
+    /// Lets requests for a kind wait for a time.
+    pub(crate) fn delay(&self, kind: Kind, delay: Duration) {
         self.change(|state| {
-            state.forbidden.insert(kind);
+            state.delayed.insert(kind, delay);
         });
+    }
+
+    /// Tells nobody of the next change of a kind. Lists have it.
+    pub(crate) fn swallow(&self, kind: Kind) {
+        self.change(|state| {
+            state.swallow.insert(kind);
+        });
+    }
+
+    /// Refuses requests for a kind with a status, or does not any more.
+    pub(crate) fn refuse(&self, kind: Kind, status: Option<u16>) {
+        self.change(|state| {
+            state.refused.remove(&kind);
+            state.refused.extend(status.map(|status| (kind, status)));
+        });
+    }
+
+    /// Knows only those that have this token.
+    pub(crate) fn set_token(&self, token: &str) {
+        self.change(|state| state.token = Some(token.to_owned()));
     }
 
     /// All requests so far, as path and query.
@@ -174,17 +209,31 @@ impl FakeApi {
     }
 
     fn change(&self, f: impl FnOnce(&mut State)) {
-        f(&mut self.shared.lock());
+        {
+            let state = &mut *self.shared.lock();
+            let before = state.log.len();
+            f(state);
+            for (i, event) in state.log.iter().enumerate().skip(before) {
+                if state.swallow.remove(&event.kind) {
+                    state.swallowed.insert(i);
+                }
+            }
+        }
         self.shared.changed.send_modify(|n| *n += 1);
     }
 }
 
 /// A kubeconfig for a port of this machine.
 pub(crate) fn write_kubeconfig(path: &std::path::Path, port: u16) {
+    write_kubeconfig_of(path, port, &json!({}));
+}
+
+/// The same for a user who has this to show.
+pub(crate) fn write_kubeconfig_of(path: &std::path::Path, port: u16, user: &Value) {
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "fake",
         "clusters": [{"name": "fake", "cluster": {"server": format!("http://127.0.0.1:{port}")}}],
-        "users": [{"name": "fake", "user": {}}],
+        "users": [{"name": "fake", "user": user}],
         "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
     });
     std::fs::write(path, config.to_string()).unwrap();
@@ -230,11 +279,21 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> std::io::Result<()
     let mut changed = shared.changed.subscribe();
     shared.lock().requests.push(target.clone());
     shared.changed.send_modify(|n| *n += 1);
+    let delay = shared.lock().delayed.get(&kind).copied();
+    if let Some(delay) = delay {
+        tokio::time::sleep(delay).await;
+    }
     while shared.lock().held.contains(&kind) {
         changed.changed().await.map_err(std::io::Error::other)?;
     }
-    if shared.lock().forbidden.contains(&kind) {
-        return answer(&mut stream, 403, &json!({"kind": "Status", "code": 403, "message": "forbidden"})).await;
+    let refusal = {
+        let state = shared.lock();
+        let known = |token: &String| head.lines().any(|l| l.to_ascii_lowercase() == format!("authorization: bearer {token}"));
+        let unknown = state.token.as_ref().is_some_and(|token| !known(token));
+        if unknown { Some(401) } else { state.refused.get(&kind).copied() }
+    };
+    if let Some(status) = refusal {
+        return answer(&mut stream, status, &json!({"kind": "Status", "code": status, "message": "no"})).await;
     }
     if shared.lock().absent.contains(&kind) || !is_at(kind, path::versions(kind)[0]) {
         return answer(&mut stream, 404, &json!({"kind": "Status", "code": 404, "message": "not found"})).await;
@@ -316,9 +375,14 @@ async fn follow(
             // Cut off in the middle of an event.
             return stream.write_all(b"{\"type\": \"ADDED\", \"obj").await;
         }
+        let about: Vec<&Event> = {
+            let state = shared.lock();
+            let heard = new.iter().enumerate().filter(|(i, e)| e.is_at(target) && !state.swallowed.contains(&(version + i)));
+            heard.map(|(_, e)| e).collect()
+        };
         version += new.len();
-        let told = new.iter().any(|e| e.is_at(target));
-        for e in new.iter().filter(|e| e.is_at(target)) {
+        let told = !about.is_empty();
+        for e in about {
             stream.write_all(line(if e.gone { "DELETED" } else { "MODIFIED" }, &e.object).as_bytes()).await?;
         }
         if !new.is_empty() && !told {

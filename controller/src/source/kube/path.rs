@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use http::StatusCode;
 use pilotfish_model::name::Str;
 use pilotfish_model::{Kind, ObjectId};
 
@@ -50,6 +51,11 @@ impl std::fmt::Display for Target {
     }
 }
 
+/// Kinds that every cluster has.
+pub(super) fn is_core(kind: Kind) -> bool {
+    !kind.group().ends_with(".istio.io")
+}
+
 /// Kinds that are read as protobuf.
 pub(super) fn is_protobuf(kind: Kind) -> bool {
     matches!(kind, Kind::Namespace | Kind::Node | Kind::Service | Kind::EndpointSlice | Kind::Pod)
@@ -58,7 +64,7 @@ pub(super) fn is_protobuf(kind: Kind) -> bool {
 /// Versions of a kind that a cluster may serve, the best one first.
 pub(crate) fn versions(kind: Kind) -> Vec<&'static str> {
     let best = served_version(kind);
-    if !kind.group().ends_with(".istio.io") {
+    if is_core(kind) {
         return vec![best];
     }
     let others = ["v1", "v1beta1", "v1alpha3", "v1alpha1"];
@@ -114,6 +120,13 @@ pub(crate) fn plural(kind: Kind) -> String {
     }
 }
 
+/// What to say of a kind that we may not read: what is missing, in the words of a role.
+pub(super) fn denied(kind: Kind, status: StatusCode, said: &str) -> String {
+    let group = if kind.group().is_empty() { "core" } else { kind.group() };
+    let what = if status == StatusCode::UNAUTHORIZED { "our credentials are not accepted" } else { "the verbs list and watch are needed" };
+    format!("may not read {} of the API group {group} ({status}): {what}; nothing is served before it was listed: {said}", plural(kind))
+}
+
 /// For a value in a query.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -147,6 +160,11 @@ mod tests {
             assert_eq!(page(&Target::all(kind), versions(kind)[0], None), expected);
         }
         assert!(page(&Target::all(Kind::Pod), "v1", Some("a+b/c=")).ends_with("&continue=a%2Bb%2Fc%3D"));
+        assert_eq!(
+            denied(Kind::ServiceEntry, StatusCode::FORBIDDEN, "no"),
+            "may not read serviceentries of the API group networking.istio.io (403 Forbidden): the verbs list and watch are needed; \
+             nothing is served before it was listed: no"
+        );
     }
 
     #[test]

@@ -120,6 +120,21 @@ pub(super) fn head(object: &[u8], strings: &Strings) -> Result<Head, Malformed> 
     Ok(head)
 }
 
+/// Namespace, name and version of an object of any kind.
+pub(super) fn identity(object: &[u8]) -> Result<(&str, &str, &str), Malformed> {
+    let (mut namespace, mut name, mut version) = ("", "", "");
+    each(message(object, 1)?, |number, b| {
+        match number {
+            1 => name = text(b)?,
+            3 => namespace = text(b)?,
+            6 => version = text(b)?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok((namespace, name, version))
+}
+
 /// An object of one of the kinds that are read this way.
 pub(super) fn object(kind: Kind, head: Head, object: &[u8]) -> Result<Object, Malformed> {
     let body = match kind {

@@ -74,6 +74,10 @@ impl Servers {
         self.addr
     }
 
+    pub(super) fn etcd_addr(&self) -> SocketAddr {
+        self.etcd_addr
+    }
+
     pub(super) async fn stop_api(&mut self) {
         self.api.take().expect("the API server runs").kill().await;
     }

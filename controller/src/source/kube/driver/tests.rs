@@ -11,7 +11,7 @@ type Reply = super::Reply<&'static str, u32>;
 type Output = super::Output<&'static str, u32>;
 
 fn applied(key: &'static str, value: u32, version: &str) -> Reply {
-    Reply::Applied { key, value, version: version.into() }
+    Reply::Applied { key, value: Some(value), version: version.into() }
 }
 
 fn deleted(key: &'static str, version: &str) -> Reply {
@@ -23,7 +23,11 @@ fn bookmark(version: &str, complete: bool) -> Reply {
 }
 
 fn page(items: &[(&'static str, u32)], version: &str, token: Option<&str>) -> Reply {
-    Reply::Page { items: items.to_vec(), version: version.into(), token: token.map(Into::into) }
+    Reply::Page {
+        items: items.iter().map(|(k, v)| (*k, Some(*v), v.to_string())).collect(),
+        version: version.into(),
+        token: token.map(Into::into),
+    }
 }
 
 fn watch(version: &str) -> Ask {
@@ -105,8 +109,52 @@ fn a_kind_that_is_not_installed_is_empty_and_looked_for() {
     assert_eq!((outputs, driver.pause(0.5)), (vec![Output::Reset(vec![])], LOOK_FOR_KIND));
     let (outputs, ask) = feed(&mut driver, vec![applied("a", 1, "1"), bookmark("2", true)]);
     assert_eq!((outputs, ask), (vec![Output::Reset(vec![("a", 1)])], watch("2")));
-    // Gone once more, it is empty once more.
-    assert_eq!(feed(&mut driver, vec![Reply::Failed(Failure::Absent)]).0, [Output::Reset(vec![])]);
+    // Gone once more, it is empty once more; but that there is nothing where something was must be said thrice.
+    let absent = |times| vec![Reply::Failed(Failure::Absent); times];
+    assert_eq!((feed(&mut driver, absent(2)).0, driver.pause(0.5)), (vec![], LOOK_FOR_KIND));
+    assert_eq!((feed(&mut driver, absent(1)).0, feed(&mut driver, absent(5)).0), (vec![Output::Reset(vec![])], vec![]));
+    // Elsewhere it is looked for at once.
+    driver.handle(Reply::Failed(Failure::Elsewhere));
+    assert_eq!(driver.pause(0.5), Duration::ZERO);
+}
+
+#[test]
+fn what_is_none_of_our_business_is_known_all_the_same() {
+    let mut driver = Driver::new();
+    let foreign = |key, version: &str| Reply::Applied { key, value: None, version: version.into() };
+    let (outputs, _) = feed(&mut driver, vec![applied("a", 1, "1"), foreign("b", "2"), bookmark("3", true)]);
+    assert_eq!(outputs, [Output::Reset(vec![("a", 1)])]);
+    // It becomes ours, and another one goes to somebody else.
+    let (outputs, _) = feed(&mut driver, vec![applied("b", 2, "4"), foreign("a", "5")]);
+    assert_eq!(outputs, [Output::Apply("b", 2), Output::Delete("a")]);
+    driver.known().begin();
+    let listed = [("a", "5"), ("b", "4")].map(|(key, version)| (hash(&key), hash(version))).into();
+    assert_eq!(driver.known().suspects(&listed).len(), 0);
+}
+
+#[test]
+fn who_is_denied_keeps_its_version() {
+    let mut driver = following();
+    assert_eq!(feed(&mut driver, vec![Reply::Failed(Failure::Denied); 20]), (vec![], watch("5")));
+    assert!(driver.pause(0.0) > Duration::ZERO);
+}
+
+#[test]
+fn what_a_watch_kept_to_itself_is_listed_and_counted() {
+    let mut driver = Driver::new();
+    feed(&mut driver, vec![applied("a", 1, "1"), applied("b", 1, "2"), applied("c", 1, "3"), bookmark("3", true)]);
+    driver.known().begin();
+    // Of `a` and `c` nothing is told; of `b` it is, after the list.
+    let listed = [("a", "4"), ("b", "5")].map(|(key, version)| (hash(&key), hash(version))).into();
+    let suspects = driver.known().suspects(&listed);
+    feed(&mut driver, vec![applied("b", 2, "5")]);
+    let suspects = driver.known().cleared(suspects);
+    assert_eq!(suspects.len(), 2);
+    driver.relist(suspects);
+    assert_eq!((driver.ask(), driver.healed()), (Ask::Stream, 0));
+    let (outputs, ask) = feed(&mut driver, vec![applied("a", 2, "4"), applied("b", 2, "5"), bookmark("7", true)]);
+    assert_eq!((outputs, ask), (vec![Output::Reset(vec![("a", 2), ("b", 2)])], watch("7")));
+    assert_eq!((driver.healed(), driver.healed()), (2, 0));
 }
 
 #[test]
@@ -177,7 +225,7 @@ impl Server {
         let event = |(i, (key, value)): (usize, &(&'static str, Option<u32>))| {
             let version = (from + i + 1).to_string();
             match value {
-                Some(value) => Reply::Applied { key, value: *value, version },
+                Some(value) => Reply::Applied { key, value: Some(*value), version },
                 None => Reply::Deleted { key, version },
             }
         };
@@ -189,7 +237,8 @@ impl Server {
         match ask {
             Ask::Stream if !self.streams => vec![Reply::Failed(Failure::NoStreams)],
             Ask::Stream => {
-                let listed = self.at(now).into_iter().map(|(key, value)| Reply::Applied { key, value, version: now.to_string() });
+                let listed =
+                    self.at(now).into_iter().map(|(key, value)| Reply::Applied { key, value: Some(value), version: now.to_string() });
                 listed.chain([Reply::Bookmark { version: now.to_string(), complete: true }]).collect()
             }
             // A page has two objects; its token says of which version, and where to go on.
@@ -202,7 +251,7 @@ impl Server {
                     return vec![Reply::Failed(Failure::Gone)];
                 }
                 let all: Vec<_> = self.at(version).into_iter().collect();
-                let items: Vec<_> = all.iter().copied().skip(skip).take(2).collect();
+                let items: Vec<_> = all.iter().skip(skip).take(2).map(|(k, v)| (*k, Some(*v), v.to_string())).collect();
                 let next = skip + items.len();
                 let token = (next < all.len()).then(|| format!("{version}/{next}"));
                 vec![Reply::Page { items, version: version.to_string(), token }]
