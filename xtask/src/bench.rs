@@ -1,8 +1,10 @@
 //! `bench`: instruction counts under callgrind, which repeat exactly, beside wall time, which people ask for.
 //!
 //! Each of [`COUNTED`] counts; [`TIMED`] prints `name<TAB>microseconds`, [`WEIGHED`] `name<TAB>bytes`. The baseline is the table
-//! between the markers of `docs/measurements.md`. [`load`] measures the whole server instead.
+//! between the markers of `docs/measurements.md`. [`load`] measures the whole server instead, and [`chaos`]
+//! what becomes of it without its API server.
 
+pub(crate) mod chaos;
 mod load;
 
 use std::collections::BTreeMap;
@@ -51,6 +53,8 @@ impl Args {
 enum Instead {
     /// The release binary under the load of thousands of proxies (see tests/load).
     Load(load::Args),
+    /// The release binary while its API server is killed again and again (see tests/chaos).
+    Chaos(chaos::Args),
 }
 
 /// What is measured of one case.
@@ -65,8 +69,10 @@ type Table = BTreeMap<String, Row>;
 
 /// Runs the benches, prints the change, writes the table.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if let Some(Instead::Load(args)) = &args.instead {
-        return load::run(args);
+    match &args.instead {
+        Some(Instead::Load(args)) => return load::run(args),
+        Some(Instead::Chaos(args)) => return chaos::run(args),
+        None => {}
     }
     let mut now = Table::new();
     if !args.wall {

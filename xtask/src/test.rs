@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::{Result, ensure};
 
+use crate::bench::chaos;
 use crate::suite::{Counts, Outcome, Summary};
 use crate::{bench, lint, parity, paths, setup, shell};
 
@@ -18,10 +19,23 @@ pub(crate) struct Args {
 /// Arguments of `e2e`.
 #[derive(clap::Args)]
 pub(crate) struct E2eArgs {
-    /// Passed on to `cargo test`, such as `--test gateway`.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    /// Only these suites, each with its own line in the summary.
+    #[arg(value_enum)]
+    group: Option<Group>,
+    /// Passed on to `cargo test`, such as `-- --test gateway`.
+    #[arg(last = true)]
     args: Vec<OsString>,
 }
+
+/// Suites that belong together.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Group {
+    /// Against a real Kubernetes API, with a short chaos run.
+    Kube,
+}
+
+/// Suites with a Kubernetes API, and with several replicas.
+const KUBE: [&str; 7] = ["kube", "crds", "kube_source", "kube_references", "kube_status", "replicas", "kube_survival"];
 
 /// Runs every suite.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -46,9 +60,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// The suites with real programs alone.
 pub(crate) fn run_e2e(args: &E2eArgs) -> Result<()> {
     let mut summary = Summary::new(paths::in_ci());
-    setup::run(&setup::Args::default())?;
-    build()?;
-    summary.run("real programs", || e2e(&args.args));
+    match args.group {
+        None => {
+            setup::run(&setup::Args::default())?;
+            build()?;
+            summary.run("real programs", || e2e(&args.args));
+        }
+        Some(Group::Kube) => {
+            setup::kube()?;
+            build()?;
+            for suite in KUBE {
+                summary.run(suite, || e2e(&[&["--test".into(), suite.into()], args.args.as_slice()].concat()));
+            }
+            summary.run("chaos, short", || chaos::short().map(|()| Outcome::Passed(Counts::default())));
+        }
+    }
     summary.finish()
 }
 

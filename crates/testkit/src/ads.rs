@@ -1,8 +1,10 @@
 //! A small ADS client on tonic's own codec: it proves that a stock client takes what the server sends.
 //!
-//! [`Delta`] and [`Sotw`] are one stream each; [`Proxy`] is a delta client that does what Envoy does.
+//! [`Delta`] and [`Sotw`] are one stream each; [`Proxy`] is a delta client that does what Envoy does; [`Watcher`] one that
+//! runs by itself.
 
 mod proxy;
+mod watcher;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
 pub use proxy::{Held, Proxy, TYPES};
+pub use watcher::{Seen, Watcher};
 
 const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";

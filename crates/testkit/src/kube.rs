@@ -6,6 +6,7 @@ mod assets;
 mod crds;
 mod proxy;
 mod servers;
+mod writer;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub use assets::{Assets, assets};
 pub use crds::{istio_crds, schemaless_crds};
 pub use proxy::ApiProxy;
 use servers::Servers;
+pub use writer::Writer;
 
 /// A running API server with an etcd of its own, as its administrator. Dropping it kills both.
 pub struct KubeCluster {
@@ -121,6 +123,11 @@ impl KubeCluster {
         config.default_retry = false;
         config.read_timeout = None;
         kube::Client::try_from(config).unwrap()
+    }
+
+    /// Somebody who changes things many times a second.
+    pub async fn writer(&self) -> Writer {
+        Writer(self.client().await)
     }
 
     /// Makes etcd forget all versions but the newest.

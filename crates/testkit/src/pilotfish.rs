@@ -47,6 +47,19 @@ fn built() -> Option<PathBuf> {
 impl Pilotfish {
     /// Serves on free loopback ports and waits for `/ready`.
     pub async fn serve(binary: &Path, options: Options) -> Self {
+        let mut pilotfish = Self::start(binary, options);
+        let http = pilotfish.http;
+        let ready = async || {
+            let response = get(http, "localhost", "/ready", &[]).await?;
+            ensure!(response.status == 200, "/ready answers {} {}", response.status, response.body);
+            Ok(())
+        };
+        pilotfish.process.until("ready", ready).await;
+        pilotfish
+    }
+
+    /// The same without waiting.
+    pub fn start(binary: &Path, options: Options) -> Self {
         let (http, grpc, monitoring) = (free_addr(), free_addr(), free_addr());
         let mut command = Command::new(binary);
         command.arg("serve");
@@ -60,13 +73,7 @@ impl Pilotfish {
             command.arg(flag).arg(addr.to_string());
         }
         command.args(&options.args);
-        let mut process = Process::start("pilotfish", tempfile::tempdir().unwrap(), command);
-        let ready = async || {
-            let response = get(http, "localhost", "/ready", &[]).await?;
-            ensure!(response.status == 200, "/ready answers {} {}", response.status, response.body);
-            Ok(())
-        };
-        process.until("ready", ready).await;
+        let process = Process::start("pilotfish", tempfile::tempdir().unwrap(), command);
         Pilotfish { process, http, grpc, monitoring }
     }
 
@@ -110,6 +117,13 @@ impl Pilotfish {
     /// `/metrics` as text.
     pub async fn metrics(&self) -> String {
         get(self.monitoring, "localhost", "/metrics", &[]).await.unwrap().body
+    }
+
+    /// A figure of `/metrics`, by name and label.
+    pub async fn figure(&self, series: &str) -> f64 {
+        let page = self.metrics().await;
+        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in {page}")).trim().parse().unwrap()
     }
 
     /// Waits until something that is asked of it is so. Fails at once, with the log, if it ends.
