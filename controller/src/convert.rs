@@ -24,7 +24,7 @@ use pilotfish_model::name::Str;
 use pilotfish_model::secret::Secret;
 use pilotfish_model::{ContentHash, DestinationRule, Diagnostic, Gateway, Kind, ObjectId, PeerAuthentication, Sidecar, VirtualService};
 
-pub use self::kubernetes::{NodeFact, PodFact, SliceEndpoint, SliceFact};
+pub use self::kubernetes::{NodeFact, PodFact, PodTemplate, SliceEndpoint, SliceFact};
 pub use self::service::{ServiceFact, TargetPort};
 pub use self::service_entry::ServiceEntryFact;
 pub use self::settings::SettingsFact;

@@ -1,11 +1,13 @@
-//! [`Strings`]: equal strings of different objects share one allocation, and so do equal sets of labels.
+//! [`Strings`]: equal strings of different objects share one allocation, and so do equal templates of Pods.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pilotfish_model::name::{Labels, Str};
+use pilotfish_model::name::Str;
+
+use crate::convert::PodTemplate;
 
 /// A pool of what is shared; clones share it. Labels, namespaces, nodes and accounts repeat in thousands of objects.
 #[derive(Clone, Debug, Default)]
@@ -14,7 +16,7 @@ pub struct Strings(Arc<Mutex<Pools>>);
 #[derive(Debug, Default)]
 struct Pools {
     strings: Pool<str>,
-    labels: Pool<Labels>,
+    templates: Pool<PodTemplate>,
 }
 
 #[derive(Debug)]
@@ -33,9 +35,9 @@ impl Strings {
         self.lock().strings.share(text, || text.into())
     }
 
-    /// The one set of these labels.
-    pub fn share_labels(&self, labels: &Labels) -> Arc<Labels> {
-        self.lock().labels.share(labels, || Arc::new(labels.clone()))
+    /// The one template like this.
+    pub fn share_template(&self, template: PodTemplate) -> Arc<PodTemplate> {
+        self.lock().templates.share(&template, || Arc::new(template.clone()))
     }
 
     /// A panic while it was held leaves valid sets.
@@ -83,7 +85,7 @@ mod tests {
         }
         assert!(strings.lock().strings.values.len() <= MIN_LIMIT);
         assert!(Arc::ptr_eq(&a, &strings.share("app")));
-        let labels = || Labels::from([(a.clone(), "web".into())]);
-        assert!(Arc::ptr_eq(&strings.share_labels(&labels()), &strings.share_labels(&labels())));
+        let template = || PodTemplate { labels: [(a.clone(), "web".into())].into(), ..PodTemplate::default() };
+        assert!(Arc::ptr_eq(&strings.share_template(template()), &strings.share_template(template())));
     }
 }

@@ -28,11 +28,22 @@ pub struct NodeFact {
 pub struct PodFact {
     /// Its addresses, the main one first; none once it has finished.
     pub ips: Vec<IpAddr>,
-    /// Its labels as given; one allocation for all replicas.
-    pub labels: Arc<Labels>,
     /// Its node.
     pub node: Str,
-    /// Its service account.
+    /// `spec.hostname`.
+    pub hostname: Str,
+    /// Ready; ServiceEntries select only such Pods. True where the status does not say.
+    pub ready: bool,
+    /// What it has in common with its replicas.
+    pub template: Arc<PodTemplate>,
+}
+
+/// What replicas have in common: one allocation for all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PodTemplate {
+    /// Labels as given.
+    pub labels: Labels,
+    /// Service account.
     pub account: Str,
     /// Name of the controller behind it, its own if it has none.
     pub workload_name: Str,
@@ -42,15 +53,18 @@ pub struct PodFact {
     pub network: Option<Str>,
     /// Accepts mutual TLS.
     pub mtls: bool,
-    /// `spec.hostname`.
-    pub hostname: Str,
+    /// There is a sign of a proxy in it.
+    pub proxied: bool,
     /// `spec.subdomain`.
     pub subdomain: Str,
     /// Container ports that have a name.
     pub ports: Vec<(Str, u16)>,
-    /// Ready; ServiceEntries select only such Pods. True where the status does not say.
-    pub ready: bool,
 }
+
+/// Containers of these names are proxies.
+const PROXIES: &[&str] = &["istio-proxy", "envoy"];
+/// Injection says on each Pod what it did.
+const INJECTED: &str = "sidecar.istio.io/status";
 
 /// An EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -148,19 +162,25 @@ pub(super) fn pod(scope: &Scope<'_>, p: &Pod) -> PodFact {
     // Init containers that restart always are sidecars: their ports are open as well.
     let sidecars = p.spec.init_containers.iter().filter(|c| c.restart_policy == "Always");
     let ports = p.spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports);
-    PodFact {
-        ips,
-        labels: scope.context.strings.share_labels(labels),
-        node: scope.share(&p.spec.node_name),
+    let mtls = labels.get(TLS_MODE).is_some_and(|m| &**m == "istio");
+    let containers = || p.spec.containers.iter().chain(&p.spec.init_containers);
+    let template = PodTemplate {
+        labels: labels.clone(),
         account: scope.share(account),
         workload_name: workload_name(scope),
         locality: locality_label(labels),
         network: labels.get(NETWORK).cloned(),
-        mtls: labels.get(TLS_MODE).is_some_and(|m| &**m == "istio"),
-        hostname: scope.share(&p.spec.hostname),
+        mtls,
+        proxied: mtls || scope.annotation(INJECTED).is_some() || containers().any(|c| PROXIES.contains(&c.name.as_str())),
         subdomain: scope.share(&p.spec.subdomain),
         ports: ports.filter(|p| !p.name.is_empty()).map(|p| (scope.share(&p.name), p.container_port.0)).collect(),
+    };
+    PodFact {
+        ips,
+        node: scope.share(&p.spec.node_name),
+        hostname: scope.share(&p.spec.hostname),
         ready: p.status.conditions.iter().find(|c| c.kind == "Ready").is_none_or(|c| c.status == "True"),
+        template: scope.context.strings.share_template(template),
     }
 }
 

@@ -130,7 +130,7 @@ impl Index {
     fn add_selected_pods(&self, service: &Service, selector: &Labels, found: &mut Vec<Endpoint>) {
         for id in self.relations.maybe_selected(&service.namespace, selector) {
             let Some(Fact::Pod(pod)) = self.fact(id) else { continue };
-            let (Some(ip), true) = (pod.ips.first(), pod.ready && selects(selector, &pod.labels)) else { continue };
+            let (Some(ip), true) = (pod.ips.first(), pod.ready && selects(selector, &pod.template.labels)) else { continue };
             let Some(workload) = self.workload(id) else { continue };
             let workload = external(workload, service);
             for p in &service.ports {

@@ -63,7 +63,7 @@ impl Index {
             let ids: Vec<_> = self.ids(kind, Some(namespace)).cloned().collect();
             for id in ids {
                 match self.facts.get(&id) {
-                    Some(Fact::Pod(p)) => self.relations.label(&id, key, &p.labels),
+                    Some(Fact::Pod(p)) => self.relations.label(&id, key, &p.template.labels),
                     Some(Fact::WorkloadEntry(w)) => self.relations.label(&id, key, &w.labels),
                     _ => {}
                 }
@@ -88,7 +88,7 @@ impl Index {
                 for pod in pods {
                     self.mark_pod(&pod);
                     if let Some(Fact::Pod(p)) = self.facts.get(&pod).cloned() {
-                        self.mark_selecting(&pod.namespace, &p.labels, false);
+                        self.mark_selecting(&pod.namespace, &p.template.labels, false);
                     }
                 }
             }
@@ -108,7 +108,7 @@ impl Index {
             }
             Fact::Pod(p) => {
                 self.mark_pod(id);
-                self.mark_selecting(&id.namespace, &p.labels, false);
+                self.mark_selecting(&id.namespace, &p.template.labels, false);
             }
             Fact::ServiceEntry(e) => {
                 self.dirty.services.extend(e.services.iter().map(ServiceKey::of));
@@ -166,7 +166,7 @@ impl Index {
     /// Workloads of a namespace that a selector selects.
     fn mark_selected(&mut self, namespace: &Str, selector: &Labels) {
         let selected = self.relations.maybe_selected(namespace, selector).filter(|id| match self.facts.get(*id) {
-            Some(Fact::Pod(p)) => selects(selector, &p.labels),
+            Some(Fact::Pod(p)) => selects(selector, &p.template.labels),
             Some(Fact::WorkloadEntry(w)) => selects(selector, &w.labels),
             _ => false,
         });

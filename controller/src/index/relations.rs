@@ -150,7 +150,7 @@ impl Relations {
                 for ip in &p.ips {
                     self.workloads_at.set(*ip, id.clone(), present);
                 }
-                self.set_labels(id, &p.labels, present);
+                self.set_labels(id, &p.template.labels, present);
             }
             Fact::WorkloadEntry(w) => {
                 if let Some(EndpointAddress::Ip(ip)) = w.address {

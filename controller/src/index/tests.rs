@@ -85,6 +85,42 @@ fn an_endpoint_waits_for_its_pod() {
 }
 
 #[test]
+fn a_pod_counts_once_it_serves_something_or_has_a_proxy() {
+    let bare = mk_pod("p1", "web", "10.0.0.1").replace(", security.istio.io/tlsMode: istio", "");
+    let mut index = index_of(yaml_objects(&bare));
+    assert!(index.publish().is_none());
+    let counts = |index: &mut Index, text: &str| apply(index, text).unwrap().0.workloads.len();
+    for (with, without) in [
+        (mk_service("web", ""), Some((Kind::Service, "web"))),
+        (mk_slice("other", &["p1=10.0.0.1"]), Some((Kind::EndpointSlice, "other-x"))),
+        (
+            mk_istio("ServiceEntry", "se", "{hosts: [a.b], ports: [{number: 1, name: tcp}], workloadSelector: {labels: {app: web}}}"),
+            Some((Kind::ServiceEntry, "se")),
+        ),
+        (
+            mk_istio(
+                "ServiceEntry",
+                "se",
+                "{hosts: [a.b], resolution: STATIC, ports: [{number: 1, name: tcp}], endpoints: [{address: 10.0.0.1}]}",
+            ),
+            Some((Kind::ServiceEntry, "se")),
+        ),
+        (bare.replace("namespace: ns", "namespace: ns, annotations: {sidecar.istio.io/status: x}"), None),
+        (bare.replace("containers: [{", "containers: [{name: istio-proxy, "), None),
+        (bare.replace("containers:", "initContainers: [{name: envoy}], containers:"), None),
+    ] {
+        assert_eq!(counts(&mut index, &with), 1, "{with}");
+        match without {
+            Some((kind, name)) => {
+                index.delete(&ObjectId::new(kind, "ns", name));
+                assert_eq!(index.publish().unwrap().0.workloads.len(), 0, "{with}");
+            }
+            None => assert_eq!(counts(&mut index, &bare), 0, "{with}"),
+        }
+    }
+}
+
+#[test]
 fn health_follows_conditions() {
     let slice = mk_slice(
         "web",

@@ -23,7 +23,7 @@ impl Index {
     /// Recomputes what endpoints of a workload share.
     pub(super) fn refresh_workload(&mut self, id: &ObjectId) {
         let new = match self.fact(id) {
-            Some(Fact::Pod(p)) if !p.ips.is_empty() => Some(self.pod_workload(id, p)),
+            Some(Fact::Pod(p)) if !p.ips.is_empty() && self.is_needed(id, p) => Some(self.pod_workload(id, p)),
             Some(Fact::WorkloadEntry(w)) => Some(self.outside_workload(w)),
             _ => None,
         };
@@ -35,26 +35,40 @@ impl Index {
         }
     }
 
+    /// Most Pods of a cluster may be none of the mesh's business: they serve nothing and have no proxy.
+    fn is_needed(&self, id: &ObjectId, p: &PodFact) -> bool {
+        let labels = &p.template.labels;
+        p.template.proxied
+            || self.relations.slices_of_pod.get(id).next().is_some()
+            || self.relations.maybe_selecting(&id.namespace, labels).any(|object| match self.facts.get(object) {
+                Some(Fact::Service(s)) => selects(&s.service.selector, labels),
+                Some(Fact::ServiceEntry(e)) => e.selector.as_ref().is_some_and(|s| selects(s, labels)),
+                _ => false,
+            })
+            || p.ips.iter().any(|ip| self.relations.entries_at.get(ip).next().is_some())
+    }
+
     fn pod_workload(&self, id: &ObjectId, p: &PodFact) -> Workload {
         let node = match self.fact(&ObjectId::new(Kind::Node, "", p.node.clone())) {
             Some(Fact::Node(n)) => n.locality.clone(),
             _ => Locality::default(),
         };
-        let locality = p.locality.clone().unwrap_or(node);
-        let network = p.network.clone().unwrap_or_else(|| self.default_network());
+        let t = &*p.template;
+        let locality = t.locality.clone().unwrap_or(node);
+        let network = t.network.clone().unwrap_or_else(|| self.default_network());
         Workload {
-            labels: self.registry_labels((*p.labels).clone(), &p.node, &locality, &network),
+            labels: self.registry_labels(t.labels.clone(), &p.node, &locality, &network),
             namespace: id.namespace.clone(),
             name: id.name.clone(),
-            workload_name: p.workload_name.clone(),
-            service_account: self.spiffe(&id.namespace, &p.account),
+            workload_name: t.workload_name.clone(),
+            service_account: self.spiffe(&id.namespace, &t.account),
             locality,
             network,
             cluster_id: self.settings.cluster_id.clone(),
             node: p.node.clone(),
-            mtls: p.mtls,
+            mtls: t.mtls,
             hostname: p.hostname.clone(),
-            subdomain: p.subdomain.clone(),
+            subdomain: t.subdomain.clone(),
         }
     }
 
@@ -108,7 +122,7 @@ impl Index {
         self.stats.workloads_joined += 1;
         let new = self.workload(id).and_then(|workload| {
             let (ips, labels) = match self.fact(id)? {
-                Fact::Pod(p) => (p.ips.clone(), &*p.labels),
+                Fact::Pod(p) => (p.ips.clone(), &p.template.labels),
                 Fact::WorkloadEntry(w) => match w.address {
                     Some(EndpointAddress::Ip(ip)) => (vec![ip], &w.labels),
                     _ => return None,
@@ -197,7 +211,7 @@ impl Index {
         for (port, target) in service.ports.iter().zip(&fact.targets) {
             let number = match (self.fact(id), target) {
                 (Some(Fact::Pod(_)), TargetPort::Number(n)) => Some(*n),
-                (Some(Fact::Pod(p)), TargetPort::Name(name)) => p.ports.iter().find(|(n, _)| n == name).map(|(_, n)| *n),
+                (Some(Fact::Pod(p)), TargetPort::Name(name)) => p.template.ports.iter().find(|(n, _)| n == name).map(|(_, n)| *n),
                 (Some(Fact::WorkloadEntry(w)), target) => workload_entry_port(w, &port.name, target),
                 _ => None,
             };
