@@ -17,9 +17,9 @@ const PODS: usize = 2_000;
 /// Bytes for each: 50,000 of them are to cost less than 50 MB.
 const LIMIT: usize = 900;
 
-/// Pods of 1,000 Deployments on 500 nodes, which no Service selects, with the weight that Pods have.
+/// Pods of Deployments with 50 replicas each, which no Service selects, with the weight that Pods have.
 fn pod(i: usize) -> Value {
-    let deployment = format!("job-{:03}", i % 1_000);
+    let deployment = format!("job-{:03}", i % (PODS / 50));
     let name = format!("{deployment}-7c9f8d6b5-{i:05x}");
     let labels = json!({
         "app": deployment, "app.kubernetes.io/name": deployment, "app.kubernetes.io/instance": deployment, "team": format!("team-{}", i % 20),
@@ -36,7 +36,7 @@ fn pod(i: usize) -> Value {
             "annotations": {"example.com/note": "y".repeat(500)},
         },
         "spec": {
-            "nodeName": format!("node-{}", i % 500), "serviceAccountName": deployment,
+            "nodeName": format!("node-{}", i % (PODS / 100)), "serviceAccountName": deployment,
             "containers": [{"name": "main", "image": "registry.example/job:1", "env": env, "ports": ports}],
         },
         "status": {

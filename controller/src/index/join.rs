@@ -95,10 +95,9 @@ impl Index {
             Fact::Service(s) => {
                 self.dirty.services.insert(ServiceKey::of(&s.service));
                 self.mark_selected(&s.service.namespace, &s.service.selector);
-                if s.service.selector.is_empty() {
-                    let members: Vec<_> = self.pods_of_slices(&s.service.namespace, &s.service.name);
-                    self.dirty.workloads.extend(members);
-                }
+                // Its slices may have others than those that it selects.
+                let members: Vec<_> = self.pods_of_slices(&s.service.namespace, &s.service.name);
+                self.dirty.workloads.extend(members);
             }
             Fact::EndpointSlice(s) => {
                 if let Some(service) = &s.service {

@@ -85,6 +85,15 @@ fn an_endpoint_waits_for_its_pod() {
 }
 
 #[test]
+fn a_pod_that_only_a_slice_names_forgets_its_service() {
+    let mut index =
+        index_of(yaml_objects(&[mk_service("web", ""), mk_slice("web", &["p1=10.0.0.1"]), mk_pod("p1", "db", "10.0.0.1")].concat()));
+    assert_eq!(targets(&index.publish().unwrap().0, "10.0.0.1"), ["web.ns.svc.cluster.local:80->8080"]);
+    index.delete(&ObjectId::new(Kind::Service, "ns", "web"));
+    assert_eq!(targets(&index.publish().unwrap().0, "10.0.0.1"), [""; 0]);
+}
+
+#[test]
 fn a_pod_counts_once_it_serves_something_or_has_a_proxy() {
     let bare = mk_pod("p1", "web", "10.0.0.1").replace(", security.istio.io/tlsMode: istio", "");
     let mut index = index_of(yaml_objects(&bare));
