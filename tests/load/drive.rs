@@ -91,7 +91,9 @@ async fn cold_start(args: &Args, source: &Source, out: &Path, log: &Path) -> boo
 }
 
 async fn load(args: &Args, source: &Source, run: &Run, proxies: u32, scenario: &str, out: &Path, log: &Path) -> bool {
-    let options = pilotfish::Options { args: source.args().into(), ..Default::default() };
+    let mut options = pilotfish::Options { args: source.args().into(), ..Default::default() };
+    // As with the reference: its defaults write no status.
+    options.args.extend(["--status".into(), "false".into()]);
     let mut server = Pilotfish::serve(&args.pilotfish, options).await;
     let pid = server.process().pid().expect("the server runs");
     let mut command = Command::new(&args.xload);

@@ -156,6 +156,30 @@ fn whoever_reverts_everything_causes_a_write_per_ten_seconds() {
 }
 
 #[test]
+fn numbers_are_written_once_they_stand_still_and_seldom_if_they_never_do() {
+    let mut world = World::new();
+    world.objects.insert(id(), mk_object(1, json!([])));
+    world.see(&id(), true);
+    assert_eq!(world.writer.counts().awaiting, 1);
+    let mut run = |seconds: usize, proxies: &dyn Fn(usize) -> usize| {
+        let before = world.writes.get(&id()).map_or(0, Vec::len);
+        for n in 0..seconds {
+            world.pass(Duration::from_secs(1));
+            world.writer.report(&reports(world.now, applied(proxies(n), proxies(n))), world.now);
+            world.write(Outcome::Written);
+        }
+        assert_eq!(world.writer.counts().awaiting, 0);
+        world.writes[&id()].len() - before
+    };
+    assert_eq!(run(30, &|_| 10), 1);
+    assert_eq!(run(1300, &|n| 11 + n), 2, "in twice ten minutes");
+    assert_eq!(run(59, &|_| 20), 0);
+    assert_eq!(run(600, &|_| 20), 1);
+    world.writer.forget(&id());
+    assert_eq!(world.writer.counts(), Counts { written: 4, ..Counts::default() });
+}
+
+#[test]
 fn proxies_that_come_and_go_are_no_news() {
     let mut world = World::new();
     world.objects.insert(id(), mk_object(1, json!([])));

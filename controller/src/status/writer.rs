@@ -19,7 +19,9 @@ use super::report::{Applied, Reports};
 pub struct Limits {
     /// Between two writes of an object.
     pub per_object: Duration,
-    /// Between two writes that differ in numbers of proxies only.
+    /// Between two writes that differ in numbers of proxies only, and how long these must have stood still: while proxies come
+    /// and go, every object that they see would be written again and again. Numbers that never stand still are written at
+    /// every tenth such time.
     pub counts: Duration,
     /// Writes per second in all; as many may be saved up.
     pub per_second: u32,
@@ -46,6 +48,8 @@ const FRESH_UNSETTLED: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest pause after failures.
 const LONGEST: Duration = Duration::from_secs(300);
+/// How often numbers may have stood still for long enough before they are written though they do not.
+const RESTLESS: u32 = 10;
 /// If the server does not keep what it is given (an older definition of the kind drops fields), it is not given again soon.
 const FUTILE: Duration = Duration::from_secs(600);
 
@@ -90,6 +94,8 @@ pub struct Counts {
     pub failed: u64,
     /// Objects whose status differs from what it should be.
     pub waiting: usize,
+    /// Objects of which it is not known yet what proxies say.
+    pub awaiting: usize,
 }
 
 struct Entry {
@@ -101,6 +107,10 @@ struct Entry {
     differs: Option<Instant>,
     /// Since when proxies have not answered.
     missing: Option<Instant>,
+    /// What proxies say is not known.
+    awaiting: bool,
+    /// When what proxies say changed.
+    moved: Instant,
     written: Option<Instant>,
     failures: u32,
     not_before: Option<Instant>,
@@ -143,6 +153,8 @@ impl Writer {
             since: now,
             differs: None,
             missing: None,
+            awaiting: false,
+            moved: now,
             written: None,
             failures: 0,
             not_before: None,
@@ -168,7 +180,9 @@ impl Writer {
 
     /// An object is gone.
     pub fn forget(&mut self, id: &ObjectId) {
-        if let Some(due) = self.entries.remove(id).and_then(|e| e.due) {
+        let Some(entry) = self.entries.remove(id) else { return };
+        self.counts.awaiting -= usize::from(entry.awaiting);
+        if let Some(due) = entry.due {
             self.due.remove(&(due, id.clone()));
         }
     }
@@ -204,7 +218,7 @@ impl Writer {
             }
             let condition = Some(applied.condition(accepted.generation));
             if entry.desired.reconciled != condition {
-                entry.desired.reconciled = condition;
+                (entry.desired.reconciled, entry.moved) = (condition, now);
                 changed.push(id.clone());
             }
         }
@@ -298,6 +312,9 @@ impl Writer {
         if let Some(due) = entry.due.take() {
             self.due.remove(&(due, id.clone()));
         }
+        let awaiting = entry.desired.reconciled.is_none() && entry.desired.accepted.is_some();
+        self.counts.awaiting = self.counts.awaiting + usize::from(awaiting) - usize::from(entry.awaiting);
+        entry.awaiting = awaiting;
         if entry.writing {
             return true;
         }
@@ -308,15 +325,15 @@ impl Writer {
         }
         let differs = *entry.differs.get_or_insert(now);
         let complete = entry.desired.reconciled.is_some() || entry.desired.accepted.is_none();
-        let after = match difference {
-            Difference::Addresses => Duration::ZERO,
-            Difference::Counts => self.limits.counts,
-            _ if complete => GATHER,
-            _ => PROXIES,
+        let wanted = match difference {
+            Difference::Addresses => differs,
+            Difference::Counts => (entry.moved + self.limits.counts).min(differs + self.limits.counts * RESTLESS),
+            _ if complete => differs + GATHER,
+            _ => differs + PROXIES,
         };
         let pause = if difference == Difference::Counts { self.limits.counts } else { self.limits.per_object };
         let after_last = entry.written.map(|at| at + pause);
-        let due = (differs + after).max(after_last.unwrap_or(differs)).max(entry.not_before.unwrap_or(differs));
+        let due = wanted.max(after_last.unwrap_or(differs)).max(entry.not_before.unwrap_or(differs));
         entry.due = Some(due);
         self.due.insert((due, id.clone()));
         true

@@ -29,8 +29,10 @@ pub const LEASE: &str = "pilotfish-leader";
 
 /// Proxies have come back by then, after a restart of their control plane.
 const WARM: Duration = Duration::from_secs(30);
-/// How often proxies' words are counted at most.
+/// How often proxies' words are counted at most: while an object waits for them ...
 const PERIOD: Duration = Duration::from_secs(1);
+/// ... and while only numbers may have changed.
+const SLOW: Duration = Duration::from_secs(10);
 /// How often they are counted at least while something may have changed unseen.
 const AGAIN: Duration = Duration::from_secs(20);
 /// Counting takes this part of the time at most.
@@ -80,7 +82,7 @@ impl Status {
     pub fn counts(&self) -> impl Fn() -> Vec<Count> + Send + Sync + use<> {
         let (leadership, counts) = (self.leadership.clone(), self.counts.clone());
         move || {
-            let Counts { written, suppressed, failed, waiting } = *counts.borrow();
+            let Counts { written, suppressed, failed, waiting, awaiting: _ } = *counts.borrow();
             let leads = leadership.holds(Instant::now()).is_some();
             let counter = |name, help, value: u64| Count { name, help, is_counter: true, value: value as f64 };
             let gauge = |name, help, value: f64| Count { name, help, is_counter: false, value };
@@ -97,7 +99,7 @@ impl Status {
     /// Starts its tasks.
     pub fn start(self, supervisor: &mut Supervisor, debug: Debug<MeshTranslator>, backlog: Backlog) {
         let drain = supervisor.drain_token();
-        let Status { task, lease, election, leadership, reports, state, conditions, counts: _ } = self;
+        let Status { task, lease, election, leadership, reports, state, conditions, counts } = self;
         if let (Some(election), Some(lease)) = (election, lease) {
             tracing::debug!(lease = lease.name, identity = lease.identity, "election");
             let drain = drain.clone();
@@ -122,7 +124,7 @@ impl Status {
             supervisor.spawn("reports", async move {
                 tokio::select! {
                     () = drain.cancelled() => Ok(()),
-                    ended = report(debug, state, leadership, backlog, reports) => ended,
+                    ended = report(debug, state, leadership, backlog, counts, reports) => ended,
                 }
             });
         }
@@ -135,6 +137,7 @@ async fn report(
     state: watch::Receiver<State>,
     leadership: Leadership,
     backlog: Backlog,
+    counts: watch::Receiver<Counts>,
     out: watch::Sender<Option<Arc<Reports>>>,
 ) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -142,6 +145,7 @@ async fn report(
     // What was so at the last count, and when it became so.
     let mut last = None;
     let mut since = started;
+    let mut counted = started;
     loop {
         sleep(pause).await;
         let taken = Instant::now();
@@ -151,9 +155,11 @@ async fn report(
         if now != last {
             (last, since) = (now, taken);
         }
-        if term.is_none() || taken > since.max(started + WARM) + AGAIN {
+        let is_due = counts.borrow().awaiting > 0 || taken >= counted + SLOW;
+        if term.is_none() || !is_due || taken > since.max(started + WARM) + AGAIN {
             continue;
         }
+        counted = taken;
         let unpushed = !backlog.is_empty();
         let counting = debug.clone();
         let tally = tokio::task::spawn_blocking(move || counting.tally(is_written)).await.context("counting proxies' words panicked")?;
