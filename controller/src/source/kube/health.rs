@@ -11,8 +11,8 @@ use std::time::Duration;
 use pilotfish_model::Kind;
 use tokio::time::{Instant, sleep};
 
-/// From this age on a kind is stale. Bookmarks come every minute, however quiet a kind is.
-const STALE: Duration = Duration::from_secs(90);
+/// From this age on a kind is stale. Bookmarks come however quiet a kind is: every minute or two, as seen with a busy server.
+const STALE: Duration = Duration::from_secs(150);
 /// How often ages are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// How often it is said again.
@@ -238,10 +238,9 @@ mod tests {
         assert_eq!(
             said,
             [
-                stale(90, "Service", ""),
                 stale(150, "Service", ""),
+                stale(210, "Service", " (nobody answers)"),
                 // At once, because it is one kind more.
-                stale(190, both, ""),
                 stale(250, both, " (nobody answers)"),
                 (300, "fresh".into()),
             ]
