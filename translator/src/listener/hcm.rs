@@ -1,7 +1,7 @@
 //! The HTTP connection manager.
 //!
 //! Thousands of them differ in a name and a route only. A message is the concatenation of its fields, so what is common to a
-//! scope is encoded once ([`Parts`]), what is common to a workload once more (`Templates`), and the few own ones are appended.
+//! scope is encoded once (`Parts`), what is common to a workload once more (`Templates`), and the few own ones are appended.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
