@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use pilotfish_envoy::Snapshot;
-use pilotfish_model::ChangeSet;
+use pilotfish_model::{ChangeSet, Proxy};
 use pilotfish_translator::{Endpoints, Own, ProxyClass, Translator, View, World, snapshot};
 
 /// One scope as a server holds it, and what happens to it.
@@ -108,6 +108,21 @@ fn another_class_of_the_scope(s: Step) -> (Arc<Own>, Step) {
     (black_box(s.translator.own(&s.world, &class, &s.view, None)), s)
 }
 
+fn known_class(services: usize, isolated: bool) -> (Step, Proxy, ProxyClass) {
+    let step = route_edit_in(services, isolated);
+    let proxy = mesh::proxy("ns0", "a");
+    let class = step.translator.classify(&step.world, &proxy);
+    (step, proxy, class)
+}
+
+// A second proxy of a class: what it costs to find that out.
+#[library_benchmark]
+#[bench::isolated_5000(args = (5000, true), setup = known_class)]
+fn class_lookup(s: (Step, Proxy, ProxyClass)) -> (ProxyClass, (Step, Proxy, ProxyClass)) {
+    let (step, proxy, _) = &s;
+    (black_box(step.translator.classify(&step.world, proxy)), s)
+}
+
 // What a change that concerns nobody costs each scope.
 #[library_benchmark]
 #[bench::isolated_5000(args = (5000, true), setup = route_edit_in)]
@@ -126,6 +141,7 @@ library_benchmark_group!(
         endpoint_change,
         scope_of_another_namespace,
         another_class_of_the_scope,
+        class_lookup,
         change_elsewhere
     ]
 );
