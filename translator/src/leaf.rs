@@ -54,6 +54,7 @@ impl Built {
 }
 
 /// What a leaf is and what it is made of.
+#[derive(Clone, Copy)]
 pub(crate) struct Key(ContentHash);
 
 impl Key {

@@ -34,6 +34,8 @@ pub(crate) use maker::build_listeners;
 /// See the module.
 pub struct View {
     pub(crate) class: ScopeClass,
+    /// Under which siblings find it.
+    anywhere: Key,
     pub(crate) scope: Scope,
     pub(crate) inputs: Inputs,
     /// One per service of the scope.
@@ -52,7 +54,7 @@ impl View {
         let facts = class.facts();
         let comparable = |b: &&Arc<View>| b.inputs.config == world.config;
         let own_base = before.filter(|b| b.class == *class).filter(comparable);
-        let anywhere = Key::of("view", &facts.anywhere());
+        let anywhere = own_base.map_or_else(|| Key::of("view", &facts.anywhere()), |b| b.anywhere);
         let sibling = if own_base.is_none() { leaves.kept::<View>(&anywhere) } else { None };
         let same_base = own_base.or(sibling.as_ref().filter(comparable));
         let scope = Scope::of(world, facts, same_base.map(|b| &b.scope));
@@ -71,12 +73,13 @@ impl View {
         let router = facts.is_router();
         let kept = |unchanged: &dyn Fn(&Difference) -> bool| same_base.filter(|_| difference.as_ref().is_some_and(unchanged));
         let by_sni = inputs.gateways.has_auto_passthrough();
+        let own = |_: &&Arc<View>| own_base.is_some();
         // Units hold what endpoints are chosen by, which is where a proxy runs: a sibling's are others.
-        let units = match kept(&|d| !d.units).filter(|_| own_base.is_some()) {
+        let units = match kept(&|d| !d.units).filter(own) {
             Some(b) => b.units.clone(),
             None => maker.units(by_sni, own_base),
         };
-        maker.clusters(&units, kept(&|d| !d.sidecar).filter(|_| own_base.is_some()));
+        maker.clusters(&units, kept(&|d| !d.sidecar).filter(own));
         let (settings, parts) = match kept(&|d| !d.services && !d.sidecar) {
             Some(b) => (b.settings.clone(), b.parts.clone()),
             None => {
@@ -102,7 +105,7 @@ impl View {
             None => maker.put(TypeUrl::NameTable, name_table::name_table(&context)),
         }
         let Maker { refused, layers, .. } = maker;
-        let view = Arc::new(View { class: class.clone(), inputs, units, settings, parts, named, routes, layers, refused, scope });
+        let view = Arc::new(View { class: class.clone(), anywhere, inputs, units, settings, parts, named, routes, layers, refused, scope });
         leaves.keep(&anywhere, &view);
         view
     }

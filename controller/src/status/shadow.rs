@@ -37,12 +37,7 @@ pub(super) fn shadowed(mesh: &Mesh) -> BTreeMap<ObjectId, Vec<Diagnostic>> {
 
 /// Whether every client that sees the younger one sees the older one, too.
 fn hides(mesh: &Mesh, older: &Arc<VirtualService>, younger: &Arc<VirtualService>) -> bool {
-    let default = &mesh.config.default_virtual_service_export_to;
-    let visibility = |v: &VirtualService| {
-        let own = &v.meta.namespace;
-        v.visibility.clone().unwrap_or_else(|| Visibility::parse(default, own).unwrap_or_default())
-    };
-    let (seen, namespace) = (visibility(older), &younger.meta.namespace);
-    let private = visibility(younger) == Visibility::Private && seen.allows(&older.meta.namespace, namespace);
-    !Arc::ptr_eq(older, younger) && (seen == Visibility::Public || private)
+    let (seen, namespace) = (older.visibility_in(&mesh.config), &younger.meta.namespace);
+    let private = *younger.visibility_in(&mesh.config) == Visibility::Private && seen.allows(&older.meta.namespace, namespace);
+    !Arc::ptr_eq(older, younger) && (*seen == Visibility::Public || private)
 }

@@ -1,8 +1,10 @@
 //! VirtualService: how requests to a host are routed.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::matching::{Pattern, StringMatch};
+use crate::mesh_config::MeshConfig;
 use crate::name::{Host, Labels, Meta, Str, Visibility};
 
 /// A route object. Short host names are resolved.
@@ -22,6 +24,14 @@ pub struct VirtualService {
     pub tls: Vec<TlsRoute>,
     /// TCP routes in order.
     pub tcp: Vec<TcpRoute>,
+}
+
+impl VirtualService {
+    /// Who sees it: as it says, or as the mesh does of those that say nothing.
+    pub fn visibility_in(&self, config: &MeshConfig) -> Cow<'_, Visibility> {
+        let default = || Visibility::parse(&config.default_virtual_service_export_to, &self.meta.namespace).unwrap_or_default();
+        self.visibility.as_ref().map_or_else(|| Cow::Owned(default()), Cow::Borrowed)
+    }
 }
 
 /// What a route is attached to.

@@ -123,6 +123,18 @@ pub struct Count {
     pub value: f64,
 }
 
+impl Count {
+    /// One that never falls.
+    pub fn counter(name: &'static str, help: &'static str, value: u64) -> Self {
+        Count { name, help, is_counter: true, value: value as f64 }
+    }
+
+    /// One that may fall.
+    pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
+        Count { name, help, is_counter: false, value }
+    }
+}
+
 /// Numbers that are asked for when the page is looked at.
 struct Collected(Box<dyn Fn() -> Vec<Count> + Send + Sync>);
 

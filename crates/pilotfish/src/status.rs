@@ -84,14 +84,12 @@ impl Status {
         move || {
             let Counts { written, suppressed, failed, waiting, awaiting: _ } = *counts.borrow();
             let leads = leadership.holds(Instant::now()).is_some();
-            let counter = |name, help, value: u64| Count { name, help, is_counter: true, value: value as f64 };
-            let gauge = |name, help, value: f64| Count { name, help, is_counter: false, value };
             vec![
-                gauge("pilotfish_leader", "1 if this replica does what only one may do", f64::from(u8::from(leads))),
-                counter("pilotfish_status_writes", "Statuses that were written", written),
-                counter("pilotfish_status_suppressed", "News of objects whose status was right already", suppressed),
-                counter("pilotfish_status_failures", "Writes of statuses that failed", failed),
-                gauge("pilotfish_status_waiting", "Objects whose status is to be written", waiting as f64),
+                Count::gauge("pilotfish_leader", "1 if this replica does what only one may do", f64::from(u8::from(leads))),
+                Count::counter("pilotfish_status_writes", "Statuses that were written", written),
+                Count::counter("pilotfish_status_suppressed", "News of objects whose status was right already", suppressed),
+                Count::counter("pilotfish_status_failures", "Writes of statuses that failed", failed),
+                Count::gauge("pilotfish_status_waiting", "Objects whose status is to be written", waiting as f64),
             ]
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pilotfish_model::matching::StringMatch;
 use pilotfish_model::mesh::ObjectKey;
-use pilotfish_model::name::{Str, Visibility};
+use pilotfish_model::name::Str;
 use pilotfish_model::virtual_service::{HeaderOperations, HttpMatch, HttpRoute};
 use pilotfish_model::{Mesh, VirtualService};
 
@@ -26,9 +26,7 @@ pub fn resolve(mesh: &Mesh, route: &Arc<VirtualService>) -> Arc<VirtualService> 
 }
 
 fn is_exported(mesh: &Mesh, delegate: &VirtualService, to: &str) -> bool {
-    let own = &delegate.meta.namespace;
-    let default = || Visibility::parse(&mesh.config.default_virtual_service_export_to, own).unwrap_or_default();
-    delegate.visibility.clone().unwrap_or_else(default).allows(own, to)
+    delegate.visibility_in(&mesh.config).allows(&delegate.meta.namespace, to)
 }
 
 /// A delegate's rule below the root's: both conditions hold, and what the delegate leaves out comes from the root. `None`

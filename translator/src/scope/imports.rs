@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pilotfish_model::mesh::Mesh;
-use pilotfish_model::name::{Host, Str, Visibility};
+use pilotfish_model::name::Host;
 use pilotfish_model::service::Service;
 use pilotfish_model::sidecar::{EgressHost, EgressNamespace, Sidecar};
 use pilotfish_model::virtual_service::GatewayRef;
@@ -111,14 +111,5 @@ pub(super) fn is_visible(world: &World, class: &ScopeFacts, rules: &Rules) -> bo
     if rules.hosts.is_empty() || !(class.is_router() || rules.gateways.contains(&GatewayRef::Mesh)) {
         return false;
     }
-    let own = &rules.meta.namespace;
-    match &rules.visibility {
-        Some(visibility) => visibility.allows(own, &class.namespace),
-        None => default_visibility(&world.mesh_config().default_virtual_service_export_to, own).allows(own, &class.namespace),
-    }
-}
-
-/// A list from mesh configuration, such as `defaultVirtualServiceExportTo`, for an object of `own`.
-fn default_visibility(entries: &[Str], own: &str) -> Visibility {
-    Visibility::parse(entries, own).unwrap_or_default()
+    rules.visibility_in(world.mesh_config()).allows(&rules.meta.namespace, &class.namespace)
 }

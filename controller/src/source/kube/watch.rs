@@ -25,7 +25,7 @@ use crate::index::Input;
 
 /// After this time the server ends a watch; a new one begins where it ended. Each kind's differs a little.
 const WATCH_SECONDS: u64 = 290;
-/// A watch that says nothing for so long is dead: bookmarks come every minute.
+/// A watch that says nothing for so long is dead: bookmarks come every minute or two.
 const SILENCE: Duration = Duration::from_secs(180);
 /// How long the head of an answer may take, and each further part of one that ends.
 const ANSWER: Duration = Duration::from_secs(60);
