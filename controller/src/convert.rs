@@ -3,16 +3,22 @@
 //! [`convert`] yields a [`Fact`], what the index joins, or the reasons why not, each naming the field. Nothing here looks at
 //! another object: references stay names.
 
+mod attachment;
+mod authorization_policy;
 mod destination_rule;
+mod envoy_filter;
+mod extension;
 mod fields;
 mod gateway;
 mod kubernetes;
 mod peer_authentication;
 mod protocol;
+mod request_authentication;
 mod service;
 mod service_entry;
 mod settings;
 mod sidecar;
+mod telemetry;
 mod tls;
 mod virtual_service;
 mod workload;
@@ -22,7 +28,10 @@ use std::sync::Arc;
 use pilotfish_model::mesh::NamespaceInfo;
 use pilotfish_model::name::Str;
 use pilotfish_model::secret::Secret;
-use pilotfish_model::{ContentHash, DestinationRule, Diagnostic, Gateway, Kind, ObjectId, PeerAuthentication, Sidecar, VirtualService};
+use pilotfish_model::{
+    AuthorizationPolicy, ContentHash, DestinationRule, Diagnostic, EnvoyFilter, Extension, Gateway, Kind, ObjectId, PeerAuthentication,
+    RequestAuthentication, Sidecar, Telemetry, VirtualService,
+};
 
 pub use self::kubernetes::{NodeFact, PodFact, PodTemplate, SliceEndpoint, SliceFact};
 pub use self::service::{ServiceFact, TargetPort};
@@ -74,6 +83,12 @@ pub enum Fact {
     WorkloadEntry(Arc<WorkloadFact>),
     Sidecar(Arc<Sidecar>),
     PeerAuthentication(Arc<PeerAuthentication>),
+    RequestAuthentication(Arc<RequestAuthentication>),
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
+    Telemetry(Arc<Telemetry>),
+    EnvoyFilter(Arc<EnvoyFilter>),
+    WasmPlugin(Arc<Extension>),
+    TrafficExtension(Arc<Extension>),
     /// A ConfigMap that the mesh's settings come from.
     Settings(Arc<SettingsFact>),
     /// Not translated yet; the hash tells whether it changed.
@@ -106,6 +121,12 @@ pub fn convert(object: &Object, context: &Context) -> Converted {
         Body::WorkloadEntry(b) => Fact::WorkloadEntry(Arc::new(workload::entry(&mut scope, b))),
         Body::Sidecar(b) => Fact::Sidecar(Arc::new(sidecar::convert(&mut scope, b))),
         Body::PeerAuthentication(b) => Fact::PeerAuthentication(Arc::new(peer_authentication::convert(&mut scope, b))),
+        Body::RequestAuthentication(b) => Fact::RequestAuthentication(Arc::new(request_authentication::convert(&mut scope, b))),
+        Body::AuthorizationPolicy(b) => Fact::AuthorizationPolicy(Arc::new(authorization_policy::convert(&mut scope, b))),
+        Body::Telemetry(b) => Fact::Telemetry(Arc::new(telemetry::convert(&mut scope, b))),
+        Body::EnvoyFilter(b) => Fact::EnvoyFilter(Arc::new(envoy_filter::convert(&mut scope, b))),
+        Body::WasmPlugin(b) => Fact::WasmPlugin(Arc::new(extension::wasm_plugin(&mut scope, b))),
+        Body::TrafficExtension(b) => Fact::TrafficExtension(Arc::new(extension::traffic_extension(&mut scope, b))),
         Body::ConfigMap(data) if context.config_maps.contains(&object.id) => settings::convert(&mut scope, data),
         Body::ConfigMap(_) => Fact::Other(ContentHash::default()),
         Body::Other(value) => {

@@ -72,9 +72,15 @@ pub enum Body {
     WorkloadEntry(Box<WorkloadEntrySpec>),
     Sidecar(Box<SidecarSpec>),
     PeerAuthentication(Box<PeerAuthenticationSpec>),
+    RequestAuthentication(Box<RequestAuthenticationSpec>),
+    AuthorizationPolicy(Box<AuthorizationPolicySpec>),
+    Telemetry(Box<TelemetrySpec>),
+    EnvoyFilter(Box<EnvoyFilterSpec>),
+    WasmPlugin(Box<WasmPluginSpec>),
+    TrafficExtension(Box<TrafficExtensionSpec>),
     /// Of its keys, those that may hold settings.
     ConfigMap(BTreeMap<String, String>),
-    /// A kind whose translation comes later, or that is only listed.
+    /// A kind that no resource depends on.
     Other(Value),
 }
 
@@ -219,13 +225,13 @@ fn body(kind: Kind, mut map: Map<String, Value>) -> Result<Body, DecodeError> {
             Body::ConfigMap(data)
         }
         Kind::WorkloadGroup => shape_of::<WorkloadGroupSpec>(spec())?,
-        Kind::EnvoyFilter => shape_of::<EnvoyFilterSpec>(spec())?,
+        Kind::EnvoyFilter => Body::EnvoyFilter(field(spec(), "spec")?),
         Kind::ProxyConfig => shape_of::<ProxyConfigSpec>(spec())?,
-        Kind::RequestAuthentication => shape_of::<RequestAuthenticationSpec>(spec())?,
-        Kind::AuthorizationPolicy => shape_of::<AuthorizationPolicySpec>(spec())?,
-        Kind::Telemetry => shape_of::<TelemetrySpec>(spec())?,
-        Kind::WasmPlugin => shape_of::<WasmPluginSpec>(spec())?,
-        Kind::TrafficExtension => shape_of::<TrafficExtensionSpec>(spec())?,
+        Kind::RequestAuthentication => Body::RequestAuthentication(field(spec(), "spec")?),
+        Kind::AuthorizationPolicy => Body::AuthorizationPolicy(field(spec(), "spec")?),
+        Kind::Telemetry => Body::Telemetry(field(spec(), "spec")?),
+        Kind::WasmPlugin => Body::WasmPlugin(field(spec(), "spec")?),
+        Kind::TrafficExtension => Body::TrafficExtension(field(spec(), "spec")?),
         Kind::MeshConfig => shape_of::<Map<String, Value>>(spec())?,
     })
 }

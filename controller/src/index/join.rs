@@ -332,6 +332,12 @@ impl Index {
             Kind::Gateway => put!(gateways, at, Fact::Gateway(x) => x),
             Kind::Sidecar => put!(sidecars, at, Fact::Sidecar(x) => x),
             Kind::PeerAuthentication => put!(peer_authentications, at, Fact::PeerAuthentication(x) => x),
+            Kind::RequestAuthentication => put!(request_authentications, at, Fact::RequestAuthentication(x) => x),
+            Kind::AuthorizationPolicy => put!(authorization_policies, at, Fact::AuthorizationPolicy(x) => x),
+            Kind::Telemetry => put!(telemetries, at, Fact::Telemetry(x) => x),
+            Kind::EnvoyFilter => put!(envoy_filters, at, Fact::EnvoyFilter(x) => x),
+            Kind::WasmPlugin => put!(wasm_plugins, at, Fact::WasmPlugin(x) => x),
+            Kind::TrafficExtension => put!(traffic_extensions, at, Fact::TrafficExtension(x) => x),
             // Settings are merged at once, and Secrets have their own way.
             Kind::ConfigMap | Kind::Secret => false,
             _ => {

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use pilotfish_model::mesh::{NamespaceInfo, NodeLocality, Usage};
 use pilotfish_model::name::{Labels, Str};
-use pilotfish_model::{DestinationRule, Gateway, PeerAuthentication, Service, Sidecar, VirtualService};
+use pilotfish_model::{
+    AuthorizationPolicy, DestinationRule, EnvoyFilter, Extension, Gateway, PeerAuthentication, RequestAuthentication, Service, Sidecar,
+    Telemetry, VirtualService,
+};
 
 /// What one object adds.
 #[derive(Default)]
@@ -25,6 +28,22 @@ impl Asking for NamespaceInfo {}
 impl Asking for NodeLocality {}
 impl Asking for Gateway {}
 impl Asking for PeerAuthentication {}
+// Of sidecars, they change only what each class has for itself.
+impl Asking for RequestAuthentication {}
+impl Asking for AuthorizationPolicy {}
+
+/// Objects that change what whole scopes get.
+macro_rules! asks_by_attachment {
+    ($($type:ty),+) => {$(
+        impl Asking for $type {
+            fn asks(&self) -> Asks<'_> {
+                Asks { selector_keys: self.attachment.keys().collect(), ..Asks::default() }
+            }
+        }
+    )+};
+}
+
+asks_by_attachment!(EnvoyFilter, Extension, Telemetry);
 
 impl Asking for Service {
     fn asks(&self) -> Asks<'_> {
@@ -89,6 +108,9 @@ pub(super) mod tests {
         mesh.sidecars.values().for_each(|x| replace(&mut usage, None, Some(&**x)));
         mesh.destination_rules.values().for_each(|x| replace(&mut usage, None, Some(&**x)));
         mesh.virtual_services.values().for_each(|x| replace(&mut usage, None, Some(&**x)));
+        mesh.envoy_filters.values().for_each(|x| replace(&mut usage, None, Some(&**x)));
+        mesh.telemetries.values().for_each(|x| replace(&mut usage, None, Some(&**x)));
+        mesh.wasm_plugins.values().chain(mesh.traffic_extensions.values()).for_each(|x| replace(&mut usage, None, Some(&**x)));
         usage
     }
 }

@@ -8,15 +8,20 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use crate::authorization_policy::AuthorizationPolicy;
 use crate::destination_rule::DestinationRule;
 use crate::endpoint::{Endpoint, Locality, Workload};
+use crate::envoy_filter::EnvoyFilter;
+use crate::extension::Extension;
 use crate::gateway::Gateway;
 use crate::mesh_config::MeshConfig;
 use crate::name::{Host, Labels, ObjectId, Str};
 use crate::peer_authentication::PeerAuthentication;
+use crate::request_authentication::RequestAuthentication;
 use crate::secret::Secret;
 use crate::service::Service;
 use crate::sidecar::Sidecar;
+use crate::telemetry::Telemetry;
 use crate::virtual_service::VirtualService;
 
 /// A service's key: namespace, then host.
@@ -122,6 +127,18 @@ pub struct Mesh {
     pub sidecars: OrdMap<ObjectKey, Arc<Sidecar>>,
     /// PeerAuthentications.
     pub peer_authentications: OrdMap<ObjectKey, Arc<PeerAuthentication>>,
+    /// RequestAuthentications.
+    pub request_authentications: OrdMap<ObjectKey, Arc<RequestAuthentication>>,
+    /// AuthorizationPolicies.
+    pub authorization_policies: OrdMap<ObjectKey, Arc<AuthorizationPolicy>>,
+    /// Telemetry objects.
+    pub telemetries: OrdMap<ObjectKey, Arc<Telemetry>>,
+    /// EnvoyFilters.
+    pub envoy_filters: OrdMap<ObjectKey, Arc<EnvoyFilter>>,
+    /// WasmPlugins.
+    pub wasm_plugins: OrdMap<ObjectKey, Arc<Extension>>,
+    /// TrafficExtensions.
+    pub traffic_extensions: OrdMap<ObjectKey, Arc<Extension>>,
     /// TLS Secrets that objects refer to.
     pub secrets: OrdMap<ObjectKey, Arc<Secret>>,
     /// What of all this is made use of.

@@ -1,0 +1,18 @@
+//! AuthorizationPolicy: who may do what at a workload.
+
+use crate::attachment::{Attachment, attached};
+use crate::hash::ContentHash;
+use crate::name::Meta;
+
+/// An object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AuthorizationPolicy {
+    /// Identity and age.
+    pub meta: Meta,
+    /// Workloads.
+    pub attachment: Attachment,
+    /// What the rest says.
+    pub content: ContentHash,
+}
+
+attached!(AuthorizationPolicy);

@@ -1,0 +1,18 @@
+//! Telemetry: what proxies log, trace and count.
+
+use crate::attachment::{Attachment, attached};
+use crate::hash::ContentHash;
+use crate::name::Meta;
+
+/// An object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Telemetry {
+    /// Identity and age.
+    pub meta: Meta,
+    /// Workloads.
+    pub attachment: Attachment,
+    /// What the rest says.
+    pub content: ContentHash,
+}
+
+attached!(Telemetry);
