@@ -52,7 +52,7 @@ async fn main() {
     cluster.install_crds().await;
     let writer = cluster.writer().await;
     mesh::fill(&cluster, &writer).await;
-    let options = pilotfish::Options { args: vec!["--kubeconfig".into(), cluster.kubeconfig().into()], ..Default::default() };
+    let options = pilotfish::Options { args: vec!["--kubeconfig".into(), cluster.pilotfish_kubeconfig().into()], ..Default::default() };
     let mut server = Pilotfish::serve(&args.pilotfish, options.clone()).await;
     let pid = server.process().pid().expect("the server runs");
     let mut clients = Vec::new();

@@ -58,7 +58,7 @@ impl Source {
     /// The arguments that make the server read it.
     fn args(&self) -> [OsString; 2] {
         match self {
-            Source::Cluster(cluster) => ["--kubeconfig".into(), cluster.kubeconfig().into()],
+            Source::Cluster(cluster) => ["--kubeconfig".into(), cluster.pilotfish_kubeconfig().into()],
             Source::Files(dir) => ["--config-dir".into(), dir.into()],
         }
     }

@@ -230,11 +230,11 @@ fn write_kubeconfig(path: &Path, cluster: &KubeCluster, user: &Value) {
 async fn expired_credentials_are_replaced_without_a_restart() {
     let Some((assets, binary)) = needed() else { return };
     let mut cluster = cluster(&assets).await;
-    let bind = ["create", "clusterrolebinding", "pilotfish", "--clusterrole=cluster-admin", "--serviceaccount=shop:pilotfish"];
-    cluster.kubectl(&bind).await;
+    // The account that the shipped manifest gives rights to.
+    let account = ["serviceaccount", "pilotfish", "--namespace", "istio-system"];
+    let do_to = async |cluster: &KubeCluster, verb: &str| cluster.kubectl(&[&[verb], &account[..]].concat()).await;
     let token = async |cluster: &KubeCluster| {
-        cluster.kubectl(&["create", "serviceaccount", "pilotfish", "--namespace", NAMESPACE]).await;
-        cluster.kubectl(&["create", "token", "pilotfish", "--namespace", NAMESPACE]).await.trim().to_owned()
+        cluster.kubectl(&["create", "token", "pilotfish", "--namespace", "istio-system"]).await.trim().to_owned()
     };
     let dir = tempfile::tempdir().unwrap();
     let (kubeconfig, file) = (dir.path().join("kubeconfig"), dir.path().join("token"));
@@ -244,7 +244,8 @@ async fn expired_credentials_are_replaced_without_a_restart() {
     let pilotfish = Pilotfish::serve(&binary, options(kubeconfig, &[])).await;
     let watcher = watcher(&pilotfish).await;
     // The account is another one now, and a new server has no old connections.
-    cluster.kubectl(&["delete", "serviceaccount", "pilotfish", "--namespace", NAMESPACE]).await;
+    do_to(&cluster, "delete").await;
+    do_to(&cluster, "create").await;
     let second = token(&cluster).await;
     cluster.stop_api_server().await;
     cluster.start_api_server().await;

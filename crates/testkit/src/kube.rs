@@ -118,11 +118,12 @@ impl KubeCluster {
 
     /// A client of the administrator: for what is done too often for a program each time.
     pub async fn client(&self) -> kube::Client {
-        let file = Kubeconfig::read_from(self.kubeconfig()).unwrap();
-        let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
-        config.default_retry = false;
-        config.read_timeout = None;
-        kube::Client::try_from(config).unwrap()
+        client(&self.kubeconfig()).await
+    }
+
+    /// The same with Pilotfish's rights.
+    pub(crate) async fn pilotfish_client(&self) -> kube::Client {
+        client(&self.pilotfish_kubeconfig()).await
     }
 
     /// Somebody who changes things many times a second.
@@ -169,4 +170,12 @@ async fn kubectl(program: &Path, kubeconfig: &Path, args: &[&str], input: &str) 
     let output = output?;
     anyhow::ensure!(output.status.success(), "kubectl {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     Ok(String::from_utf8(output.stdout)?)
+}
+
+async fn client(kubeconfig: &Path) -> kube::Client {
+    let file = Kubeconfig::read_from(kubeconfig).unwrap();
+    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+    config.default_retry = false;
+    config.read_timeout = None;
+    kube::Client::try_from(config).unwrap()
 }

@@ -1,6 +1,6 @@
 //! Something between a program and the API server that does what networks and servers in trouble do.
 //!
-//! Clear text on loopback to the program, the administrator's client to the server. Connections are closed after each answer:
+//! Clear text on loopback to the program, Pilotfish's rights before the server. Connections are closed after each answer:
 //! what is open is a request.
 
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ impl Drop for ApiProxy {
 impl ApiProxy {
     /// Stands in front of this cluster, and does nothing yet.
     pub async fn start(cluster: &KubeCluster) -> ApiProxy {
-        let shared = Arc::new(Shared { client: cluster.client().await, faults: Mutex::default(), epoch: watch::channel(0).0 });
+        let shared = Arc::new(Shared { client: cluster.pilotfish_client().await, faults: Mutex::default(), epoch: watch::channel(0).0 });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let dir = tempfile::tempdir().unwrap();
