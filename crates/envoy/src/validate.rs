@@ -7,6 +7,7 @@
 //! again wherever else it occurs.
 
 mod check;
+mod hashed;
 mod plan;
 mod rules;
 mod sound;

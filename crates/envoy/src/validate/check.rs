@@ -132,8 +132,10 @@ impl Length {
         self.max.filter(|max| len > *max).map(|max| format!("must have at most {}", amount(max)))
     }
 
-    fn is_some(&self) -> bool {
-        self.exact.is_some() || self.min.is_some() || self.max.is_some()
+    /// Whether text of so many bytes holds these bounds however many characters that is: nobody has to count them.
+    fn holds_by_bytes(&self, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        self.exact.is_none() && self.min.is_none_or(|min| bytes.div_ceil(4) >= min) && self.max.is_none_or(|max| bytes <= max)
     }
 }
 
@@ -170,7 +172,7 @@ impl TextRules {
         if self.ignore_empty && v.is_empty() {
             return None;
         }
-        if self.chars.is_some()
+        if !self.chars.holds_by_bytes(v.len())
             && let Some(broken) = self.chars.broken(v.chars().count() as u64, "character")
         {
             return Some(broken);

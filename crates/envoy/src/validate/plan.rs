@@ -1,19 +1,24 @@
 //! The rules of all messages, compiled: for each message only the fields that can break a rule, here or further in.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::LazyLock;
 
 use prost_reflect::{DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, Value};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::check::Check;
+use super::hashed::Hashed;
 use super::rules::{self, FieldRules, Limits};
 use super::sound::Sound;
+use super::walk::broken_default;
 use crate::descriptors;
 
 /// The plans of all messages.
 pub(super) struct Plans {
     messages: Vec<MessagePlan>,
-    by_name: HashMap<String, usize>,
+    /// By the hash of their names.
+    by_name: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
     pub(super) sound: Sound,
     /// Rules in the descriptors that nothing here implements.
     #[cfg_attr(not(test), allow(dead_code))]
@@ -27,6 +32,8 @@ pub(super) struct MessagePlan {
     /// By number.
     pub(super) fields: Vec<FieldPlan>,
     pub(super) required_oneofs: Vec<OneofPlan>,
+    /// Which fields break a rule by not being there, or by how often they are.
+    pub(super) counted: Vec<usize>,
 }
 
 /// A oneof of which one field must be set.
@@ -48,6 +55,8 @@ pub(super) struct FieldPlan {
     pub(super) required: bool,
     /// A scalar without presence: its default is checked if it is absent.
     pub(super) implicit: bool,
+    /// What its default breaks.
+    pub(super) broken_default: Option<String>,
     pub(super) is_list: bool,
 }
 
@@ -93,7 +102,8 @@ impl Plans {
     }
 
     pub(super) fn by_name(&self, full_name: &str) -> Option<usize> {
-        self.by_name.get(full_name).copied()
+        let index = *self.by_name.get(&xxh3_64(full_name.as_bytes()))?;
+        self.messages.get(index).filter(|m| m.name == full_name).map(|_| index)
     }
 
     pub(super) fn message(&self, index: usize) -> Option<&MessagePlan> {
@@ -114,14 +124,30 @@ impl Plans {
         };
         let mut messages: Vec<MessagePlan> = descriptors.iter().map(|m| compiler.message(m)).collect();
         prune(&mut messages);
-        Plans { messages, by_name: compiler.by_name, sound: Sound::default(), unknown: compiler.unknown }
+        messages.iter_mut().for_each(MessagePlan::note_absences);
+        let by_name = messages.iter().enumerate().map(|(i, m)| (xxh3_64(m.name.as_bytes()), i)).collect();
+        Plans { messages, by_name, sound: Sound::default(), unknown: compiler.unknown }
     }
 }
 
 impl MessagePlan {
-    /// Index into `fields`.
-    pub(super) fn position(&self, number: u32) -> Option<usize> {
+    /// Index into `fields`. `from`: where to begin, as encoders write fields in the order of their numbers.
+    pub(super) fn position(&self, number: u32, from: usize) -> Option<usize> {
+        let ahead = self.fields.get(from..).unwrap_or_default();
+        if ahead.first().is_some_and(|f| f.number <= number) {
+            let steps = ahead.iter().take_while(|f| f.number < number).count();
+            return ahead.get(steps).filter(|f| f.number == number).map(|_| from + steps);
+        }
         self.fields.binary_search_by_key(&number, |f| f.number).ok()
+    }
+
+    /// Works out once what an absent field breaks.
+    fn note_absences(&mut self) {
+        for field in self.fields.iter_mut().filter(|f| f.implicit && !f.required) {
+            field.broken_default = broken_default(field);
+        }
+        let counted = |f: &FieldPlan| f.required || f.broken_default.is_some() || f.limited();
+        self.counted = (0..self.fields.len()).filter(|i| counted(&self.fields[*i])).collect();
     }
 
     fn has_rules(&self, needed: &[bool]) -> bool {
@@ -130,9 +156,13 @@ impl MessagePlan {
 }
 
 impl FieldPlan {
+    fn limited(&self) -> bool {
+        let Limits { count, unique, .. } = &self.limits;
+        count.exact.is_some() || count.min.is_some() || count.max.is_some() || *unique
+    }
+
     fn matters(&self, needed: &[bool]) -> bool {
-        let limited = self.limits.count.min.is_some() || self.limits.count.max.is_some() || self.limits.unique;
-        self.required || limited || self.value.matters(needed) || self.key.as_ref().is_some_and(|key| key.matters(needed))
+        self.required || self.limited() || self.value.matters(needed) || self.key.as_ref().is_some_and(|key| key.matters(needed))
     }
 }
 
@@ -223,6 +253,7 @@ impl Compiler {
             required: rules.required && field.containing_oneof().is_none(),
             implicit: !field.supports_presence() && !field.is_list() && !field.is_map(),
             is_list: field.is_list(),
+            broken_default: None,
         }
     }
 

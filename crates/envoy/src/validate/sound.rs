@@ -1,9 +1,12 @@
 //! [`Sound`]: what was checked before. Most of what is packed in one listener is packed in every other.
 
 use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
 use std::sync::{Mutex, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+use super::hashed::Hashed;
 
 /// How many hashes a generation has: 16 bytes each, in a table that is up to half empty.
 const GENERATION: usize = 4096;
@@ -14,9 +17,11 @@ pub(super) struct Sound(Mutex<Generations>);
 
 #[derive(Default)]
 struct Generations {
-    young: HashSet<u128>,
-    old: HashSet<u128>,
+    young: Keys,
+    old: Keys,
 }
+
+type Keys = HashSet<u128, BuildHasherDefault<Hashed>>;
 
 impl Sound {
     /// The key of an encoded Any that lies so deep: how deep, too, is a rule.

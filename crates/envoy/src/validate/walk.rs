@@ -61,12 +61,14 @@ impl<'p> Walk<'p> {
     }
 
     fn fields(&mut self, plan: &MessagePlan, base: usize, mut bytes: &[u8], path: &Path<'_>, depth: usize) -> Result<(), Malformed> {
+        let mut at = 0;
         while !bytes.is_empty() {
-            let (number, wire_type) = decode_key(&mut bytes).map_err(|_| Malformed)?;
-            let Some(at) = plan.position(number) else {
+            let (number, wire_type) = field_key(&mut bytes)?;
+            let Some(found) = plan.position(number, at) else {
                 skip_field(wire_type, number, &mut bytes, DecodeContext::default()).map_err(|_| Malformed)?;
                 continue;
             };
+            at = found;
             let raw = read(wire_type, &mut bytes)?;
             let field = &plan.fields[at];
             let seen = &mut self.counts[base + at];
@@ -94,7 +96,7 @@ impl<'p> Walk<'p> {
     fn entry(&mut self, key: &ValuePlan, value: &ValuePlan, mut bytes: &[u8], path: &Path<'_>, depth: usize) -> Result<(), Malformed> {
         let (mut raw_key, mut raw_value) = (None, None);
         while !bytes.is_empty() {
-            let (number, wire_type) = decode_key(&mut bytes).map_err(|_| Malformed)?;
+            let (number, wire_type) = field_key(&mut bytes)?;
             let raw = read(wire_type, &mut bytes)?;
             match number {
                 1 => raw_key = Some(raw),
@@ -150,12 +152,12 @@ impl<'p> Walk<'p> {
         };
         let type_url = std::str::from_utf8(part(1)?).map_err(|_| Malformed)?;
         self.scalar(plan, Scalar::Text(type_url), path);
-        let name = descriptors::type_name(type_url);
-        let Some(index) = self.plans.by_name(name) else { return Ok(()) };
         let key = (bytes.len() >= WORTH_A_LOOK).then(|| Sound::key(bytes, depth));
         if key.is_some_and(|key| self.plans.sound.has(key)) {
             return Ok(());
         }
+        let name = descriptors::type_name(type_url);
+        let Some(index) = self.plans.by_name(name) else { return Ok(()) };
         let before = self.violations.len();
         self.message(index, part(2)?, &path.unpacked(name), depth + 1);
         if let Some(key) = key.filter(|_| self.violations.len() == before) {
@@ -172,12 +174,12 @@ impl<'p> Walk<'p> {
 
     /// What is broken by not being there, and what only shows in the whole.
     fn absences(&mut self, plan: &MessagePlan, base: usize, bytes: &[u8], path: &Path<'_>) {
-        for (at, field) in plan.fields.iter().enumerate() {
+        for (at, field) in plan.counted.iter().map(|at| (*at, &plan.fields[*at])) {
             let count = self.counts[base + at];
             let broken = if count == 0 && field.required {
                 Some("is required".to_owned())
             } else if count == 0 && field.implicit {
-                self.broken_default(field)
+                field.broken_default.clone()
             } else {
                 broken_size(&field.limits, count.into())
             };
@@ -189,16 +191,11 @@ impl<'p> Walk<'p> {
             }
         }
         for oneof in &plan.required_oneofs {
-            let present = |number: &u32| plan.position(*number).is_some_and(|at| self.counts[base + at] > 0);
+            let present = |number: &u32| plan.position(*number, 0).is_some_and(|at| self.counts[base + at] > 0);
             if !oneof.members.iter().any(present) {
                 self.report(&path.field(&oneof.name), "is required: one of its fields must be set");
             }
         }
-    }
-
-    fn broken_default(&self, field: &FieldPlan) -> Option<String> {
-        let (Content::Scalar(kind), Some(check)) = (field.value.content, &field.value.check) else { return None };
-        check.broken(decode(kind, absent(field.value.content)).ok()?)
     }
 
     fn report(&mut self, path: &Path<'_>, rule: impl Into<String>) {
@@ -206,13 +203,40 @@ impl<'p> Walk<'p> {
     }
 }
 
+/// What the default value of a field breaks.
+pub(super) fn broken_default(field: &FieldPlan) -> Option<String> {
+    let (Content::Scalar(kind), Some(check)) = (field.value.content, &field.value.check) else { return None };
+    check.broken(decode(kind, absent(field.value.content)).ok()?)
+}
+
+/// The key of a field: mostly one byte.
+fn field_key(bytes: &mut &[u8]) -> Result<(u32, WireType), Malformed> {
+    if let [first @ 8..0x80, rest @ ..] = bytes {
+        let wire_type = WireType::try_from(u64::from(first & 7)).map_err(|_| Malformed)?;
+        let number = u32::from(first >> 3);
+        *bytes = rest;
+        return Ok((number, wire_type));
+    }
+    decode_key(bytes).map_err(|_| Malformed)
+}
+
+/// A number of variable length: mostly one byte.
+fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+    if let [first @ ..0x80, rest @ ..] = bytes {
+        let value = u64::from(*first);
+        *bytes = rest;
+        return Ok(value);
+    }
+    decode_varint(bytes).map_err(|_| Malformed)
+}
+
 fn read<'b>(wire_type: WireType, bytes: &mut &'b [u8]) -> Result<Raw<'b>, Malformed> {
     Ok(match wire_type {
-        WireType::Varint => Raw::Varint(decode_varint(bytes).map_err(|_| Malformed)?),
+        WireType::Varint => Raw::Varint(varint(bytes)?),
         WireType::ThirtyTwoBit => Raw::Fixed32(u32::from_le_bytes(take(bytes)?)),
         WireType::SixtyFourBit => Raw::Fixed64(u64::from_le_bytes(take(bytes)?)),
         WireType::LengthDelimited => {
-            let len = usize::try_from(decode_varint(bytes).map_err(|_| Malformed)?).map_err(|_| Malformed)?;
+            let len = usize::try_from(varint(bytes)?).map_err(|_| Malformed)?;
             let (value, rest) = bytes.split_at_checked(len).ok_or(Malformed)?;
             *bytes = rest;
             Raw::Bytes(value)
@@ -259,7 +283,7 @@ fn absent(content: Content) -> Raw<'static> {
 fn last_field(mut bytes: &[u8], wanted: u32) -> Result<Option<Raw<'_>>, Malformed> {
     let mut last = None;
     while !bytes.is_empty() {
-        let (number, wire_type) = decode_key(&mut bytes).map_err(|_| Malformed)?;
+        let (number, wire_type) = field_key(&mut bytes)?;
         let raw = read(wire_type, &mut bytes)?;
         if number == wanted {
             last = Some(raw);
@@ -287,7 +311,7 @@ fn has_duplicates(mut bytes: &[u8], field: &FieldPlan) -> bool {
     let mut seen = HashSet::new();
     let mut duplicate = false;
     while !bytes.is_empty() && !duplicate {
-        let Ok((number, wire_type)) = decode_key(&mut bytes) else { break };
+        let Ok((number, wire_type)) = field_key(&mut bytes) else { break };
         let Ok(raw) = read(wire_type, &mut bytes) else { break };
         if number == field.number {
             let walked = for_each_item(field.value.content, raw, |item| {
