@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod behaviour;
+
 use std::net::SocketAddr;
 use std::path::Path;
 

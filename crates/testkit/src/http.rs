@@ -7,5 +7,5 @@ mod load;
 
 pub use backend::{Backend, Echo};
 pub(crate) use client::post;
-pub use client::{Response, get, post_json};
+pub use client::{Ask, Response, get, post_json};
 pub use load::{Load, Report};

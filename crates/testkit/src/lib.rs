@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod ads;
+pub mod authority;
 pub mod envoy;
 pub mod golden;
 pub mod http;
@@ -15,11 +16,16 @@ pub mod poll;
 pub mod process;
 pub mod random;
 pub mod skip;
+pub mod tcp;
+pub mod tls;
 
+pub use authority::{Authority, Identity};
 pub use envoy::Envoy;
 pub use golden::{Goldens, assert_golden};
-pub use http::{Backend, Load, get};
+pub use http::{Ask, Backend, Load, get};
 pub use kube::KubeCluster;
 pub use pilotfish::Pilotfish;
 pub use poll::{until, until_soon};
 pub use random::Random;
+pub use tcp::TcpBackend;
+pub use tls::TlsServer;

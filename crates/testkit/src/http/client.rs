@@ -1,12 +1,14 @@
 //! The client: one request on a connection of its own, so that nothing outlives an edit of the proxy in between.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::fmt;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::Echo;
@@ -36,44 +38,129 @@ impl Response {
     }
 }
 
+/// A request under construction: `Ask::get("/").header("x-user", "ann")`.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    method: String,
+    path: String,
+    host: String,
+    headers: Vec<(String, String)>,
+    body: String,
+    from: Option<IpAddr>,
+}
+
+impl Ask {
+    /// `GET path`, for the host that the test's rules are about unless [`host`](Self::host) says another.
+    pub fn get(path: &str) -> Self {
+        Self::new("GET", path)
+    }
+
+    /// Any method, without a body.
+    pub fn new(method: &str, path: &str) -> Self {
+        let (method, path) = (method.to_owned(), path.to_owned());
+        Ask { method, path, host: String::new(), headers: Vec::new(), body: String::new(), from: None }
+    }
+
+    /// The Host header.
+    #[must_use]
+    pub fn host(mut self, host: &str) -> Self {
+        self.host = host.to_owned();
+        self
+    }
+
+    /// The same where none was said.
+    #[must_use]
+    pub fn default_host(self, host: &str) -> Self {
+        if self.host.is_empty() { self.host(host) } else { self }
+    }
+
+    /// One more header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The local address to connect from, another one of 127.0.0.0/8.
+    #[must_use]
+    pub fn from(mut self, ip: impl Into<IpAddr>) -> Self {
+        self.from = Some(ip.into());
+        self
+    }
+
+    /// Sends it on a connection of its own and reads the answer, within 10 s.
+    pub async fn send(&self, addr: SocketAddr) -> anyhow::Result<Response> {
+        let exchange = async { self.exchange(self.connect(addr).await?).await };
+        timeout(LIMIT, exchange).await.with_context(|| format!("{} {} of {addr}: no answer in {LIMIT:?}", self.method, self.path))?
+    }
+
+    async fn connect(&self, addr: SocketAddr) -> anyhow::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        if let Some(ip) = self.from {
+            socket.bind((ip, 0).into())?;
+        }
+        socket.connect(addr).await.with_context(|| format!("connect to {addr}"))
+    }
+
+    /// Sends it on a connection that is open, and reads the answer.
+    pub async fn exchange(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> anyhow::Result<Response> {
+        let Ask { method, path, host, headers, body, .. } = self;
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("\r\n");
+        request.push_str(body);
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        // Not to the connection's end, which a proxy may hold back for a second.
+        while !is_whole(&answer) {
+            let mut part = vec![0; 16 * 1024];
+            match stream.read(&mut part).await {
+                Ok(0) => break,
+                Ok(n) => answer.extend_from_slice(&part[..n]),
+                // TLS whose end was not announced: whether the answer is whole its length tells.
+                Err(e) if e.kind() == ErrorKind::UnexpectedEof && !answer.is_empty() => break,
+                Err(e) => return Err(e).with_context(|| format!("read the answer to {path}")),
+            }
+        }
+        parse(&answer)
+    }
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)?;
+        self.headers.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+    }
+}
+
 /// Sends `GET path` with that Host to `addr`, within 10 s.
 pub async fn get(addr: SocketAddr, host: &str, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Response> {
-    timeout(LIMIT, exchange("GET", addr, host, path, headers, ""))
-        .await
-        .with_context(|| format!("GET {path} of {addr}: no answer in {LIMIT:?}"))?
+    headers.iter().fold(Ask::get(path).host(host), |ask, (name, value)| ask.header(name, value)).send(addr).await
 }
 
 /// Sends `POST path` without a body: how one changes something at Envoy's admin interface.
 pub(crate) async fn post(addr: SocketAddr, path: &str) -> anyhow::Result<Response> {
-    timeout(LIMIT, exchange("POST", addr, "admin", path, &[("content-length", "0")], "")).await?
+    Ask::new("POST", path).host("admin").header("content-length", "0").send(addr).await
 }
 
 /// Sends `POST path` with this JSON.
 pub async fn post_json(addr: SocketAddr, path: &str, json: &serde_json::Value) -> anyhow::Result<Response> {
     let body = json.to_string();
-    let headers = [("content-type", "application/json"), ("content-length", &body.len().to_string())];
-    timeout(LIMIT, exchange("POST", addr, "localhost", path, &headers, &body)).await?
+    let ask = Ask::new("POST", path).host("localhost").header("content-type", "application/json");
+    Ask { body: body.clone(), ..ask.header("content-length", &body.len().to_string()) }.send(addr).await
 }
 
-async fn exchange(
-    method: &str,
-    addr: SocketAddr,
-    host: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> anyhow::Result<Response> {
-    let mut stream = TcpStream::connect(addr).await.with_context(|| format!("connect to {addr}"))?;
-    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
-    for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
+/// Whether nothing can follow. Without a length only the connection's end tells.
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+    let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim));
+    match header("content-length").and_then(|v| v.parse::<usize>().ok()) {
+        Some(length) => answer.len() >= end + 4 + length,
+        None => header("transfer-encoding") == Some("chunked") && answer.ends_with(b"0\r\n\r\n"),
     }
-    request.push_str("\r\n");
-    request.push_str(body);
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.with_context(|| format!("read the answer to {path}"))?;
-    parse(&answer)
 }
 
 fn parse(answer: &[u8]) -> anyhow::Result<Response> {
@@ -126,6 +213,7 @@ mod tests {
             path: "/status/418/x?q=1".into(),
             host: "shop.example".into(),
             headers: headers.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+            tls: None,
         };
         assert_eq!((response.status, response.echo(), backend.requests()), (418, expected, 1));
     }
