@@ -1,0 +1,241 @@
+//! [`Rotation`]: how one root follows another without an outage. Pure: time and what was seen of the mesh are arguments.
+//!
+//! ```text
+//!            offer (another root)                 everybody has it                 its last certificate ended
+//!  signing ─────────────────────> signing + next ─────────────────> next + retired ─────────────────────────> next
+//!                                 trusted: both                     trusted: both                       trusted: one
+//! ```
+//!
+//! A key under a root that everybody trusts already is taken at once. The state is kept beside the key, so that every
+//! replica, and the next process, goes on where this one was.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+
+use crate::chain;
+use crate::material::{Files, Material, MaterialError};
+use crate::pem;
+
+/// The file that holds the state, beside those of the key that signs.
+pub const STATE: &str = "pilotfish-rotation.json";
+const ROOTS: &str = "root-cert.pem";
+
+/// What was seen of the mesh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// Since when every place that hands roots out has all that are trusted now; `None`: not yet.
+    pub placed: Option<SystemTime>,
+    /// Proxies that are told of roots and have not confirmed these.
+    pub unconfirmed: usize,
+}
+
+/// Times of a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// How long what was placed may take to be mounted everywhere.
+    pub mount: Duration,
+    /// The longest that a certificate holds.
+    pub longest: Duration,
+    /// For how long other replicas may not know yet that another key signs.
+    pub lag: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Times { mount: Duration::from_secs(180), longest: Duration::from_secs(2160 * 3600), lag: Duration::from_secs(60) }
+    }
+}
+
+/// What became of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It is what signs, or what comes next, already.
+    Known,
+    /// It signs from now on: its root is one that everybody trusts.
+    Taken,
+    /// It is to be distributed first.
+    Pending,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing was due.
+    None,
+    /// The next key signs from now on.
+    Switched,
+    /// Roots whose last certificate ended are not trusted any more.
+    Dropped,
+}
+
+#[derive(Clone, Debug)]
+struct Source {
+    files: Files,
+    material: Arc<Material>,
+}
+
+impl Source {
+    fn load(files: Files, now: SystemTime) -> Result<Source, MaterialError> {
+        let material = Arc::new(Material::load(&files, now)?);
+        Ok(Source { files, material })
+    }
+
+    fn is(&self, other: &Source) -> bool {
+        let (a, b) = (&self.material, &other.material);
+        a.certificate() == b.certificate() && a.chain() == b.chain() && a.roots() == b.roots() && a.crl() == b.crl()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Retired {
+    root: CertificateDer<'static>,
+    until: SystemTime,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    signing: Source,
+    next: Option<Source>,
+    retired: Vec<Retired>,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default)]
+struct Kept {
+    /// Files of the next key, base64.
+    next: BTreeMap<String, String>,
+    /// Roots that do not sign any more.
+    retired: Vec<KeptRoot>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptRoot {
+    root: String,
+    /// Seconds since 1970.
+    until: u64,
+}
+
+impl Rotation {
+    /// Goes on from what [`Rotation::files`] gave, or begins with a key that nothing is known of beside itself.
+    pub fn restore(mut files: Files, now: SystemTime) -> Result<Rotation, MaterialError> {
+        // A state that cannot be read is none: all roots of the bundle stay trusted then, for ever.
+        let kept: Kept = files.remove(STATE).and_then(|f| serde_json::from_slice(&f).ok()).unwrap_or_default();
+        let decode = |text: &String| STANDARD.decode(text).ok();
+        let next: Option<Files> = kept.next.iter().map(|(name, text)| Some((name.clone(), decode(text)?))).collect();
+        let next = next.filter(|files| !files.is_empty()).and_then(|files| Source::load(files, now).ok());
+        let retired: Vec<Retired> = kept
+            .retired
+            .iter()
+            .filter_map(|kept| {
+                let root = CertificateDer::from(decode(&kept.root)?);
+                Some(Retired { root, until: SystemTime::UNIX_EPOCH + Duration::from_secs(kept.until) })
+            })
+            .collect();
+        let others = next.iter().flat_map(|n| n.material.roots()).chain(retired.iter().map(|r| &r.root));
+        let others: Vec<_> = others.cloned().collect();
+        if let Some(file) = files.get(ROOTS)
+            && !others.is_empty()
+            && let Ok(all) = pem::certificates(file)
+        {
+            let own: Vec<_> = all.into_iter().filter(|root| !others.contains(root)).collect();
+            files.insert(ROOTS.into(), pem::bundle(&own).into_bytes());
+        }
+        Ok(Rotation { signing: Source::load(files, now)?, next, retired })
+    }
+
+    /// All of it, in the layout of the key that signs; the file of roots has all that are trusted.
+    pub fn files(&self) -> Files {
+        let mut files = self.signing.files.clone();
+        files.remove(STATE);
+        if self.next.is_none() && self.retired.is_empty() {
+            return files;
+        }
+        let encode = |file: &[u8]| STANDARD.encode(file);
+        let seconds = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let next = self.next.iter().flat_map(|n| &n.files).map(|(name, file)| (name.clone(), encode(file))).collect();
+        let retired = self.retired.iter().map(|r| KeptRoot { root: encode(&r.root), until: seconds(r.until) }).collect();
+        files.insert(ROOTS.into(), pem::bundle(&self.trusted()).into_bytes());
+        files.insert(STATE.into(), serde_json::to_vec(&Kept { next, retired }).unwrap_or_default());
+        files
+    }
+
+    /// What signs.
+    pub fn signing(&self) -> &Arc<Material> {
+        &self.signing.material
+    }
+
+    /// What is waiting to sign.
+    pub fn next(&self) -> Option<&Arc<Material>> {
+        self.next.as_ref().map(|n| &n.material)
+    }
+
+    /// Roots that are trusted, that of the key that signs first.
+    pub fn trusted(&self) -> Vec<CertificateDer<'static>> {
+        let next = self.next.iter().flat_map(|n| n.material.roots());
+        let all = self.signing.material.roots().iter().chain(next).chain(self.retired.iter().map(|r| &r.root));
+        let mut trusted: Vec<CertificateDer<'static>> = Vec::new();
+        for root in all {
+            if !trusted.contains(root) {
+                trusted.push(root.clone());
+            }
+        }
+        trusted
+    }
+
+    /// Here is another key. What is not whole is refused, and everything stays as it is.
+    pub fn offer(&mut self, files: Files, times: &Times, now: SystemTime) -> Result<Offer, MaterialError> {
+        let new = Source::load(files, now)?;
+        if self.next.as_ref().is_some_and(|next| next.is(&new)) {
+            return Ok(Offer::Known);
+        }
+        if self.signing.is(&new) {
+            // Somebody thought better of it.
+            self.next = None;
+            return Ok(Offer::Known);
+        }
+        let (material, trusted) = (&new.material, self.signing.material.roots());
+        if chain::verify(material.certificate(), material.chain(), trusted, now).is_ok() {
+            self.next = None;
+            self.replace(new, times, now);
+            return Ok(Offer::Taken);
+        }
+        self.next = Some(new);
+        Ok(Offer::Pending)
+    }
+
+    /// Does what is due.
+    pub fn step(&mut self, evidence: &Evidence, times: &Times, now: SystemTime) -> Step {
+        let mounted = evidence.placed.is_some_and(|placed| now >= placed + times.mount) && evidence.unconfirmed == 0;
+        // A signer that cannot sign any more is no reason to wait for anything.
+        let over = self.signing.material.not_after() <= now;
+        if let Some(next) = self.next.take_if(|_| mounted || over) {
+            self.replace(next, times, now);
+            return Step::Switched;
+        }
+        let before = self.retired.len();
+        self.retired.retain(|r| now < r.until);
+        if self.retired.len() < before { Step::Dropped } else { Step::None }
+    }
+
+    fn replace(&mut self, new: Source, times: &Times, now: SystemTime) {
+        let old = std::mem::replace(&mut self.signing, new);
+        for root in old.material.roots() {
+            if self.signing.material.roots().contains(root) {
+                continue;
+            }
+            let ends = chain::parse(root).map(|root| chain::not_after(&root)).unwrap_or(now);
+            let until = ends.min(now + times.lag + times.longest);
+            self.retired.retain(|r| r.root != *root);
+            self.retired.push(Retired { root: root.clone(), until });
+        }
+        let used = self.signing.material.roots();
+        self.retired.retain(|r| !used.contains(&r.root));
+    }
+}
