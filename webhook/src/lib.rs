@@ -1,1 +1,5 @@
-//! Sidecar injection and validation.
+//! Sidecar injection and validation: pure functions of objects, and the HTTPS server that the API server calls.
+//!
+//! Enter at [`inject::inject`].
+
+pub mod inject;
