@@ -35,6 +35,7 @@ pub struct Tracing {
     pub custom_tags: BTreeMap<String, CustomTag>,
     pub use_request_id_for_trace_sampling: Option<bool>,
     pub enable_istio_tags: Option<bool>,
+    pub disable_context_propagation: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

@@ -52,3 +52,17 @@ pub const PRESERVE_CASE: &str = "envoy.http.stateful_header_formatters.preserve_
 pub const RETRY_PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
 /// Retries prefer priorities that were not tried.
 pub const RETRY_PREVIOUS_PRIORITIES: &str = "envoy.retry_priorities.previous_priorities";
+/// Access log by OTLP.
+pub const ACCESS_LOG_OPEN_TELEMETRY: &str = "envoy.access_loggers.open_telemetry";
+/// Access log as counters. Clients that have it know custom tags by format as well, which are not listed.
+pub const ACCESS_LOG_STATS: &str = "envoy.access_loggers.stats";
+/// Filter of access logs by an expression.
+pub const ACCESS_LOG_CEL: &str = "envoy.access_loggers.extension_filters.cel";
+/// Format operator for paths without their query.
+pub const FORMATTER_REQ_WITHOUT_QUERY: &str = "envoy.formatter.req_without_query";
+/// Scripts for requests.
+pub const HTTP_LUA: &str = "envoy.filters.http.lua";
+/// Modules for requests.
+pub const HTTP_WASM: &str = "envoy.filters.http.wasm";
+/// Modules for connections.
+pub const NETWORK_WASM: &str = "envoy.filters.network.wasm";

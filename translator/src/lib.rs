@@ -38,6 +38,7 @@ pub mod unit;
 pub mod world;
 
 mod endpoints;
+mod extension_config;
 mod leaf;
 mod own;
 mod refused;

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use pilotfish_model::attachment::Attached;
 use pilotfish_model::mesh::{ObjectKey, ServiceKey};
-use pilotfish_model::name::{Host, selects};
+use pilotfish_model::name::{Host, Meta, selects};
 use pilotfish_model::{ChangeSet, Kind, ObjectId, Service};
 
 use crate::facts::ScopeFacts;
@@ -59,8 +60,28 @@ impl View {
                     || servers.into_iter().any(|s| s.gateway.meta.name == id.name && s.gateway.meta.namespace == id.namespace)
             }
             Kind::PeerAuthentication => id.namespace == *root || self.inputs.namespaces.binary_search(&id.namespace).is_ok(),
+            Kind::Telemetry => {
+                let now = world.mesh.telemetries.get(&ObjectKey::of(id));
+                self.is_near(world, id)
+                    && (now.is_some_and(|o| self.covers(&**o)) || self.inputs.telemetries.iter().any(|o| is(&o.meta, id)))
+            }
+            Kind::WasmPlugin | Kind::TrafficExtension => {
+                let all = if id.kind == Kind::WasmPlugin { &world.mesh.wasm_plugins } else { &world.mesh.traffic_extensions };
+                let now = all.get(&ObjectKey::of(id));
+                let then = || self.inputs.extensions.iter().any(|o| o.kind == id.kind && is(&o.meta, id));
+                self.is_near(world, id) && (now.is_some_and(|o| self.covers(&**o)) || then())
+            }
             _ => false,
         }
+    }
+
+    /// Objects of that namespace may be for its workloads.
+    fn is_near(&self, world: &World, id: &ObjectId) -> bool {
+        id.namespace == self.facts().namespace || id.namespace == world.mesh.config.root_namespace
+    }
+
+    fn covers(&self, object: &impl Attached) -> bool {
+        object.attachment().covers(&self.facts().labels)
     }
 
     fn touched_by_routes(&self, world: &World, id: &ObjectId) -> bool {
@@ -114,6 +135,10 @@ impl Own {
                 targets.any(|t| rule.host.covers(&t.host) && (wide || t.namespace == id.namespace))
             })
     }
+}
+
+fn is(meta: &Meta, id: &ObjectId) -> bool {
+    meta.name == id.name && meta.namespace == id.namespace
 }
 
 /// Whether a rule was chosen, or chosen from.

@@ -80,10 +80,10 @@ impl View {
             None => maker.units(by_sni, own_base),
         };
         maker.clusters(&units, kept(&|d| !d.sidecar).filter(own));
-        let (settings, parts) = match kept(&|d| !d.services && !d.sidecar) {
+        let (settings, parts) = match kept(&|d| !d.services && !d.sidecar && !d.telemetry) {
             Some(b) => (b.settings.clone(), b.parts.clone()),
             None => {
-                let settings = Settings::of(&context);
+                let settings = Settings::of(&context, &inputs.telemetries, &inputs.extensions);
                 let parts = Arc::new(Parts::of(&settings));
                 (Arc::new(settings), parts)
             }
@@ -99,6 +99,10 @@ impl View {
         match kept(&|d| !d.scope && !d.found && !d.gateways) {
             Some(b) => maker.keep(TypeUrl::Secret, b),
             None => maker.put(TypeUrl::Secret, tls::file_secrets(&context)),
+        }
+        match kept(&|d| !d.telemetry) {
+            Some(b) => maker.keep(TypeUrl::ExtensionConfig, b),
+            None => maker.extensions(&settings),
         }
         match kept(&|d| !d.services && !d.live) {
             Some(b) => maker.keep(TypeUrl::NameTable, b),

@@ -32,7 +32,7 @@ pub struct Document<'a> {
 pub fn split(text: &str) -> Vec<Document<'_>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = Vec::new();
-    let (mut start, mut first_line, mut offset) = (0, 1, 0);
+    let (mut start, mut first_line, mut offset) = (0, 1, 0usize);
     let mut add = |text: &'_ str, range: std::ops::Range<usize>, first_line| {
         let part = &text[range.clone()];
         let blank =
@@ -44,7 +44,8 @@ pub fn split(text: &str) -> Vec<Document<'_>> {
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let bare = line.trim_end();
         if bare == "---" || (bare.starts_with("---") && bare[3..].starts_with([' ', '\t'])) {
-            add(text, start..offset, first_line);
+            // The line break before the marker is the marker's, as in kubectl: a block at the end does not have it.
+            add(text, start..offset.saturating_sub(1).max(start), first_line);
             // What follows the marker on its own line belongs to the next document.
             start = offset + if bare == "---" { line.len() } else { 3 };
             first_line = number + if bare == "---" { 2 } else { 1 };

@@ -8,6 +8,7 @@
 
 pub mod attachment;
 pub mod authorization_policy;
+pub mod cel;
 pub mod change;
 pub mod destination_rule;
 pub mod diagnostic;

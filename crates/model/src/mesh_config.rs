@@ -8,6 +8,7 @@ mod provider;
 mod selector;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
@@ -372,12 +373,21 @@ fn locality<'de, D: Deserializer<'de>>(d: D) -> Result<LocalityLb, D::Error> {
     })
 }
 
+/// Providers that exist without being declared.
+static BUILT_IN_PROVIDERS: LazyLock<[ExtensionProvider; 2]> = LazyLock::new(|| {
+    let file = FileAccessLogProvider { path: "/dev/stdout".into(), ..FileAccessLogProvider::default() };
+    [
+        ExtensionProvider { name: "prometheus".into(), kind: ProviderKind::Prometheus(Unused) },
+        ExtensionProvider { name: BUILT_IN_LOG.into(), kind: ProviderKind::EnvoyFileAccessLog(file) },
+    ]
+});
+
+/// Access log provider that writes as the mesh's own settings say.
+pub const BUILT_IN_LOG: &str = "envoy";
+
 impl MeshConfig {
-    /// True if a provider of that name writes Prometheus metrics; `prometheus` exists without being declared.
-    pub fn is_prometheus(&self, provider: &str) -> bool {
-        match self.extension_providers.iter().find(|p| &*p.name == provider) {
-            Some(p) => matches!(p.kind, ProviderKind::Prometheus(_)),
-            None => provider == "prometheus",
-        }
+    /// The provider of that name; case does not matter.
+    pub fn provider(&self, name: &str) -> Option<&ExtensionProvider> {
+        self.extension_providers.iter().chain(&*BUILT_IN_PROVIDERS).find(|p| p.name.eq_ignore_ascii_case(name))
     }
 }

@@ -36,7 +36,54 @@ pub struct Tracing {
     pub sampling: Option<Percent>,
     pub max_path_tag_length: Option<u32>,
     pub enable_istio_tags: Option<bool>,
-    pub custom_tags: BTreeMap<Str, Unused>,
+    #[serde(deserialize_with = "custom_tags")]
+    pub custom_tags: BTreeMap<Str, CustomTag>,
+}
+
+/// Where the value of a tag comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CustomTag {
+    /// It is fixed.
+    Literal(Str),
+    /// A variable of the proxy's environment.
+    Environment(TagSource),
+    /// A header of the request.
+    Header(TagSource),
+    /// Envoy's format of access logs.
+    Formatter(Str),
+}
+
+/// Something by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct TagSource {
+    pub name: Str,
+    pub default_value: Str,
+}
+
+/// A tag as it is written. Agents describe themselves with it, so that what is unknown must not fail.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WrittenTag {
+    literal: Option<WrittenLiteral>,
+    environment: Option<TagSource>,
+    header: Option<TagSource>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WrittenLiteral {
+    value: Str,
+}
+
+fn custom_tags<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<Str, CustomTag>, D::Error> {
+    let written = BTreeMap::<Str, WrittenTag>::deserialize(d)?;
+    let tag = |t: WrittenTag| {
+        let literal = t.literal.map(|l| CustomTag::Literal(l.value));
+        literal.or(t.environment.map(CustomTag::Environment)).or(t.header.map(CustomTag::Header))
+    };
+    Ok(written.into_iter().filter_map(|(name, t)| Some((name, tag(t)?))).collect())
 }
 
 /// A percentage as text keeps all digits; equality and hashing need no floats.

@@ -1,33 +1,34 @@
-//! Access logs, from mesh config: a file as text or JSON, and the access log service of the proxy's bootstrap.
+//! Access logs, from Telemetry objects or else mesh config: which there are, and files as text or JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use pilotfish_envoy::any;
-use pilotfish_envoy::pb::envoy::config::accesslog::v3::{AccessLog, AccessLogFilter, ResponseFlagFilter, access_log, access_log_filter};
+use pilotfish_envoy::pb::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
+use pilotfish_envoy::pb::envoy::config::accesslog::v3::{
+    AccessLog, AccessLogFilter, AndFilter, ExtensionFilter, ResponseFlagFilter, access_log, access_log_filter, extension_filter,
+};
 use pilotfish_envoy::pb::envoy::config::core::v3::{
-    ApiVersion, DataSource, GrpcService, JsonFormatOptions, SubstitutionFormatString, data_source, grpc_service, substitution_format_string,
+    DataSource, JsonFormatOptions, SubstitutionFormatString, TypedExtensionConfig, data_source, substitution_format_string,
 };
 use pilotfish_envoy::pb::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
-use pilotfish_envoy::pb::envoy::extensions::access_loggers::grpc::v3::{
-    CommonGrpcAccessLogConfig, HttpGrpcAccessLogConfig, TcpGrpcAccessLogConfig,
-};
+use pilotfish_envoy::pb::envoy::extensions::access_loggers::filters::cel::v3::ExpressionFilter;
+use pilotfish_envoy::pb::envoy::extensions::access_loggers::grpc::v3::{HttpGrpcAccessLogConfig, TcpGrpcAccessLogConfig};
+use pilotfish_envoy::pb::envoy::extensions::formatter::req_without_query::v3::ReqWithoutQuery;
 use pilotfish_envoy::pb::google::protobuf::Any;
-use pilotfish_model::MeshConfig;
-use pilotfish_model::mesh_config::{AccessLogEncoding, LogFormat, ProviderKind};
+use pilotfish_model::mesh_config::{
+    AccessLogEncoding, BUILT_IN_LOG, ExtensionProvider, FileAccessLogProvider, Json, LogFormat, ProviderKind,
+};
 use pilotfish_model::name::Str;
+use pilotfish_model::telemetry::{AccessLogging, WorkloadMode};
+use pilotfish_model::{MeshConfig, Telemetry};
 use prost_types::Struct;
 
+use super::access_log_service::{self, ServerLog};
+use crate::context::Context;
 use crate::extensions;
 use crate::facts::UnitFacts;
 use crate::metadata;
-
-/// Provider name that stands for the mesh's own file settings.
-const BUILT_IN_PROVIDER: &str = "envoy";
-/// Cluster of the access log service in the bootstrap of Istio's agent.
-const ACCESS_LOG_SERVICE: &str = "envoy_accesslog_service";
-/// What telemetry filters leave behind for the access log service.
-const PEER_STATE: [&str; 6] =
-    ["upstream_peer", "downstream_peer", "wasm.upstream_peer", "wasm.upstream_peer_id", "wasm.downstream_peer", "wasm.downstream_peer_id"];
 
 /// Fields of the default line: the JSON key, and the operator. The text line has the same operators in this order.
 const FIELDS: [(&str, &str); 24] = [
@@ -60,12 +61,30 @@ const FIELDS: [(&str, &str); 24] = [
 /// Which logs there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AccessLogs {
-    /// Files.
-    pub files: Vec<FileLog>,
-    /// The access log service of the bootstrap.
-    pub service: bool,
+    /// In order.
+    pub logs: Vec<Log>,
     /// Connections that found no chain are logged.
     pub listeners: bool,
+}
+
+/// One log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Log {
+    /// Where to, and what.
+    pub sink: Sink,
+    /// An expression in CEL: what is logged; `None`: everything.
+    pub filter: Option<Str>,
+}
+
+/// Where logs go, and what they say.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Sink {
+    /// A file.
+    File(FileLog),
+    /// The access log service of the bootstrap.
+    Bootstrap,
+    /// A server.
+    Server(ServerLog),
 }
 
 /// A log file.
@@ -87,50 +106,108 @@ pub enum LineFormat {
     /// A JSON object as text; `None`: the default.
     Json(Option<Str>),
     /// A JSON object by its fields.
-    Labels(BTreeMap<Str, Str>),
+    Labels(BTreeMap<Str, Json>),
 }
 
 impl AccessLogs {
-    /// From mesh config.
-    pub fn of(class: &UnitFacts, config: &MeshConfig) -> Self {
-        let file = class.has_extension(extensions::ACCESS_LOG_FILE);
-        AccessLogs {
-            files: if file { files(config) } else { Vec::new() },
-            // A plain client's bootstrap does not have that cluster.
-            service: config.enable_envoy_access_log_service && class.is_istio(),
-            listeners: !config.disable_envoy_listener_log,
+    /// Of one direction, from the Telemetry objects that apply; where they name no provider, the mesh's own settings.
+    pub(super) fn of(context: &Context<'_>, applicable: &[Arc<Telemetry>], server: bool) -> Self {
+        let config = context.config();
+        let levels: Vec<&[AccessLogging]> = applicable.iter().map(|t| &*t.access_logging).filter(|l| !l.is_empty()).collect();
+        let mut said = false;
+        let mut logs = Vec::new();
+        for (name, wanted) in wanted(&config.default_providers.access_logging, &levels, server) {
+            let Some(found) = config.provider(name).and_then(|provider| sink(context, provider)) else { continue };
+            // What is switched off is something said as well: the mesh's own settings are no fallback for it.
+            said = true;
+            if let (Wanted::Logged(filter), Some(sink)) = (wanted, found) {
+                logs.push(Log { sink, filter: filter.filter(|_| context.class.has_extension(extensions::ACCESS_LOG_CEL)) });
+            }
+        }
+        if !said {
+            logs = mesh_logs(&context.class.unit, config);
+        }
+        AccessLogs { logs, listeners: !config.disable_envoy_listener_log }
+    }
+}
+
+/// What the objects say of a provider.
+enum Wanted {
+    Logged(Option<Str>),
+    Off,
+}
+
+/// The providers in force and what they log, by name. The last level that names any for this direction decides which are in
+/// force; of several entries for one the last decides.
+fn wanted<'a>(defaults: &'a [Str], levels: &[&'a [AccessLogging]], server: bool) -> BTreeMap<&'a Str, Wanted> {
+    if levels.is_empty() {
+        return defaults.iter().map(|name| (name, Wanted::Logged(None))).collect();
+    }
+    let concerns = |l: &AccessLogging| l.mode.is_none_or(|m| m != WorkloadMode::Undefined && m.covers(server));
+    let mut in_force: BTreeSet<&Str> = defaults.iter().collect();
+    let mut filters: BTreeMap<&Str, Option<&Str>> = BTreeMap::new();
+    for level in levels {
+        let named: Vec<_> = level.iter().filter(|l| concerns(l)).flat_map(|l| l.providers.iter().map(|p| (p, l.filter.as_ref()))).collect();
+        filters.extend(named.iter().copied());
+        if !named.is_empty() {
+            in_force = named.into_iter().map(|(name, _)| name).collect();
         }
     }
-}
-
-fn files(config: &MeshConfig) -> Vec<FileLog> {
-    match config.default_providers.access_logging.as_slice() {
-        [] => mesh_file(config).into_iter().collect(),
-        names => names.iter().filter_map(|name| provider_file(config, name)).collect(),
+    let mut found = BTreeMap::new();
+    let mut meant = defaults;
+    for entry in levels.iter().copied().flatten() {
+        meant = if entry.providers.is_empty() { meant } else { &entry.providers };
+        for name in meant.iter().filter(|name| in_force.contains(name) && concerns(entry)) {
+            let logged = || Wanted::Logged(filters.get(name).copied().flatten().cloned());
+            found.insert(name, if entry.disabled { Wanted::Off } else { logged() });
+        }
     }
+    found
 }
 
-fn mesh_file(config: &MeshConfig) -> Option<FileLog> {
+/// What a provider is for logs. `None`: it keeps none; inner `None`: the client cannot write them.
+fn sink(context: &Context<'_>, provider: &ExtensionProvider) -> Option<Option<Sink>> {
+    let class = &context.class.unit;
+    let (extension, sink) = match &provider.kind {
+        ProviderKind::EnvoyFileAccessLog(file) => {
+            (extensions::ACCESS_LOG_FILE, Sink::File(provider_file(context.config(), &provider.name, file)))
+        }
+        ProviderKind::EnvoyHttpAls(als) => (extensions::ACCESS_LOG_HTTP_GRPC, Sink::Server(ServerLog::requests(context, als)?)),
+        ProviderKind::EnvoyTcpAls(als) => (extensions::ACCESS_LOG_TCP_GRPC, Sink::Server(ServerLog::connections(context, als)?)),
+        ProviderKind::EnvoyOtelAls(otel) => (extensions::ACCESS_LOG_OPEN_TELEMETRY, Sink::Server(ServerLog::otlp(context, otel)?)),
+        _ => return None,
+    };
+    Some(Some(sink).filter(|_| class.has_extension(extension)))
+}
+
+/// What the mesh's own settings ask for.
+fn mesh_logs(class: &UnitFacts, config: &MeshConfig) -> Vec<Log> {
+    let path = Some(&config.access_log_file).filter(|f| !f.is_empty() && class.has_extension(extensions::ACCESS_LOG_FILE));
+    // A plain client's bootstrap does not have that cluster.
+    let service = (config.enable_envoy_access_log_service && class.is_istio()).then_some(Sink::Bootstrap);
+    let sinks = path.map(|path| Sink::File(mesh_file(config, path))).into_iter().chain(service);
+    sinks.map(|sink| Log { sink, filter: None }).collect()
+}
+
+fn mesh_file(config: &MeshConfig, path: &Str) -> FileLog {
     let format = Some(config.access_log_format.clone()).filter(|f| !f.is_empty());
     let format = match config.access_log_encoding {
         AccessLogEncoding::Text => LineFormat::Text(format.map(with_newline)),
         AccessLogEncoding::Json => LineFormat::Json(format),
     };
-    (!config.access_log_file.is_empty()).then(|| FileLog { path: config.access_log_file.clone(), format, omit_empty_values: false })
+    FileLog { path: path.clone(), format, omit_empty_values: false }
 }
 
-fn provider_file(config: &MeshConfig, name: &str) -> Option<FileLog> {
-    let Some(provider) = config.extension_providers.iter().find(|p| &*p.name == name) else {
-        return if name == BUILT_IN_PROVIDER { mesh_file(config) } else { None };
-    };
-    let ProviderKind::EnvoyFileAccessLog(file) = &provider.kind else { return None };
+fn provider_file(config: &MeshConfig, name: &str, file: &FileAccessLogProvider) -> FileLog {
+    let path = if file.path.is_empty() { "/dev/stdout".into() } else { file.path.clone() };
     let format = match &file.log_format {
+        None if name == BUILT_IN_LOG && !file.omit_empty_values => return mesh_file(config, &path),
         None => LineFormat::Text(None),
         Some(LogFormat::Text(text)) => LineFormat::Text(Some(text.clone()).filter(|t| !t.is_empty()).map(with_newline)),
+        Some(LogFormat::Labels(labels)) if labels.is_empty() => LineFormat::Json(None),
         Some(LogFormat::Labels(labels)) => LineFormat::Labels(labels.clone()),
     };
-    let path = if file.path.is_empty() { "/dev/stdout".into() } else { file.path.clone() };
-    Some(FileLog { path, format, omit_empty_values: file.omit_empty_values })
+    FileLog { path, format, omit_empty_values: file.omit_empty_values }
 }
 
 fn with_newline(text: Str) -> Str {
@@ -139,52 +216,114 @@ fn with_newline(text: Str) -> Str {
 
 /// Logs of requests.
 pub(super) fn requests(logs: &AccessLogs) -> Vec<AccessLog> {
-    let service = logs.service.then(|| {
-        let config = HttpGrpcAccessLogConfig { common_config: Some(service("http_envoy_accesslog")), ..Default::default() };
-        log(extensions::ACCESS_LOG_HTTP_GRPC, any(&config))
-    });
-    logs.files.iter().map(file).chain(service).collect()
+    let service = || {
+        let config =
+            HttpGrpcAccessLogConfig { common_config: Some(access_log_service::bootstrap("http_envoy_accesslog")), ..Default::default() };
+        access_log(extensions::ACCESS_LOG_HTTP_GRPC, any(&config))
+    };
+    written(logs, None, &service)
 }
 
 /// Logs of connections.
 pub(super) fn connections(logs: &AccessLogs) -> Vec<AccessLog> {
-    let service = logs.service.then(|| {
-        let config = TcpGrpcAccessLogConfig { common_config: Some(service("tcp_envoy_accesslog")) };
-        log("envoy.tcp_grpc_access_log", any(&config))
-    });
-    logs.files.iter().map(file).chain(service).collect()
+    written(logs, None, &|| connection_service("tcp_envoy_accesslog"))
 }
 
 /// Logs of connections that found no filter chain.
 pub(super) fn unmatched(logs: &AccessLogs) -> Vec<AccessLog> {
-    if !logs.listeners {
-        return Vec::new();
-    }
     let no_route = ResponseFlagFilter { flags: vec!["NR".to_owned()] };
-    let filter = AccessLogFilter { filter_specifier: Some(access_log_filter::FilterSpecifier::ResponseFlagFilter(no_route)) };
-    connections(logs).into_iter().map(|l| AccessLog { filter: Some(filter.clone()), ..l }).collect()
+    let filter = access_log_filter::FilterSpecifier::ResponseFlagFilter(no_route);
+    if logs.listeners { written(logs, Some(filter), &|| connection_service("listener_envoy_accesslog")) } else { Vec::new() }
 }
 
-fn log(name: &str, config: Any) -> AccessLog {
+fn connection_service(log_name: &str) -> AccessLog {
+    let config = TcpGrpcAccessLogConfig { common_config: Some(access_log_service::bootstrap(log_name)) };
+    access_log(access_log_service::TCP, any(&config))
+}
+
+/// `service`: what stands for the service of the bootstrap.
+fn written(logs: &AccessLogs, filter: Option<FilterSpecifier>, service: &dyn Fn() -> AccessLog) -> Vec<AccessLog> {
+    let one = |log: &Log| {
+        let mut filters = filter.iter().cloned().chain(log.filter.as_deref().map(expression));
+        let filter = match (filters.next(), filters.next()) {
+            (Some(first), Some(second)) => {
+                let filters = [first, second].map(|f| AccessLogFilter { filter_specifier: Some(f) });
+                Some(FilterSpecifier::AndFilter(AndFilter { filters: filters.to_vec() }))
+            }
+            (only, _) => only,
+        };
+        let written = match &log.sink {
+            Sink::File(file) => self::file(file),
+            Sink::Bootstrap => service(),
+            Sink::Server(server) => access_log_service::log(server),
+        };
+        AccessLog { filter: filter.map(|f| AccessLogFilter { filter_specifier: Some(f) }), ..written }
+    };
+    logs.logs.iter().map(one).collect()
+}
+
+fn expression(text: &str) -> FilterSpecifier {
+    let config = any(&ExpressionFilter { expression: text.to_owned(), ..Default::default() });
+    FilterSpecifier::ExtensionFilter(ExtensionFilter {
+        name: extensions::ACCESS_LOG_CEL.to_owned(),
+        config_type: Some(extension_filter::ConfigType::TypedConfig(config)),
+    })
+}
+
+pub(super) fn access_log(name: &str, config: Any) -> AccessLog {
     AccessLog { name: name.to_owned(), filter: None, config_type: Some(access_log::ConfigType::TypedConfig(config)) }
+}
+
+/// Extensions that a format needs: the texts that it consists of tell.
+pub(super) fn formatters<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<TypedExtensionConfig> {
+    let without_query = texts.into_iter().any(|t| t.contains("%REQ_WITHOUT_QUERY"));
+    let formatter =
+        || TypedExtensionConfig { name: extensions::FORMATTER_REQ_WITHOUT_QUERY.to_owned(), typed_config: Some(any(&ReqWithoutQuery {})) };
+    without_query.then(formatter).into_iter().collect()
 }
 
 fn file(input: &FileLog) -> AccessLog {
     use substitution_format_string::Format;
-    let (format, json) = match &input.format {
-        LineFormat::Text(text) => (Format::TextFormatSource(inline(text.as_deref().map_or_else(default_text, str::to_owned))), false),
-        LineFormat::Json(text) => (Format::JsonFormat(text.as_deref().and_then(parse_json).unwrap_or_else(default_json)), true),
-        LineFormat::Labels(labels) => (Format::JsonFormat(strings(labels.iter().map(|(k, v)| (&**k, &**v)))), true),
+    let (format, formatters) = match &input.format {
+        LineFormat::Text(text) => {
+            let text = text.as_deref().map_or_else(default_text, str::to_owned);
+            let formatters = formatters([&*text]);
+            (Format::TextFormatSource(inline(text)), formatters)
+        }
+        LineFormat::Json(text) => json_format(text.as_deref().and_then(parse_json).unwrap_or_else(default_json)),
+        LineFormat::Labels(labels) => json_format(metadata::object(labels.iter().map(|(k, v)| (k.to_string(), label(v))))),
     };
     let format = SubstitutionFormatString {
         omit_empty_values: input.omit_empty_values,
-        json_format_options: json.then(JsonFormatOptions::default),
+        json_format_options: matches!(format, Format::JsonFormat(_)).then(JsonFormatOptions::default),
         format: Some(format),
+        formatters,
         ..Default::default()
     };
     let config =
         FileAccessLog { path: input.path.to_string(), access_log_format: Some(file_access_log::AccessLogFormat::LogFormat(format)) };
-    log(extensions::ACCESS_LOG_FILE, any(&config))
+    access_log(extensions::ACCESS_LOG_FILE, any(&config))
+}
+
+/// Only texts at the top say which extensions are needed, as in the reference.
+fn json_format(fields: Struct) -> (substitution_format_string::Format, Vec<TypedExtensionConfig>) {
+    let texts = fields.fields.values().filter_map(|v| match &v.kind {
+        Some(prost_types::value::Kind::StringValue(text)) => Some(text.as_str()),
+        _ => None,
+    });
+    let formatters = formatters(texts);
+    (substitution_format_string::Format::JsonFormat(fields), formatters)
+}
+
+fn label(json: &Json) -> prost_types::Value {
+    match json {
+        Json::Null => prost_types::Value { kind: Some(prost_types::value::Kind::NullValue(0)) },
+        Json::Bool(b) => metadata::boolean(*b),
+        Json::Number(n) => metadata::number(n.get()),
+        Json::Text(text) => metadata::text(text.to_string()),
+        Json::List(items) => metadata::list(items.iter().map(label)),
+        Json::Object(fields) => metadata::object_value(fields.iter().map(|(k, v)| (k.to_string(), label(v)))),
+    }
 }
 
 fn inline(text: String) -> DataSource {
@@ -192,7 +331,7 @@ fn inline(text: String) -> DataSource {
 }
 
 /// Request line, agents and upstream in quotes, as web servers write them.
-fn default_text() -> String {
+pub(super) fn default_text() -> String {
     let mut line = String::with_capacity(640);
     for (i, (key, operator)) in FIELDS.iter().enumerate() {
         let (before, after) = match *key {
@@ -212,11 +351,7 @@ fn default_text() -> String {
 }
 
 fn default_json() -> Struct {
-    strings(FIELDS)
-}
-
-fn strings<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Struct {
-    metadata::object(fields.into_iter().map(|(k, v)| (k, metadata::text(v))))
+    metadata::object(FIELDS.map(|(k, v)| (k, metadata::text(v))))
 }
 
 /// A user's own JSON line; what is not an object is not used.
@@ -236,17 +371,6 @@ fn value(json: serde_json::Value) -> prost_types::Value {
         Json::String(s) => metadata::text(s),
         Json::Array(items) => metadata::list(items.into_iter().map(value)),
         Json::Object(fields) => metadata::object_value(fields.into_iter().map(|(k, v)| (k, value(v)))),
-    }
-}
-
-fn service(log_name: &str) -> CommonGrpcAccessLogConfig {
-    let target = grpc_service::EnvoyGrpc { cluster_name: ACCESS_LOG_SERVICE.to_owned(), ..Default::default() };
-    CommonGrpcAccessLogConfig {
-        log_name: log_name.to_owned(),
-        grpc_service: Some(GrpcService { target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(target)), ..Default::default() }),
-        transport_api_version: ApiVersion::V3 as i32,
-        filter_state_objects_to_log: PEER_STATE.map(str::to_owned).to_vec(),
-        ..Default::default()
     }
 }
 

@@ -28,6 +28,7 @@ use pilotfish_model::name::Str;
 use pilotfish_model::proxy_config::{Disabled, ForwardClientCert};
 use prost::{Message, Name};
 
+use super::extension::Chosen;
 use super::pack::{ads, duration, packed_filter};
 use super::settings::{Settings, Side};
 use super::{access_log, http_filters, tracing};
@@ -75,19 +76,21 @@ impl Http {
 
 /// What connection managers of all workloads of a scope have in common: encoded, by what decides about it.
 pub(crate) struct Parts {
-    encoded: Mutex<BTreeMap<(Side, bool), Bytes>>,
+    encoded: Mutex<BTreeMap<(Side, bool, Chosen), Bytes>>,
     /// Hash of the settings but for what is traced.
     pub(crate) untraced: ContentHash,
 }
 
 impl Parts {
     pub(crate) fn of(settings: &Settings) -> Self {
-        Parts { encoded: Mutex::default(), untraced: ContentHash::of(&Settings { tracing: None, ..settings.clone() }) }
+        Parts { encoded: Mutex::default(), untraced: ContentHash::of(&settings.untraced()) }
     }
 
-    fn common(&self, settings: &Settings, side: Side, grpc_web: bool) -> Bytes {
+    fn common(&self, settings: &Settings, side: Side, grpc_web: bool, plugins: Chosen) -> Bytes {
         let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
-        encoded.entry((side, grpc_web)).or_insert_with(|| common(settings, side, grpc_web).encode_to_vec().into()).clone()
+        let entry = encoded.entry((side, grpc_web, plugins));
+        let plugins = entry.key().2.clone();
+        entry.or_insert_with(|| common(settings, side, grpc_web, &plugins).encode_to_vec().into()).clone()
     }
 }
 
@@ -104,10 +107,10 @@ impl<'a> Templates<'a> {
         Templates { settings, parts, tracing: BTreeMap::new() }
     }
 
-    /// The filter. No field is in two of what is put together here.
-    pub(super) fn connection_manager(&mut self, side: Side, input: &Http) -> Filter {
+    /// The filter, for connections to a port. No field is in two of what is put together here.
+    pub(super) fn connection_manager(&mut self, side: Side, port: u16, input: &Http) -> Filter {
         let settings = self.settings;
-        let common = self.parts.common(settings, side, input.grpc_web);
+        let common = self.parts.common(settings, side, input.grpc_web, settings.plugins.chosen(side, port, false));
         let tracing = self.tracing.entry(side).or_insert_with(|| traced(settings, side).encode_to_vec().into());
         let own = own(settings, side, input);
         let mut value = BytesMut::with_capacity(common.len() + tracing.len() + own.encoded_len());
@@ -120,7 +123,7 @@ impl<'a> Templates<'a> {
 }
 
 fn traced(settings: &Settings, side: Side) -> HttpConnectionManager {
-    HttpConnectionManager { tracing: settings.tracing.as_ref().map(|t| tracing::config(t, side)), ..Default::default() }
+    HttpConnectionManager { tracing: settings.observed(side).tracing.as_ref().map(|t| tracing::config(t, side)), ..Default::default() }
 }
 
 fn own(settings: &Settings, side: Side, input: &Http) -> HttpConnectionManager {
@@ -151,7 +154,7 @@ fn disabled(switch: &Option<Disabled>) -> bool {
     switch.as_ref().is_some_and(|s| s.disabled == Some(true))
 }
 
-fn common(settings: &Settings, side: Side, grpc_web: bool) -> HttpConnectionManager {
+fn common(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize]) -> HttpConnectionManager {
     let headers = &settings.headers;
     let gateway = side == Side::Gateway;
     let hide_server = headers.server.as_ref().is_some_and(|s| s.disabled == Some(true));
@@ -160,16 +163,17 @@ fn common(settings: &Settings, side: Side, grpc_web: bool) -> HttpConnectionMana
         PathNormalization::DecodeAndMergeSlashes => (true, PathWithEscapedSlashesAction::UnescapeAndForward),
         _ => (false, PathWithEscapedSlashesAction::KeepUnchanged),
     };
-    let request_id = UuidRequestIdConfig { use_request_id_for_trace_sampling: Some(true), ..Default::default() };
+    let request_id =
+        UuidRequestIdConfig { use_request_id_for_trace_sampling: Some(!settings.observed(side).ignore_request_id), ..Default::default() };
     HttpConnectionManager {
-        http_filters: http_filters::http_filters(settings, side, grpc_web),
+        http_filters: http_filters::http_filters(settings, side, grpc_web, plugins),
         common_http_protocol_options: settings
             .idle_timeout
             .map(|t| HttpProtocolOptions { idle_timeout: Some(duration(t)), ..Default::default() }),
         server_name: if hide_server || !settings.istio { String::new() } else { server_name(settings, side) },
         server_header_transformation: if hide_server { ServerHeaderTransformation::PassThrough as i32 } else { 0 },
         stream_idle_timeout: Some(prost_types::Duration::default()),
-        access_log: access_log::requests(&settings.access_logs),
+        access_log: access_log::requests(&settings.observed(side).access_logs),
         use_remote_address: Some(gateway),
         xff_num_trusted_hops: if gateway { settings.topology.num_trusted_proxies } else { 0 },
         generate_request_id: disabled(&headers.request_id).then_some(false),
@@ -255,7 +259,7 @@ mod tests {
         let settings = plain();
         let input = Http { http2: true, ..Http::rds("outbound_0.0.0.0_80;".into(), "80".into()) };
         let parts = Parts::of(&settings);
-        let filter = Templates::new(&settings, &parts).connection_manager(Side::Outbound, &input);
+        let filter = Templates::new(&settings, &parts).connection_manager(Side::Outbound, 80, &input);
         let Some(ConfigType::TypedConfig(packed)) = filter.config_type else { panic!("no config") };
         let decoded = HttpConnectionManager::decode(packed.value).unwrap();
         let own = own(&settings, Side::Outbound, &input);
@@ -264,7 +268,7 @@ mod tests {
             route_specifier: own.route_specifier,
             http2_protocol_options: own.http2_protocol_options,
             tracing: traced(&settings, Side::Outbound).tracing,
-            ..common(&settings, Side::Outbound, false)
+            ..common(&settings, Side::Outbound, false, &[])
         };
         assert_eq!(decoded, expected);
     }

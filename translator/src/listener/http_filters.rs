@@ -11,10 +11,11 @@ use pilotfish_envoy::pb::envoy::extensions::filters::http::router::v3::Router;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use pilotfish_envoy::pb::istio::envoy::config::filter::http::alpn::v2alpha1 as alpn;
 use pilotfish_envoy::pb::udpa::r#type::v1::TypedStruct;
+use pilotfish_model::extension::Phase;
 
-use super::network_filters::stats_config;
 use super::pack::http_filter;
 use super::settings::{DnsFamily, Settings, Side};
+use super::stats;
 use crate::extensions as names;
 use crate::metadata::{boolean, list, object, object_value};
 
@@ -22,11 +23,15 @@ use crate::metadata::{boolean, list, object, object_value};
 const DNS_CACHE: &str = "allow_any_dfp_dns_cache";
 
 /// The filters of a connection manager.
-pub(super) fn http_filters(settings: &Settings, side: Side, grpc_web: bool) -> Vec<HttpFilter> {
+pub(super) fn http_filters(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize]) -> Vec<HttpFilter> {
     let mut filters = Vec::with_capacity(9);
     if settings.istio {
         filters.push(peer_metadata(settings, side));
     }
+    filters.extend(settings.plugins.http(plugins, Phase::Authn));
+    filters.extend(settings.plugins.http(plugins, Phase::Authz));
+    filters.extend(settings.plugins.http(plugins, Phase::Stats));
+    filters.extend(settings.plugins.http(plugins, Phase::Unspecified));
     if grpc_web && settings.has(names::HTTP_GRPC_WEB) {
         filters.push(http_filter(names::HTTP_GRPC_WEB, &GrpcWeb {}));
     }
@@ -44,9 +49,7 @@ pub(super) fn http_filters(settings: &Settings, side: Side, grpc_web: bool) -> V
     if settings.has(names::HTTP_CORS) {
         filters.push(http_filter(names::HTTP_CORS, &Cors {}));
     }
-    if settings.stats {
-        filters.push(http_filter(names::ISTIO_STATS, &stats_config(side)));
-    }
+    filters.extend(settings.observed(side).stats.iter().map(|s| http_filter(names::ISTIO_STATS, &stats::config(s, side))));
     if let (Side::Outbound, Some(family)) = (side, settings.dynamic_dns)
         && settings.has(names::HTTP_DYNAMIC_FORWARD_PROXY)
     {

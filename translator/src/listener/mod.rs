@@ -4,6 +4,8 @@
 //! turns each into Envoy's message with the leaf builders beside it. Enter at [`of_scope`] and [`of_own`].
 
 pub mod access_log;
+pub mod access_log_service;
+pub mod extension;
 pub mod gateway;
 pub mod hcm;
 pub mod inbound;
@@ -13,16 +15,20 @@ pub mod outbound;
 pub mod settings;
 pub mod spec;
 pub mod stat_prefix;
+pub mod stats;
+pub mod telemetry;
 pub mod tracing;
 
 mod http_filters;
 mod pack;
+mod provider;
 mod trace_provider;
 
 use crate::context::{Context, OwnContext};
 
 pub(crate) use hcm::Parts;
 pub(crate) use inbound::sources as inbound_sources;
+pub(crate) use pack::duration;
 pub use settings::Settings;
 pub(crate) use spec::Builder;
 pub use spec::ListenerSpec;

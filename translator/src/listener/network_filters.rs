@@ -7,13 +7,14 @@ use pilotfish_envoy::pb::envoy::config::listener::v3::Filter;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::mongo_proxy::v3::MongoProxy;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy as TcpProxyConfig, tcp_proxy};
 use pilotfish_envoy::pb::envoy::r#type::v3::{HashPolicy, hash_policy};
-use pilotfish_envoy::pb::stats::PluginConfig;
 use pilotfish_envoy::pb::udpa::r#type::v1::TypedStruct;
 use pilotfish_model::destination_rule::Tunnel;
+use pilotfish_model::extension::Phase;
 use pilotfish_model::name::Str;
 
 use super::pack::{duration, filter};
 use super::settings::{Settings, Side};
+use super::stats;
 use crate::extensions as names;
 use crate::metadata::{boolean, object, text};
 
@@ -77,14 +78,16 @@ impl TcpProxy {
 }
 
 /// The whole chain.
-pub(super) fn tcp_filters(settings: &Settings, side: Side, input: &TcpProxy, log: &[AccessLog]) -> Vec<Filter> {
+pub(super) fn tcp_filters(settings: &Settings, side: Side, input: &TcpProxy, plugins: &[usize], log: &[AccessLog]) -> Vec<Filter> {
     let mut filters = Vec::with_capacity(4);
     if input.exchange_metadata {
         filters.extend(metadata_exchange(settings));
     }
-    if settings.stats {
-        filters.push(filter(names::ISTIO_STATS, &stats_config(side)));
-    }
+    filters.extend(settings.plugins.network(plugins, Phase::Authn));
+    filters.extend(settings.plugins.network(plugins, Phase::Authz));
+    filters.extend(settings.plugins.network(plugins, Phase::Stats));
+    filters.extend(settings.plugins.network(plugins, Phase::Unspecified));
+    filters.extend(settings.observed(side).stats.iter().map(|s| filter(names::ISTIO_STATS, &stats::config(s, side))));
     if input.mongo && settings.has(names::MONGO_PROXY) {
         filters.push(filter(names::MONGO_PROXY, &MongoProxy { stat_prefix: input.stat_prefix.to_string(), ..Default::default() }));
     }
@@ -101,9 +104,10 @@ pub(super) fn metadata_exchange(settings: &Settings) -> Option<Filter> {
     settings.istio.then(|| filter(names::ISTIO_METADATA_EXCHANGE, &config()))
 }
 
-/// A Host header of the outside must not end up in metric labels.
-pub(super) fn stats_config(side: Side) -> PluginConfig {
-    PluginConfig { disable_host_header_fallback: side != Side::Outbound, ..Default::default() }
+/// What stands before a connection manager: code that looks at connections, and not yet at requests.
+pub(super) fn before_requests(settings: &Settings, plugins: &[usize]) -> Vec<Filter> {
+    let phases = [Phase::Authn, Phase::Authz, Phase::Stats, Phase::Unspecified];
+    phases.into_iter().flat_map(|phase| settings.plugins.network(plugins, phase)).collect()
 }
 
 fn tcp_proxy(settings: &Settings, input: &TcpProxy, log: &[AccessLog]) -> TcpProxyConfig {

@@ -1,14 +1,17 @@
 //! [`Settings`]: what all listeners of a class have in common, resolved once.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pilotfish_model::mesh_config::PathNormalization;
 use pilotfish_model::name::Str;
 use pilotfish_model::proxy_config::{GatewayTopology, ProxyHeaders};
 use pilotfish_model::sidecar::OutboundMode;
+use pilotfish_model::{Extension, Telemetry};
 
-use super::access_log::AccessLogs;
+use super::extension::Plugins;
+use super::telemetry::{Observed, Telemetries};
 use super::tracing::{Tracing, Workload};
 use crate::context::Context;
 use crate::facts::OwnFacts;
@@ -31,12 +34,10 @@ pub struct Settings {
     pub istio: bool,
     /// Extensions the client says it has; empty if it does not say.
     pub extensions: BTreeSet<Str>,
-    /// Istio's statistics filter is wanted.
-    pub stats: bool,
-    /// Access logs.
-    pub access_logs: AccessLogs,
-    /// Tracing; `None`: off.
-    pub tracing: Option<Tracing>,
+    /// What is logged, traced and counted.
+    pub telemetry: Telemetries,
+    /// Code of users that runs in it.
+    pub plugins: Plugins,
     /// Headers that the proxy writes.
     pub headers: ProxyHeaders,
     /// What stands before a gateway.
@@ -63,17 +64,16 @@ pub enum DnsFamily {
 }
 
 impl Settings {
-    /// Resolves them.
-    pub fn of(context: &Context<'_>) -> Self {
+    /// Resolves them. The objects are those that apply, in order.
+    pub fn of(context: &Context<'_>, telemetries: &[Arc<Telemetry>], extensions: &[Arc<Extension>]) -> Self {
         let (class, config) = (context.class, context.config());
         let istio = class.is_istio();
         let mode = super::outbound::traffic_mode(context);
         Settings {
             istio,
             extensions: class.extensions.clone(),
-            stats: istio && config.default_providers.metrics.iter().any(|p| config.is_prometheus(p)),
-            access_logs: AccessLogs::of(&class.unit, config),
-            tracing: Tracing::of(context),
+            telemetry: Telemetries::of(context, telemetries),
+            plugins: Plugins::of(&class.unit, extensions),
             headers: class.proxy_config.proxy_headers.clone().unwrap_or_default(),
             topology: class.proxy_config.gateway_topology.clone().unwrap_or_default(),
             idle_timeout: class.settings.idle_timeout,
@@ -90,16 +90,30 @@ impl Settings {
 
     /// Listeners that read HTTP depend on what the workload is called: they are not for a whole scope.
     pub fn names_workload(&self) -> bool {
-        self.tracing.as_ref().is_some_and(Tracing::names_workload)
+        self.telemetry.directions().any(|o| o.tracing.as_ref().is_some_and(Tracing::names_workload))
     }
 
     /// Those of one workload.
     pub fn of_workload(&self, own: &OwnFacts) -> Self {
         let mut settings = self.clone();
-        if let Some(tracing) = &mut settings.tracing {
-            tracing.workload = Some(Workload::of(own));
+        for observed in settings.telemetry.directions_mut() {
+            if let Some(tracing) = &mut observed.tracing {
+                tracing.workload = Some(Workload::of(own));
+            }
         }
         settings
+    }
+
+    /// The same with nothing traced.
+    pub(super) fn untraced(&self) -> Self {
+        let mut settings = self.clone();
+        settings.telemetry.directions_mut().for_each(|o| o.tracing = None);
+        settings
+    }
+
+    /// What is logged, traced and counted of a side.
+    pub(super) fn observed(&self, side: Side) -> &Observed {
+        self.telemetry.of_side(side)
     }
 
     /// True if the client has an extension, or does not say what it has.
@@ -117,9 +131,8 @@ pub(super) mod tests {
         Settings {
             istio: false,
             extensions: BTreeSet::new(),
-            stats: false,
-            access_logs: AccessLogs::default(),
-            tracing: None,
+            telemetry: Telemetries::default(),
+            plugins: Plugins::default(),
             headers: ProxyHeaders::default(),
             topology: GatewayTopology::default(),
             idle_timeout: None,

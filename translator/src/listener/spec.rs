@@ -13,8 +13,9 @@ use pilotfish_envoy::pb::envoy::config::listener::v3::{
 };
 use pilotfish_model::name::{ObjectId, Str};
 
+use super::extension::Chosen;
 use super::hcm::{Http, Parts, Templates};
-use super::network_filters::{TcpProxy, metadata_exchange, tcp_filters};
+use super::network_filters::{TcpProxy, before_requests, metadata_exchange, tcp_filters};
 use super::pack::{address, duration};
 use super::settings::{Settings, Side};
 use super::{access_log, listener_filters};
@@ -168,13 +169,14 @@ fn range(net: &IpNet) -> CidrRange {
 pub(crate) struct Builder<'a> {
     settings: &'a Settings,
     templates: Templates<'a>,
-    connection_logs: Vec<AccessLog>,
+    /// Of the client's side, and of the server's.
+    connection_logs: [Vec<AccessLog>; 2],
 }
 
 impl<'a> Builder<'a> {
     /// `parts` are of the same settings, but for what is traced.
     pub(crate) fn new(settings: &'a Settings, parts: &'a Parts) -> Self {
-        let connection_logs = access_log::connections(&settings.access_logs);
+        let connection_logs = [&settings.telemetry.client, &settings.telemetry.server].map(|o| access_log::connections(&o.access_logs));
         Builder { settings, templates: Templates::new(settings, parts), connection_logs }
     }
 
@@ -193,8 +195,8 @@ impl<'a> Builder<'a> {
             name: spec.name.clone(),
             address: binds.next(),
             additional_addresses: binds.map(|a| AdditionalAddress { address: Some(a), ..Default::default() }).collect(),
-            filter_chains: spec.chains.iter().map(|c| self.chain(side, c)).collect(),
-            default_filter_chain: spec.fallback.as_ref().map(|c| self.chain(side, c)),
+            filter_chains: spec.chains.iter().map(|c| self.chain(spec, c)).collect(),
+            default_filter_chain: spec.fallback.as_ref().map(|c| self.chain(spec, c)),
             use_original_dst: matches!(spec.role, Role::VirtualOutbound { .. }).then_some(true),
             listener_filters,
             listener_filters_timeout: inspected.then(|| duration(timeout)),
@@ -202,7 +204,7 @@ impl<'a> Builder<'a> {
             transparent: transparent.then_some(true),
             traffic_direction: if side == Side::Inbound { TrafficDirection::Inbound } else { TrafficDirection::Outbound } as i32,
             connection_balance_config: spec.exact_balance.then_some(ConnectionBalanceConfig { balance_type: Some(exact) }),
-            access_log: if own_log { access_log::unmatched(&self.settings.access_logs) } else { Vec::new() },
+            access_log: if own_log { access_log::unmatched(&self.settings.observed(side).access_logs) } else { Vec::new() },
             // One connection per wake-up spreads them over threads.
             max_connections_to_accept_per_socket_event: spec.bind_to_port.then_some(1),
             bind_to_port: (!spec.bind_to_port).then_some(false),
@@ -235,12 +237,27 @@ impl<'a> Builder<'a> {
         (filters, sniffs)
     }
 
-    fn chain(&mut self, side: Side, spec: &ChainSpec) -> FilterChain {
+    /// Code of users that looks at the connections of a chain: not what goes to nowhere, nor what is passed on because nothing is
+    /// known of it (such chains of the client's side have names), nor what a gateway reads as HTTP.
+    fn connection_plugins(&self, listener: &ListenerSpec, chain: &ChainSpec) -> Chosen {
+        let left_out = match (listener.role.side(), &chain.content) {
+            (_, Content::Tcp(tcp)) if !tcp.observed => true,
+            (Side::Outbound, _) => !chain.name.is_empty(),
+            (Side::Gateway, Content::Http(_)) => true,
+            _ => false,
+        };
+        if left_out { Chosen::new() } else { self.settings.plugins.chosen(listener.role.side(), port_of(listener, chain), true) }
+    }
+
+    fn chain(&mut self, listener: &ListenerSpec, spec: &ChainSpec) -> FilterChain {
+        let side = listener.role.side();
+        let plugins = self.connection_plugins(listener, spec);
         let filters: Vec<Filter> = match &spec.content {
-            Content::Tcp(tcp) => tcp_filters(self.settings, side, tcp, &self.connection_logs),
+            Content::Tcp(tcp) => tcp_filters(self.settings, side, tcp, &plugins, &self.connection_logs[usize::from(side == Side::Inbound)]),
             Content::Http(http) => {
-                let before = if side == Side::Inbound { metadata_exchange(self.settings) } else { None };
-                before.into_iter().chain([self.templates.connection_manager(side, http)]).collect()
+                let exchange = if side == Side::Inbound { metadata_exchange(self.settings) } else { None };
+                let before = exchange.into_iter().chain(before_requests(self.settings, &plugins));
+                before.chain([self.templates.connection_manager(side, port_of(listener, spec), http)]).collect()
             }
         };
         // An empty match beside the pass-through chain's name is part of what tools know.
@@ -255,6 +272,11 @@ impl<'a> Builder<'a> {
             ..Default::default()
         }
     }
+}
+
+/// Port that the connections of a chain were meant for; 0: any.
+fn port_of(listener: &ListenerSpec, chain: &ChainSpec) -> u16 {
+    if matches!(listener.role, Role::VirtualInbound { .. }) { chain.matching.destination_port.unwrap_or(0) } else { listener.port }
 }
 
 /// Chain of connections that none of a listener's services is meant by.

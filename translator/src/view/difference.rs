@@ -7,11 +7,12 @@ use pilotfish_model::endpoint::Endpoint;
 use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::name::Str;
 use pilotfish_model::peer_authentication::PeerAuthentication;
-use pilotfish_model::{ContentHash, Mesh, Resolution};
+use pilotfish_model::{ContentHash, Extension, Mesh, Resolution, Telemetry};
 
 use super::View;
 use crate::context::Context;
 use crate::gateway::{self, MergedGateways};
+use crate::listener::{extension, telemetry};
 use crate::policy::Found;
 use crate::scope::EgressScope;
 use crate::world::Aliases;
@@ -26,6 +27,10 @@ pub(crate) struct Inputs {
     pub(crate) namespaces: Arc<[Str]>,
     /// PeerAuthentications of these namespaces and of the root: endpoints are of their service's namespace.
     peers: Vec<Arc<PeerAuthentication>>,
+    /// Telemetry objects that apply, in order.
+    pub(crate) telemetries: Vec<Arc<Telemetry>>,
+    /// WasmPlugins and TrafficExtensions that apply, in order.
+    pub(crate) extensions: Vec<Arc<Extension>>,
     /// Endpoints that more than assignments depend on, by service.
     live: Vec<Live>,
 }
@@ -47,6 +52,8 @@ pub(super) struct Difference {
     pub(super) l4_rules: bool,
     pub(super) rules: bool,
     pub(super) aliases: bool,
+    /// What is observed, or which code of users runs.
+    pub(super) telemetry: bool,
 }
 
 impl Inputs {
@@ -79,6 +86,8 @@ impl Inputs {
             gateways: gateway::merged(context),
             namespaces,
             peers,
+            telemetries: telemetry::applicable(context.mesh, &context.class.namespace, &context.class.labels),
+            extensions: extension::applicable(context.mesh, &context.class.namespace, &context.class.labels),
             live: live.map(|(i, s)| (i, context.mesh.endpoints.get(&ServiceKey::of(s)).cloned())).collect(),
         }
     }
@@ -119,18 +128,20 @@ impl Difference {
             rules,
             aliases: !Arc::ptr_eq(&before.inputs.aliases, &inputs.aliases)
                 && scope.services.iter().any(|s| before.inputs.aliases.of(&s.host) != inputs.aliases.of(&s.host)),
+            telemetry: before.inputs.telemetries != inputs.telemetries || before.inputs.extensions != inputs.extensions,
         }
     }
 
     /// Nothing differs.
     pub(super) fn is_none(&self) -> bool {
-        let Difference { scope, found, hashes: _, services, units, live, gateways, sidecar, l4_rules, rules, aliases } = self;
-        ![scope, found, services, units, live, gateways, sidecar, l4_rules, rules, aliases].into_iter().any(|d| *d)
+        let Difference { scope, found, hashes: _, services, units, live, gateways, sidecar, l4_rules, rules, aliases, telemetry } = self;
+        ![scope, found, services, units, live, gateways, sidecar, l4_rules, rules, aliases, telemetry].into_iter().any(|d| *d)
     }
 
     /// Listeners depend on what differs.
     pub(super) fn listeners(&self, gateway: bool) -> bool {
-        self.services || self.found || self.live || self.gateways || self.sidecar || self.l4_rules || (gateway && self.rules)
+        let common = self.services || self.found || self.live || self.gateways || self.sidecar || self.l4_rules || self.telemetry;
+        common || (gateway && self.rules)
     }
 
     /// Routes do.

@@ -10,6 +10,7 @@ use pilotfish_model::proxy::Flavour;
 use super::View;
 use crate::cluster;
 use crate::context::Context;
+use crate::extension_config;
 use crate::grpc;
 use crate::leaf::{Built, Key, Leaves};
 use crate::listener::{self, Builder, ListenerSpec, Parts, Settings};
@@ -125,6 +126,19 @@ impl<'a> Maker<'a> {
             Some(before) if *before.named == *named => before.named.clone(),
             _ => named.into(),
         }
+    }
+
+    /// Settings of extensions.
+    pub(super) fn extensions(&mut self, settings: &Settings) {
+        let before = self.last_good(TypeUrl::ExtensionConfig);
+        let mut resources = Vec::new();
+        for plugin in settings.plugins.discovered() {
+            let made = || (extension_config::resource(plugin).unwrap_or_default(), sources([&plugin.extension.id()]));
+            let key = Key::of("extension", plugin);
+            let built = self.leaves.resource(TypeUrl::ExtensionConfig, plugin.name(), &key, true, before, made);
+            resources.extend(resolve(&built, before, &mut self.refused));
+        }
+        self.put(TypeUrl::ExtensionConfig, resources);
     }
 
     /// `kept`: nothing changed; `inside`: at most rules inside VirtualServices did.

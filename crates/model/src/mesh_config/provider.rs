@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::Unused;
 use crate::name::Str;
+use crate::proxy_config::Percent;
 use crate::time::Span;
 
 /// A named provider of telemetry or authorisation.
@@ -24,17 +25,17 @@ pub struct ExtensionProvider {
 pub enum ProviderKind {
     Prometheus(Unused),
     EnvoyFileAccessLog(FileAccessLogProvider),
-    EnvoyHttpAls(Unused),
-    EnvoyTcpAls(Unused),
-    EnvoyOtelAls(Unused),
+    EnvoyHttpAls(AccessLogServiceProvider),
+    EnvoyTcpAls(AccessLogServiceProvider),
+    EnvoyOtelAls(OtelLogProvider),
     EnvoyExtAuthzHttp(Unused),
     EnvoyExtAuthzGrpc(Unused),
     Zipkin(ZipkinProvider),
     Lightstep(Unused),
-    Datadog(Unused),
+    Datadog(DatadogProvider),
     Stackdriver(Unused),
     Opencensus(Unused),
-    Skywalking(Unused),
+    Skywalking(SkywalkingProvider),
     Opentelemetry(OpenTelemetryProvider),
     Sds(Unused),
 }
@@ -47,6 +48,43 @@ pub struct FileAccessLogProvider {
     pub path: Str,
     pub log_format: Option<LogFormat>,
     pub omit_empty_values: bool,
+}
+
+/// Access logs to a gRPC service of Envoy's protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct AccessLogServiceProvider {
+    /// Host, or `namespace/host`.
+    pub service: Str,
+    pub port: u16,
+    pub log_name: Str,
+    pub filter_state_objects_to_log: Vec<Str>,
+    /// Of requests only, like the two that follow.
+    pub additional_request_headers_to_log: Vec<Str>,
+    pub additional_response_headers_to_log: Vec<Str>,
+    pub additional_response_trailers_to_log: Vec<Str>,
+}
+
+/// Access logs by OTLP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct OtelLogProvider {
+    /// Host, or `namespace/host`.
+    pub service: Str,
+    pub port: u16,
+    pub log_name: Str,
+    pub log_format: Option<OtelLogFormat>,
+}
+
+/// A log record: its body, and its attributes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct OtelLogFormat {
+    pub text: Str,
+    pub labels: BTreeMap<Str, Json>,
 }
 
 /// Spans to Zipkin.
@@ -63,8 +101,41 @@ pub struct ZipkinProvider {
     /// Empty: where Zipkin takes spans by default.
     pub path: Str,
     pub timeout: Option<Span>,
-    pub headers: Unused,
-    pub trace_context_option: Unused,
+    pub headers: Vec<ProviderHeader>,
+    pub trace_context_option: TraceContext,
+}
+
+/// Which headers say what a request's trace is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs)]
+pub enum TraceContext {
+    #[default]
+    UseB3,
+    UseB3WithW3cPropagation,
+}
+
+/// Spans to a Datadog agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct DatadogProvider {
+    /// Host, or `namespace/host`.
+    pub service: Str,
+    pub port: u16,
+    pub max_tag_length: u32,
+}
+
+/// Spans to SkyWalking.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct SkywalkingProvider {
+    /// Host, or `namespace/host`.
+    pub service: Str,
+    pub port: u16,
+    /// Not sent, as in the reference: it would be readable in every dump.
+    pub access_token: Unused,
 }
 
 /// Spans by OTLP, over gRPC unless `http` is given.
@@ -78,8 +149,9 @@ pub struct OpenTelemetryProvider {
     pub max_tag_length: u32,
     pub http: Option<OtlpHttp>,
     pub resource_detectors: Option<ResourceDetectors>,
-    pub grpc: Unused,
-    pub dynatrace_sampler: Unused,
+    pub grpc: Option<OtlpGrpc>,
+    pub dynatrace_sampler: Option<DynatraceSampler>,
+    /// What the agent tells about the workload: part of injection.
     pub service_attribute_enrichment: Unused,
 }
 
@@ -91,6 +163,38 @@ pub struct OtlpHttp {
     pub path: Str,
     pub timeout: Option<Span>,
     pub headers: Vec<ProviderHeader>,
+}
+
+/// OTLP over gRPC.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct OtlpGrpc {
+    pub timeout: Option<Span>,
+    pub initial_metadata: Vec<ProviderHeader>,
+}
+
+/// Dynatrace says which requests are sampled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct DynatraceSampler {
+    pub tenant: Str,
+    pub cluster_id: i32,
+    pub root_spans_per_minute: u32,
+    /// Where it says so; `None`: the server that takes spans, over HTTP.
+    pub http_service: Option<DynatraceApi>,
+}
+
+/// Dynatrace's API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct DynatraceApi {
+    /// Host, or `namespace/host`.
+    pub service: Str,
+    pub port: u16,
+    pub http: OtlpHttp,
 }
 
 /// A header for a provider's server. Values from the environment of the control plane are not supported.
@@ -119,5 +223,18 @@ pub enum LogFormat {
     /// As text.
     Text(Str),
     /// As a JSON object.
-    Labels(BTreeMap<Str, Str>),
+    Labels(BTreeMap<Str, Json>),
+}
+
+/// Any JSON value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(untagged)]
+#[allow(missing_docs)]
+pub enum Json {
+    Null,
+    Bool(bool),
+    Number(Percent),
+    Text(Str),
+    List(Vec<Json>),
+    Object(BTreeMap<Str, Json>),
 }
