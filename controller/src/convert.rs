@@ -140,4 +140,6 @@ pub fn convert(object: &Object, context: &Context) -> Converted {
 }
 
 #[cfg(test)]
+mod telemetry_tests;
+#[cfg(test)]
 mod tests;

@@ -17,9 +17,11 @@ fn context() -> Context {
 }
 
 /// Converts `spec` as an object of a kind, in namespace `ns` with name `x`.
-fn converted(kind: &str, spec: &str) -> Converted {
+pub(super) fn converted(kind: &str, spec: &str) -> Converted {
     let group = match kind {
         "PeerAuthentication" => "security.istio.io",
+        "Telemetry" => "telemetry.istio.io",
+        "WasmPlugin" | "TrafficExtension" => "extensions.istio.io",
         _ => "networking.istio.io",
     };
     let text = format!("apiVersion: {group}/v1\nkind: {kind}\nmetadata: {{name: x, namespace: ns}}\nspec: {spec}\n");
@@ -27,7 +29,7 @@ fn converted(kind: &str, spec: &str) -> Converted {
 }
 
 /// Fields with errors.
-fn errors(kind: &str, spec: &str) -> Vec<String> {
+pub(super) fn errors(kind: &str, spec: &str) -> Vec<String> {
     let c = converted(kind, spec);
     let errors: Vec<_> = c.diagnostics.into_iter().filter(|d| d.severity == Severity::Error).map(|d| d.field).collect();
     assert_eq!(c.fact.is_some(), errors.is_empty(), "a fact goes with no errors: {spec}");

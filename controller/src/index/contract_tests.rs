@@ -165,6 +165,8 @@ fn one_of_each() -> Vec<(Kind, String)> {
                 Kind::Gateway => mk_istio(name, "x", "{servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]}"),
                 Kind::WorkloadEntry => mk_istio(name, "x", "{address: 192.0.2.1}"),
                 Kind::Sidecar => mk_istio(name, "x", "{egress: [{hosts: ['*/*']}]}"),
+                Kind::WasmPlugin => istio(name, "extensions", "{url: registry.example/x}"),
+                Kind::TrafficExtension => istio(name, "extensions", "{lua: {inlineCode: x}}"),
                 _ if kind.group().is_empty() => core(name, "v1", ""),
                 _ => istio(name, kind.group().trim_end_matches(".istio.io"), "{}"),
             };

@@ -135,7 +135,8 @@ impl<'a> Maker<'a> {
         for plugin in settings.plugins.discovered() {
             let made = || (extension_config::resource(plugin).unwrap_or_default(), sources([&plugin.extension.id()]));
             let key = Key::of("extension", plugin);
-            let built = self.leaves.resource(TypeUrl::ExtensionConfig, plugin.name(), &key, true, before, made);
+            // What an agent takes is no message for Envoy yet: only the agent knows the checksum of a module, which Envoy demands.
+            let built = self.leaves.resource(TypeUrl::ExtensionConfig, plugin.name(), &key, !plugin.agent, before, made);
             resources.extend(resolve(&built, before, &mut self.refused));
         }
         self.put(TypeUrl::ExtensionConfig, resources);

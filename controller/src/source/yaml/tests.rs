@@ -8,9 +8,9 @@ fn documents_are_split_by_text() {
     let texts = |t| split(t).into_iter().map(|d| (d.first_line, d.text.to_owned())).collect::<Vec<_>>();
     assert_eq!(
         texts("a: 1\n---\n# nothing\n---\nb: [\n--- \nc: 1"),
-        [(1, "a: 1\n".to_owned()), (5, "b: [\n".to_owned()), (7, "c: 1".to_owned())]
+        [(1, "a: 1".to_owned()), (5, "b: [".to_owned()), (7, "c: 1".to_owned())]
     );
-    assert_eq!(texts("--- {a: 1}\n---\nt: |\n  ---\n  x\n"), [(1, " {a: 1}\n".to_owned()), (3, "t: |\n  ---\n  x\n".to_owned())]);
+    assert_eq!(texts("--- {a: 1}\n---\nt: |\n  ---\n  x\n"), [(1, " {a: 1}".to_owned()), (3, "t: |\n  ---\n  x\n".to_owned())]);
     assert_eq!(texts("\n# only a comment\n"), []);
 }
 
