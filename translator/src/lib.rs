@@ -38,7 +38,6 @@ pub mod unit;
 pub mod world;
 
 mod endpoints;
-mod extension_config;
 mod leaf;
 mod own;
 mod refused;

@@ -1,7 +1,7 @@
 //! Filters that run code of users: WasmPlugins and TrafficExtensions.
 //!
 //! A script stands in the chain. Of a module only the name does: its settings are a resource of their own
-//! ([`crate::extension_config`]), which Istio's agent takes on the way to fetch the module. A plain client has no such agent: what it
+//! (`extension_config`), which Istio's agent takes on the way to fetch the module. A plain client has no such agent: what it
 //! cannot load by itself is replaced by what the user wants without it, which is to refuse all traffic unless told otherwise.
 
 use std::cmp::Reverse;
@@ -111,7 +111,7 @@ fn form(class: &UnitFacts, extension: &Extension) -> Option<Form> {
 }
 
 /// Start of the URL of a module on the client's own file system.
-pub(crate) const FILE: &str = "file://";
+pub(super) const FILE: &str = "file://";
 
 impl Plugin {
     /// Name of its filter, and of its resource.

@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod access_log_service;
 pub mod extension;
+pub(crate) mod extension_config;
 pub mod gateway;
 pub mod hcm;
 pub mod inbound;
@@ -28,7 +29,6 @@ use crate::context::{Context, OwnContext};
 
 pub(crate) use hcm::Parts;
 pub(crate) use inbound::sources as inbound_sources;
-pub(crate) use pack::duration;
 pub use settings::Settings;
 pub(crate) use spec::Builder;
 pub use spec::ListenerSpec;

@@ -32,7 +32,7 @@ pub(super) fn listener_filter<M: Message + Name>(name: &str, config: &M) -> List
 }
 
 /// A duration. Longer ones than Envoy can hold do not occur: they are parsed from user input with the same limit.
-pub(crate) fn duration(d: Duration) -> prost_types::Duration {
+pub(super) fn duration(d: Duration) -> prost_types::Duration {
     prost_types::Duration { seconds: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nanos: d.subsec_nanos() as i32 }
 }
 

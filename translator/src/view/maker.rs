@@ -10,7 +10,6 @@ use pilotfish_model::proxy::Flavour;
 use super::View;
 use crate::cluster;
 use crate::context::Context;
-use crate::extension_config;
 use crate::grpc;
 use crate::leaf::{Built, Key, Leaves};
 use crate::listener::{self, Builder, ListenerSpec, Parts, Settings};
@@ -133,7 +132,7 @@ impl<'a> Maker<'a> {
         let before = self.last_good(TypeUrl::ExtensionConfig);
         let mut resources = Vec::new();
         for plugin in settings.plugins.discovered() {
-            let made = || (extension_config::resource(plugin).unwrap_or_default(), sources([&plugin.extension.id()]));
+            let made = || (listener::extension_config::resource(plugin).unwrap_or_default(), sources([&plugin.extension.id()]));
             let key = Key::of("extension", plugin);
             // What an agent takes is no message for Envoy yet: only the agent knows the checksum of a module, which Envoy demands.
             let built = self.leaves.resource(TypeUrl::ExtensionConfig, plugin.name(), &key, !plugin.agent, before, made);

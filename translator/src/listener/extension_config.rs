@@ -17,7 +17,8 @@ use pilotfish_envoy::pb::google::protobuf::Any;
 use pilotfish_model::ContentHash;
 use pilotfish_model::extension::{Code, FailStrategy, PullPolicy, Wasm};
 
-use crate::listener::extension::{FILE, Plugin};
+use super::extension::{FILE, Plugin};
+use super::pack::duration;
 
 const RUNTIME: &str = "envoy.wasm.runtime.v8";
 /// How long a module may take to be fetched.
@@ -73,7 +74,7 @@ fn code(wasm: &Wasm) -> AsyncDataSource {
         None => {
             let uri = HttpUri {
                 uri: wasm.url.to_string(),
-                timeout: Some(crate::listener::duration(TIMEOUT)),
+                timeout: Some(duration(TIMEOUT)),
                 // The agent fetches it; something has to stand here.
                 http_upstream_type: Some(http_uri::HttpUpstreamType::Cluster("_".to_owned())),
             };
