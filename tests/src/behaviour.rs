@@ -195,3 +195,62 @@ pub fn server(name: &str, protocol: &str, listen: SocketAddr, hosts: &[&str], tl
 pub fn gateway(name: &str, servers: &[Value]) -> Value {
     crate::istio("networking", "Gateway", name, json!({"selector": {"istio": "edge"}, "servers": servers}))
 }
+
+/// An endpoint of a ServiceEntry.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    addr: SocketAddr,
+    locality: String,
+    labels: Value,
+}
+
+/// In no zone and without labels.
+pub fn endpoint(addr: SocketAddr) -> Endpoint {
+    Endpoint { addr, locality: String::new(), labels: json!({}) }
+}
+
+impl Endpoint {
+    /// In `region/zone/subzone`.
+    #[must_use]
+    pub fn at(mut self, locality: &str) -> Self {
+        self.locality = locality.to_owned();
+        self
+    }
+
+    /// With these labels.
+    #[must_use]
+    pub fn labels(mut self, labels: Value) -> Self {
+        self.labels = labels;
+        self
+    }
+}
+
+/// A ServiceEntry of hosts with one port, 80, and fixed endpoints.
+pub fn static_entry(name: &str, hosts: &[&str], protocol: &str, endpoints: &[Endpoint]) -> Value {
+    let of = |e: &Endpoint| json!({"address": e.addr.ip().to_string(), "ports": {"main": e.addr.port()}, "locality": e.locality, "labels": e.labels});
+    let endpoints: Vec<Value> = endpoints.iter().map(of).collect();
+    let port = json!({"number": 80, "name": "main", "protocol": protocol});
+    crate::istio(
+        "networking",
+        "ServiceEntry",
+        name,
+        json!({"hosts": hosts, "resolution": "STATIC", "location": "MESH_EXTERNAL", "ports": [port], "endpoints": endpoints}),
+    )
+}
+
+/// A DestinationRule.
+pub fn policy(name: &str, host: &str, policy: Value) -> Value {
+    crate::istio("networking", "DestinationRule", name, json!({"host": host, "trafficPolicy": policy}))
+}
+
+/// A VirtualService that sends all requests for a host to the service of that host.
+pub fn routed(name: &str, host: &str, gateways: &[&str]) -> Value {
+    let http = json!([{"route": [{"destination": {"host": host, "port": {"number": 80}}}]}]);
+    crate::istio("networking", "VirtualService", name, json!({"hosts": [host], "gateways": gateways, "http": http}))
+}
+
+/// A VirtualService that sends all connections to a gateway's port to a host.
+pub fn routed_bytes(name: &str, host: &str, listen: SocketAddr) -> Value {
+    let tcp = json!([{"match": [{"port": listen.port()}], "route": [{"destination": {"host": host, "port": {"number": 80}}}]}]);
+    crate::istio("networking", "VirtualService", name, json!({"hosts": [host], "gateways": ["edge"], "tcp": tcp}))
+}
