@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use minijinja::value::Serde;
 use serde_json::{Value, json};
 
+pub(crate) use self::annotations::parse_bool;
 pub use self::config::{Config, ConfigError, Settings};
 pub use self::decision::{Decision, IGNORED_NAMESPACES, INJECT, Policy, Rules};
 pub use self::native::NativeSidecars;
