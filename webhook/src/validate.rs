@@ -129,9 +129,9 @@ fn remove(value: &mut Value, field: &str) -> bool {
         Value::Object(map) => {
             let here = map.remove(field).is_some();
             // One place at a time would be exact, but the error does not say which.
-            map.values_mut().fold(here, |found, v| remove(v, field) || found)
+            map.values_mut().map(|v| remove(v, field)).filter(|found| *found).count() > 0 || here
         }
-        Value::Array(items) => items.iter_mut().fold(false, |found, v| remove(v, field) || found),
+        Value::Array(items) => items.iter_mut().map(|v| remove(v, field)).filter(|found| *found).count() > 0,
         _ => false,
     }
 }
@@ -199,7 +199,7 @@ fn target(f: &mut Findings, spec: &At<'_>) {
     if spec.has("targetRef") {
         all.push(spec.get("targetRef"));
     }
-    f.require(!(chosen.exists() && !all.is_empty()), spec, "only one of targetRefs or workloadSelector can be set");
+    f.require(!chosen.exists() || all.is_empty(), spec, "only one of targetRefs or workloadSelector can be set");
     for at in all {
         f.require(!at.str("name").is_empty(), &at.get("name"), "targetRef name must be set");
         let none = at.str("namespace").is_empty();

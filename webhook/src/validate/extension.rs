@@ -59,34 +59,11 @@ fn providers(f: &mut Findings, at: &At<'_>) {
     }
 }
 
-/// A CEL expression, as far as brackets, quotes and the place of operators tell. The proxy knows the rest.
+/// A CEL expression.
 fn expression(f: &mut Findings, at: &At<'_>) {
-    let text = at.text().unwrap_or_default();
-    let mut open = Vec::new();
-    let mut rest = text.chars();
-    let mut fine = true;
-    while let Some(c) = rest.next() {
-        match c {
-            '"' | '\'' => loop {
-                match rest.next() {
-                    Some('\\') => drop(rest.next()),
-                    Some(end) if end == c => break,
-                    Some(_) => {}
-                    None => {
-                        fine = false;
-                        break;
-                    }
-                }
-            },
-            '(' | '[' | '{' => open.push(c),
-            ')' | ']' | '}' => fine &= matches!((open.pop(), c), (Some('('), ')') | (Some('['), ']') | (Some('{'), '}')),
-            _ => {}
-        }
+    if let Err(e) = pilotfish_model::cel::check(at.text().unwrap_or_default()) {
+        f.error(at, format!("must be a valid CEL expression: {e}"));
     }
-    let trimmed = text.trim();
-    fine &= open.is_empty() && !trimmed.ends_with(['+', '-', '*', '/', '&', '|', '=', '<', '>', '.', ',', '?', ':', '!']);
-    fine &= !trimmed.starts_with(['+', '*', '/', '&', '|', '=', '<', '>', ',', '?', ':', ')']);
-    f.require(fine, at, "must be a valid CEL expression");
 }
 
 pub(crate) fn wasm_plugin(f: &mut Findings, spec: &At<'_>) {
@@ -119,7 +96,7 @@ fn wasm(f: &mut Findings, at: &At<'_>) {
         let name = env.str("name");
         f.require(!name.is_empty(), &env, "spec.vmConfig.env invalid");
         f.require(seen.insert(name), &env, "duplicate env");
-        f.require(!(env.str("valueFrom") == "HOST" && !env.str("value").is_empty()), &env, "value must not be set if valueFrom is HOST");
+        f.require(env.str("valueFrom") != "HOST" || env.str("value").is_empty(), &env, "value must not be set if valueFrom is HOST");
     }
 }
 
