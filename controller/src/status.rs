@@ -17,7 +17,6 @@
 mod condition;
 mod desired;
 mod report;
-mod shadow;
 mod task;
 mod writer;
 
@@ -26,7 +25,7 @@ use pilotfish_model::Kind;
 pub use condition::{Condition, Observed, State, Type};
 pub use desired::Desired;
 pub use report::{Applied, Reports};
-pub use task::{Options, Task};
+pub use task::{Between, Options, Task};
 pub use writer::{Counts, Limits, Outcome, Plan, Writer};
 
 /// Kinds whose objects get conditions: those that are translated.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use pilotfish_model::name::Str;
+use pilotfish_model::name::{Labels, Str};
 use pilotfish_model::{ChangeSet, ContentHash, Kind, Proxy};
 
 use crate::facts::{self, OwnFacts, ScopeFacts};
@@ -49,6 +49,12 @@ impl ProxyClass {
     /// The facts.
     pub fn facts(&self) -> &ClassFacts {
         &self.facts
+    }
+
+    /// Namespace and labels of its workload, which selectors look at.
+    pub fn workload(&self) -> (&Str, &Labels) {
+        let scope = self.scope().facts();
+        (&scope.namespace, &scope.own.as_ref().unwrap_or(&self.facts.own).labels)
     }
 
     /// What it shares with other classes.

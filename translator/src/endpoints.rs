@@ -174,7 +174,7 @@ fn assign(leaves: &Leaves, view: &View, unit: &Arc<Unit>, of: Answers, served: O
             let (endpoints, plaintext) = (of.endpoints.clone().unwrap_or_default(), of.plaintext.clone());
             let input = AssignmentInput { plan: plan.clone(), endpoints, plaintext };
             let key = Key::of("assignment", &(checked, &input));
-            let made = || (endpoint::assignment(&input), unit.of.sources());
+            let made = || (endpoint::assignment(&input), unit.of.sources_with(&unit::entries(input.chosen().map(|(_, e)| e))));
             leaves.resource(TypeUrl::Endpoint, plan.cluster.clone(), &key, checked, served, made)
         });
         Assigned { built: built.collect(), _unit: unit.clone(), of: of.clone() }

@@ -119,16 +119,21 @@ pub fn is_http(server: &GatewayServer) -> bool {
 
 /// All servers for a gateway class; none for others.
 pub fn merged(context: &Context<'_>) -> MergedGateways {
-    let mut merger = Merger::default();
     if !context.class.is_router() {
-        return merger.merged;
+        return MergedGateways::default();
     }
     let mut gateways: Vec<&Arc<Gateway>> = context.mesh.gateways.values().filter(|g| selects(&g.selector, &context.class.labels)).collect();
     gateways.sort_by(|a, b| a.meta.age_order().cmp(&b.meta.age_order()));
     let ports = PortTranslation::of(context);
+    merge(gateways, &|port| ports.listen(port))
+}
+
+/// The servers of Gateways, oldest first, at the ports to `listen` on.
+pub(crate) fn merge<'a>(gateways: impl IntoIterator<Item = &'a Arc<Gateway>>, listen: &dyn Fn(u16) -> BTreeSet<u16>) -> MergedGateways {
+    let mut merger = Merger::default();
     for gateway in gateways {
         for (index, server) in gateway.servers.iter().enumerate() {
-            for port in ports.listen(server.port) {
+            for port in listen(server.port) {
                 merger.add(gateway, index, port);
             }
         }

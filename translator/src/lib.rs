@@ -20,6 +20,7 @@ pub mod attach;
 pub mod class;
 pub mod cluster;
 pub mod context;
+pub mod diagnose;
 pub mod endpoint;
 pub mod extensions;
 pub mod facts;

@@ -13,6 +13,7 @@ use pilotfish_model::{Kind, Resolution};
 
 use crate::facts::OwnFacts;
 
+pub(crate) use index::Client;
 pub use index::{Found, RuleIndex, Twins};
 
 /// DestinationRules of one namespace for one host, merged: subsets of all, the policy of the oldest that has one.
@@ -141,6 +142,18 @@ pub fn mtls_mode(mesh: &Mesh, namespace: &str, labels: &Labels, port: Option<u16
 /// Ports that the workload's PeerAuthentication speaks of.
 pub fn workload_mtls_ports(mesh: &Mesh, namespace: &str, own: &OwnFacts) -> Vec<u16> {
     workload_policy(mesh, namespace, &own.labels).map(|p| p.ports.keys().copied().collect()).unwrap_or_default()
+}
+
+/// The PeerAuthentications that decide about a workload, the narrowest first: each fills in what the one before leaves open.
+pub(crate) fn policies<'a>(
+    mesh: &'a Mesh,
+    namespace: &'a str,
+    labels: &Labels,
+) -> impl Iterator<Item = &'a Arc<PeerAuthentication>> + use<'a> {
+    let root = &*mesh.config.root_namespace;
+    let wide = Some(root).filter(|root| *root != namespace);
+    let wide = wide.and_then(|root| general(mesh, root));
+    workload_policy(mesh, namespace, labels).into_iter().chain(general(mesh, namespace)).chain(wide)
 }
 
 /// The PeerAuthentication that selects a workload.

@@ -13,7 +13,7 @@ use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::name::Str;
 use pilotfish_model::peer_authentication::MtlsMode;
 use pilotfish_model::proxy::Flavour;
-use pilotfish_model::{ContentHash, ObjectId, Resolution, Service};
+use pilotfish_model::{ContentHash, Kind, ObjectId, Resolution, Service};
 
 use crate::cluster;
 use crate::context::{Common, Context};
@@ -128,9 +128,23 @@ impl Ingredients {
     }
 
     pub(crate) fn sources(&self) -> Sources {
-        let rules = self.rule.iter().flat_map(|r| &r.sources);
-        sources(std::iter::once(&self.service.source).chain(rules))
+        let entries: Vec<ObjectId> = self.endpoints.iter().flat_map(|e| entries(e.iter())).collect();
+        self.sources_with(&entries)
     }
+
+    /// The same, with these WorkloadEntries in their place.
+    pub(crate) fn sources_with(&self, entries: &[ObjectId]) -> Sources {
+        let rules = self.rule.iter().flat_map(|r| &r.sources);
+        sources(std::iter::once(&self.service.source).chain(rules).chain(entries))
+    }
+}
+
+/// The WorkloadEntries behind endpoints.
+pub(crate) fn entries<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<ObjectId> {
+    let workloads = endpoints.map(|e| &e.workload).filter(|w| w.is_entry);
+    let all: std::collections::BTreeSet<ObjectId> =
+        workloads.map(|w| ObjectId::new(Kind::WorkloadEntry, w.namespace.clone(), w.name.clone())).collect();
+    all.into_iter().collect()
 }
 
 /// As resources carry them.

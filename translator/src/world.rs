@@ -173,6 +173,26 @@ impl World {
         Arc::ptr_eq(&self.keys, &before.keys) || self.keys == before.keys
     }
 
+    /// True if two worlds differ in endpoints at most: nobody's object has more or less of an effect.
+    pub fn says_the_same(&self, other: &World) -> bool {
+        let (a, b) = (&*self.mesh, &*other.mesh);
+        self.config == other.config
+            && a.services.ptr_eq(&b.services)
+            && a.virtual_services.ptr_eq(&b.virtual_services)
+            && a.destination_rules.ptr_eq(&b.destination_rules)
+            && a.gateways.ptr_eq(&b.gateways)
+            && a.sidecars.ptr_eq(&b.sidecars)
+            && a.peer_authentications.ptr_eq(&b.peer_authentications)
+            && a.request_authentications.ptr_eq(&b.request_authentications)
+            && a.authorization_policies.ptr_eq(&b.authorization_policies)
+            && a.telemetries.ptr_eq(&b.telemetries)
+            && a.envoy_filters.ptr_eq(&b.envoy_filters)
+            && a.wasm_plugins.ptr_eq(&b.wasm_plugins)
+            && a.traffic_extensions.ptr_eq(&b.traffic_extensions)
+            && a.secrets.ptr_eq(&b.secrets)
+            && a.workloads.ptr_eq(&b.workloads)
+    }
+
     /// The mesh's settings.
     pub fn mesh_config(&self) -> &MeshConfig {
         &self.mesh.config

@@ -97,6 +97,11 @@ impl<T: Translate> Debug<T> {
         self.one_type(proxy_id, TypeUrl::ExtensionConfig)
     }
 
+    /// What everything is made of now; `None` before the first.
+    pub fn world(&self) -> Option<Arc<T::World>> {
+        self.store.newest()
+    }
+
     /// Connected proxies by connection id, for listings of what they are beside what they are sent.
     pub fn proxies(&self) -> Vec<(String, Arc<Proxy>)> {
         self.sessions().iter().map(|s| (s.connection_id.to_string(), s.proxy.clone())).collect()

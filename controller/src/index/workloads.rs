@@ -24,7 +24,7 @@ impl Index {
     pub(super) fn refresh_workload(&mut self, id: &ObjectId) {
         let new = match self.fact(id) {
             Some(Fact::Pod(p)) if !p.ips.is_empty() && self.is_needed(id, p) => Some(self.pod_workload(id, p)),
-            Some(Fact::WorkloadEntry(w)) => Some(self.outside_workload(w)),
+            Some(Fact::WorkloadEntry(w)) => Some(Workload { is_entry: true, ..self.outside_workload(w) }),
             _ => None,
         };
         match new {
@@ -60,6 +60,7 @@ impl Index {
             labels: self.registry_labels(t.labels.clone(), &p.node, &locality, &network),
             namespace: id.namespace.clone(),
             name: id.name.clone(),
+            is_entry: false,
             workload_name: t.workload_name.clone(),
             service_account: self.spiffe(&id.namespace, &t.account),
             locality,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::{Method, StatusCode};
 use imbl::ordmap::DiffItem;
@@ -14,7 +14,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::condition::{Condition, Observed, State as Is};
 use super::report::Reports;
-use super::shadow::shadowed;
 use super::writer::{Counts, Limits, Outcome, Plan, Writer};
 use super::{FIELD_MANAGER, WRITTEN};
 use crate::addresses::{Allocator, Pools};
@@ -49,16 +48,19 @@ pub struct Task<A> {
     known: Snapshot,
     /// Findings by object.
     findings: BTreeMap<ObjectId, Vec<Diagnostic>>,
-    /// Findings between objects.
-    shadowed: BTreeMap<ObjectId, Vec<Diagnostic>>,
-    /// When they are to be looked for again.
-    look: Option<Instant>,
+    /// Findings that only the mesh as a whole shows.
+    between: watch::Receiver<Between>,
+    /// Those that were taken in.
+    known_between: Between,
     /// The term that this replica leads in.
     term: Option<u64>,
     /// The last one that it led in.
     led: Option<u64>,
     said: BTreeMap<Kind, String>,
 }
+
+/// Findings that only the mesh as a whole shows, by object.
+pub type Between = Arc<BTreeMap<ObjectId, Vec<Diagnostic>>>;
 
 type Done = (Plan, Result<Outcome, (Outcome, ApiError)>);
 
@@ -69,6 +71,7 @@ impl<A: Api> Task<A> {
         options: Options,
         state: watch::Receiver<State>,
         reports: watch::Receiver<Option<Arc<Reports>>>,
+        between: watch::Receiver<Between>,
         leadership: Leadership,
     ) -> (Self, watch::Receiver<Counts>) {
         let (counts, counted) = watch::channel(Counts::default());
@@ -85,8 +88,8 @@ impl<A: Api> Task<A> {
             allocator,
             known: Snapshot::default(),
             findings: BTreeMap::new(),
-            shadowed: BTreeMap::new(),
-            look: None,
+            between,
+            known_between: Between::default(),
             term: None,
             led: None,
             said: BTreeMap::new(),
@@ -101,13 +104,12 @@ impl<A: Api> Task<A> {
         loop {
             self.note_term();
             self.allocate();
-            self.look_for_shadows();
             let leads = self.leadership.holds(Instant::now()).is_some();
             while leads && let Some(plan) = self.writer.next(Instant::now()) {
                 writes.spawn(write(self.api.clone(), plan, self.leadership.clone()));
             }
             self.counts.send_replace(self.writer.counts());
-            let wake = self.writer.wake().filter(|_| leads).into_iter().chain(self.look).min();
+            let wake = self.writer.wake().filter(|_| leads);
             tokio::select! {
                 changed = self.state.changed() => match changed {
                     Ok(()) => self.take_state(),
@@ -119,6 +121,7 @@ impl<A: Api> Task<A> {
                         self.writer.report(&reports, Instant::now());
                     }
                 }
+                Ok(()) = self.between.changed() => self.take_between(),
                 () = self.leadership.changed() => {}
                 Some(done) = writes.join_next() => self.done(done?),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
@@ -206,28 +209,21 @@ impl<A: Api> Task<A> {
                 }
             }
         }
-        if !self.known.mesh.virtual_services.ptr_eq(&snapshot.mesh.virtual_services) {
-            self.look.get_or_insert(now + LOOK);
-        }
         self.known = snapshot;
     }
 
     fn see(&mut self, id: &ObjectId, observed: &Observed, now: Instant) {
-        let findings = self.findings.get(id).into_iter().chain(self.shadowed.get(id)).flatten();
+        let findings = self.findings.get(id).into_iter().chain(self.known_between.get(id)).flatten();
         let accepted = self.options.conditions.then(|| accepted(findings, observed.generation));
         self.writer.see(id, observed.clone(), accepted, now);
     }
 
-    /// Looks for what objects do to each other, not with every edit of many.
-    fn look_for_shadows(&mut self) {
+    fn take_between(&mut self) {
         let now = Instant::now();
-        if self.look.is_none_or(|at| now < at) {
-            return;
-        }
-        self.look = None;
-        let before = std::mem::replace(&mut self.shadowed, shadowed(&self.known.mesh));
-        let differs = |id: &&ObjectId| before.get(*id) != self.shadowed.get(*id);
-        let changed: BTreeSet<ObjectId> = before.keys().chain(self.shadowed.keys()).filter(differs).cloned().collect();
+        let new = self.between.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.known_between, new);
+        let differs = |id: &&ObjectId| before.get(*id) != self.known_between.get(*id);
+        let changed: BTreeSet<ObjectId> = before.keys().chain(self.known_between.keys()).filter(differs).cloned().collect();
         for id in changed {
             if let Some(observed) = self.known.statuses.get(&id).cloned() {
                 self.see(&id, &observed, now);
@@ -278,9 +274,6 @@ fn accepted<'a>(findings: impl Iterator<Item = &'a Diagnostic>, generation: u64)
         (true, true) => Condition::new(Is::True, "Accepted", String::new(), generation),
     }
 }
-
-/// How long edits of VirtualServices come together before what they do to each other is looked for.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// How often a merge is done again because somebody else was quicker.
 const RACES: usize = 3;

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::api::fake::FakeApi;
-use crate::index::testing::yaml_objects;
 use crate::lease::Leadership;
 use crate::run;
 
@@ -366,6 +365,7 @@ struct Running {
     api: FakeApi,
     state: watch::Sender<run::State>,
     reports: watch::Sender<Option<Arc<Reports>>>,
+    between: watch::Sender<Between>,
 }
 
 impl Running {
@@ -373,9 +373,10 @@ impl Running {
         let api = FakeApi::default();
         let ((state, seen), (reports, reported)) = (watch::channel(run::State::default()), watch::channel(None));
         let options = Options { conditions: true, ..Options::default() };
-        let (task, _) = Task::new(api.clone(), options, seen, reported, Leadership::always());
+        let (between, found) = watch::channel(Between::default());
+        let (task, _) = Task::new(api.clone(), options, seen, reported, found, Leadership::always());
         tokio::spawn(task.run());
-        Running { api, state, reports }
+        Running { api, state, reports, between }
     }
 
     /// The watch shows what the API server has.
@@ -407,12 +408,13 @@ async fn findings_and_words_reach_the_object() {
     let running = Running::start();
     let object = running.api.put(PATH, mk_object(1, json!([{"type": "Theirs"}])));
     running.show(&object, vec![Diagnostic::warning(&id(), "spec.http[1]", "is never reached")]);
+    running.between.send_replace(Arc::new([(id(), vec![Diagnostic::warning(&id(), "spec.hosts[0]", "has no effect")])].into()));
     tokio::time::sleep(Duration::from_secs(2)).await;
     running.reports.send_replace(Some(Arc::new(reports(Instant::now(), applied(3, 3)))));
     tokio::time::sleep(Duration::from_secs(2)).await;
     let theirs = ("Theirs".to_owned(), String::new(), String::new());
     let said = |kind: &str, reason: &str, message: &str| (kind.to_owned(), reason.to_owned(), message.to_owned());
-    let warned = said("Accepted", "Warnings", "spec.http[1]: is never reached");
+    let warned = said("Accepted", "Warnings", "spec.http[1]: is never reached; spec.hosts[0]: has no effect");
     assert_eq!(running.conditions(), [theirs.clone(), warned, said("Reconciled", "Applied", "applied on 3 of 3 proxies")]);
     assert_eq!(running.patches(), 1, "news come together");
     // A new generation that is broken, while somebody else keeps writing: both are heard.
@@ -430,29 +432,6 @@ async fn findings_and_words_reach_the_object() {
     running.show(&running.api.object(PATH).unwrap(), vec![Diagnostic::error(&id(), "spec.hosts", "must not be empty")]);
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(running.patches(), 2);
-}
-
-#[test]
-fn the_older_rules_for_a_host_hide_the_younger() {
-    let rules = |name: &str, second: u32, spec: &str| {
-        let meta = format!("{{name: {name}, namespace: ns, creationTimestamp: \"2026-01-01T00:00:0{second}Z\"}}");
-        let http = "http: [{route: [{destination: {host: a}}]}]";
-        format!("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {meta}\nspec: {{{spec}, {http}}}\n---\n")
-    };
-    let text = [
-        rules("z-first", 1, "hosts: [a, b]"),
-        rules("second", 2, "hosts: [c, b]"),
-        rules("gateway", 3, "hosts: [b], gateways: [x]"),
-        rules("private", 4, "hosts: [d], exportTo: ['.']"),
-        rules("public", 5, "hosts: [d]"),
-    ];
-    let mut index = crate::Index::new(crate::Settings::default());
-    yaml_objects(&text.concat()).into_iter().for_each(|o| index.apply(o));
-    let (mesh, _) = index.publish().unwrap();
-    let second = ObjectId::new(Kind::VirtualService, "ns", "second");
-    let message = "has no effect on sidecars: the older VirtualService ns/z-first has rules for b.ns.svc.cluster.local";
-    // Who does not see the private one takes the public one.
-    assert_eq!(super::shadow::shadowed(&mesh), [(second.clone(), vec![Diagnostic::warning(&second, "spec.hosts[1]", message)])].into());
 }
 
 #[tokio::test(start_paused = true)]

@@ -81,6 +81,8 @@ pub struct Workload {
     pub namespace: Str,
     /// Name of the Pod or WorkloadEntry.
     pub name: Str,
+    /// It is that of a WorkloadEntry.
+    pub is_entry: bool,
     /// Name of the controller (Deployment, ...) behind it.
     pub workload_name: Str,
     /// SPIFFE name of its identity, empty if unknown.

@@ -10,6 +10,7 @@ use pilotfish_xds_server::debug::{Debug as AdsDebug, DebugError};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::findings::Findings;
 use crate::pipeline::MeshTranslator;
 
 /// An answer.
@@ -29,6 +30,7 @@ pub enum Answer {
 pub struct Debug {
     ads: AdsDebug<MeshTranslator>,
     state: watch::Receiver<State>,
+    findings: watch::Receiver<Findings>,
     health: Arc<Health>,
     cluster_id: String,
 }
@@ -57,8 +59,14 @@ const PATHS: &[(&str, &str)] = &[
 
 impl Debug {
     /// Answers from these sources.
-    pub fn new(ads: AdsDebug<MeshTranslator>, state: watch::Receiver<State>, health: Arc<Health>, cluster_id: String) -> Self {
-        Debug { ads, state, health, cluster_id }
+    pub fn new(
+        ads: AdsDebug<MeshTranslator>,
+        state: watch::Receiver<State>,
+        findings: watch::Receiver<Findings>,
+        health: Arc<Health>,
+        cluster_id: String,
+    ) -> Self {
+        Debug { ads, state, findings, health, cluster_id }
     }
 
     /// HTML index of all pages.
@@ -79,7 +87,7 @@ impl Debug {
             "instancesz" => Answer::Json(self.instances(mesh)),
             "resourcesz" => Answer::Json(listings::resourcesz()),
             "push_status" => Answer::Json(push_status(&state)),
-            "diagnosticz" => Answer::Json(diagnostics(&state)),
+            "diagnosticz" => Answer::Json(diagnostics(&state, &self.findings.borrow())),
             "watchz" => Answer::Json(watches(&self.health)),
             "applied" => self.applied(query),
             _ => self.ads_answer(path, query),
@@ -155,8 +163,10 @@ fn push_status(state: &State) -> Value {
     json!(metrics)
 }
 
-fn diagnostics(state: &State) -> Value {
+fn diagnostics(state: &State, findings: &Findings) -> Value {
     let files = state.problems.iter().map(|p| json!({"message": p.to_string()}));
-    let objects = state.snapshot.diagnostics.iter().map(|d| json!(d));
+    let mut objects: Vec<_> = state.snapshot.diagnostics.iter().chain(findings.values().flatten()).collect();
+    objects.sort_by(|a, b| (&a.object, a).cmp(&(&b.object, b)));
+    let objects = objects.into_iter().map(|d| json!(d));
     json!({"files": files.collect::<Value>(), "objects": objects.collect::<Value>()})
 }

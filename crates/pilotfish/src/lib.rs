@@ -6,6 +6,7 @@
 pub mod bootstrap;
 pub mod cli;
 pub mod debug;
+pub mod findings;
 pub mod http;
 pub mod mesh_config;
 pub mod metrics;

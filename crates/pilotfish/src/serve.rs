@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Listen, ServeArgs};
 use crate::debug::Debug;
+use crate::findings::{self, Findings};
 use crate::http::{self, Pages, Readiness};
 use crate::metrics::Registry;
 use crate::pipeline::{self, MeshTranslator};
@@ -67,8 +68,10 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let server = Server::new(translator.clone(), config);
     let mut supervisor = Supervisor::default();
     let drain = supervisor.drain_token();
+    let (found, findings) = tokio::sync::watch::channel(Findings::default());
+    supervisor.spawn("findings", findings::watch(server.debug(), state.clone(), found, drain.clone()));
     let status = match &cluster {
-        Some(cluster) => Some(Status::new(cluster, &args.status, &args.mesh.namespace, state.clone(), &drain).await?),
+        Some(cluster) => Some(Status::new(cluster, &args.status, &args.mesh.namespace, state.clone(), findings.clone(), &drain).await?),
         None => None,
     };
     let (counted, statuses) = (server.clone(), status.as_ref().map(Status::counts));
@@ -77,7 +80,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         work::counts(&counted, &translator).into_iter().chain(statuses).collect()
     });
     let ready = Readiness::default();
-    let debug = Debug::new(server.debug(), state, health, args.mesh.cluster_id.clone());
+    let debug = Debug::new(server.debug(), state, findings, health, args.mesh.cluster_id.clone());
     let metrics = registry.clone();
     let pages = Pages { ready: ready.clone(), debug: Arc::new(debug), metrics: Arc::new(move || metrics.text()) };
 

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::StatusArgs;
+use crate::findings::Findings;
 use crate::metrics::Count;
 use crate::pipeline::{Backlog, MeshTranslator};
 use crate::supervise::Supervisor;
@@ -59,6 +60,7 @@ impl Status {
         args: &StatusArgs,
         namespace: &str,
         state: watch::Receiver<State>,
+        findings: watch::Receiver<Findings>,
         drain: &CancellationToken,
     ) -> anyhow::Result<Status> {
         let pools = Pools::parse(&args.ipv4_prefix, &args.ipv6_prefix).context("addresses of ServiceEntries")?;
@@ -74,7 +76,7 @@ impl Status {
         };
         let options = Options { conditions: args.status, addresses: args.ip_autoallocate.then_some(pools), ..Options::default() };
         let (reports, reported) = watch::channel(None);
-        let (task, counts) = Task::new(api, options, state.clone(), reported, leadership.clone());
+        let (task, counts) = Task::new(api, options, state.clone(), reported, findings, leadership.clone());
         Ok(Status { task, lease, election, leadership, reports, state, conditions: args.status, counts })
     }
 

@@ -25,6 +25,7 @@ use crate::endpoint::address;
 use crate::extensions;
 use crate::naming::{self, Direction};
 use crate::policy;
+use crate::unit::sources;
 
 /// Servers ask for this and the address that they listen on.
 const INBOUND: &str = "xds.istio.io/grpc/lds/inbound/";
@@ -40,7 +41,7 @@ pub(crate) fn outbound(context: &Context<'_>) -> Vec<Resource> {
             for name in names(service, &context.class.namespace) {
                 let name = naming::host_port(&name, port.port);
                 let message = client(&name, &ip, port.port, &routes);
-                resources.push(Resource::new(name, &message));
+                resources.push(Resource::new(name, &message).with_sources(sources([&service.source])));
             }
         }
     }
@@ -92,6 +93,7 @@ struct ServerListener {
 pub(crate) fn inbound(context: &OwnContext<'_>) -> Vec<Resource> {
     let class = context.class;
     let any: [IpAddr; 2] = [std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()];
+    let behind = crate::listener::inbound_sources(context);
     let mut resources = Vec::new();
     for target in inbound_targets(context) {
         let port = target.target_port;
@@ -104,7 +106,7 @@ pub(crate) fn inbound(context: &OwnContext<'_>) -> Vec<Resource> {
         for ip in any.iter().chain(&context.own.own_ips) {
             let name = format!("{INBOUND}{}", std::net::SocketAddr::new(*ip, port));
             let input = ServerListener { name: name.into(), ip: *ip, port, mtls };
-            resources.push(Resource::new(input.name.clone(), &server(&input)));
+            resources.push(Resource::new(input.name.clone(), &server(&input)).with_sources(sources(&behind)));
         }
     }
     resources

@@ -41,7 +41,7 @@ pub(crate) fn routes(context: &Context<'_>) -> Vec<Resource> {
                 let host = virtual_host(context, &defaults, service, port, rules.get(&service.host).map(Vec::as_slice).unwrap_or_default());
                 let name = naming::cluster(Direction::Outbound, port.port, "", service.host.as_str());
                 let message = configuration(&name, &host);
-                resources.push(Resource::new(name, &message));
+                resources.push(Resource::new(name, &message).with_sources(host.sources()));
             }
         }
     }

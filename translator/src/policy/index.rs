@@ -7,7 +7,7 @@ use imbl::OrdMap;
 use pilotfish_model::DestinationRule;
 use pilotfish_model::destination_rule::TrafficPolicy;
 use pilotfish_model::mesh::Mesh;
-use pilotfish_model::name::{Host, Str, Visibility, selects};
+use pilotfish_model::name::{Host, Labels, Str, Visibility, selects};
 use pilotfish_model::service::Service;
 
 use super::MergedRule;
@@ -23,6 +23,13 @@ pub struct RuleIndex {
 
 /// Rules for one host in one namespace. They differ in whom they are for.
 pub type Twins = Vec<Arc<MergedRule>>;
+
+/// What of a client a rule is chosen by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client<'a> {
+    pub(crate) namespace: &'a Str,
+    pub(crate) labels: &'a Labels,
+}
 
 /// What a client found for a service.
 #[derive(Clone, Debug, Default)]
@@ -161,7 +168,12 @@ impl RuleIndex {
     /// The rule that a client of `class` uses for `service`: of its own namespace, of the service's, of the root's. The
     /// first namespace that has rules for the host decides, even if they are all for other clients.
     pub fn lookup(&self, root: &Str, class: &ScopeFacts, service: &Service, direction: Direction) -> Found {
-        let client = &class.namespace;
+        self.lookup_for(root, Client { namespace: &class.namespace, labels: &class.labels }, service, direction)
+    }
+
+    /// The same for what a rule is chosen by.
+    pub(crate) fn lookup_for(&self, root: &Str, class: Client<'_>, service: &Service, direction: Direction) -> Found {
+        let client = class.namespace;
         // The root namespace's own rules are everybody's; its clients find only private ones this way.
         let own = |r: &MergedRule| client != root || r.visibility == Visibility::Private;
         let exported = |r: &MergedRule| r.visibility.allows(&r.sources[0].namespace, client);
@@ -175,7 +187,7 @@ impl RuleIndex {
     fn find(
         &self,
         namespace: &Str,
-        class: &ScopeFacts,
+        class: Client<'_>,
         service: &Service,
         direction: Direction,
         usable: impl Fn(&MergedRule) -> bool,
@@ -183,7 +195,7 @@ impl RuleIndex {
         let rules = self.by_namespace.get(namespace)?.most_specific(&service.host, &usable)?;
         let same_host = || rules.iter().filter(|r| usable(r));
         let selecting =
-            |r: &&Arc<MergedRule>| direction == Direction::Outbound && !r.selector.is_empty() && selects(&r.selector, &class.labels);
+            |r: &&Arc<MergedRule>| direction == Direction::Outbound && !r.selector.is_empty() && selects(&r.selector, class.labels);
         let rule = same_host().find(selecting).or_else(|| same_host().find(|r| r.selector.is_empty())).cloned();
         Some(Found { rule, from: Some(rules.clone()) })
     }

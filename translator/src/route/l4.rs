@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use pilotfish_model::gateway::GatewayServer;
 use pilotfish_model::name::{Host, Kind, Labels, ObjectId, Str, selects};
 use pilotfish_model::service::{Service, ServicePort};
 use pilotfish_model::virtual_service::{Destination, GatewayRef, L4Match, TcpDestination, VirtualService};
@@ -142,7 +143,7 @@ pub fn gateway_server(context: &Context<'_>, server: &MergedServer) -> Vec<L4Rou
     let gateway = server.gateway_ref();
     let place = Place { class: context.class, gateway: &gateway, port: server.server().port };
     let all = context.scope.egress.iter().flat_map(|e| &*e.virtual_services);
-    let matching: Vec<&Arc<Rules>> = all.filter(|v| v.gateways.contains(&gateway) && serves(server, v)).collect();
+    let matching: Vec<&Arc<Rules>> = all.filter(|v| v.gateways.contains(&gateway) && serves(server.server(), v)).collect();
     if crate::gateway::is_passthrough(server.server()) {
         let mut taken = BTreeSet::new();
         let mut routes = Vec::new();
@@ -160,9 +161,11 @@ pub fn gateway_server(context: &Context<'_>, server: &MergedServer) -> Vec<L4Rou
 }
 
 /// Whether a server's hosts let a VirtualService in.
-pub(super) fn serves(server: &MergedServer, v: &VirtualService) -> bool {
-    let hosts = &server.server().hosts;
-    hosts.iter().any(|h| h.namespace.as_ref().is_none_or(|ns| *ns == v.meta.namespace) && v.hosts.iter().any(|host| h.host.overlaps(host)))
+pub(crate) fn serves(server: &GatewayServer, v: &VirtualService) -> bool {
+    server
+        .hosts
+        .iter()
+        .any(|h| h.namespace.as_ref().is_none_or(|ns| *ns == v.meta.namespace) && v.hosts.iter().any(|host| h.host.overlaps(host)))
 }
 
 /// What conditions that are known beforehand are compared with.

@@ -111,11 +111,11 @@ impl VirtualHost {
     /// The objects behind it.
     pub(crate) fn sources(&self) -> Sources {
         let rules = self.routes.iter().filter_map(|source| match source {
-            RouteSource::Rules(set) => {
-                Some(ObjectId::new(Kind::VirtualService, set.virtual_service.meta.namespace.clone(), set.virtual_service.meta.name.clone()))
-            }
+            RouteSource::Rules(set) => Some(&set.virtual_service),
             _ => None,
         });
+        let rules = rules.flat_map(|r| std::iter::once(r.key()).chain(r.delegates.iter().cloned()));
+        let rules = rules.map(|key| ObjectId::new(Kind::VirtualService, key.namespace, key.name));
         let objects: Vec<ObjectId> = rules.chain(self.service.clone()).collect();
         sources(&objects)
     }
