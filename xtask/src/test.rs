@@ -40,7 +40,8 @@ enum Group {
 const KUBE: [&str; 7] = ["kube", "crds", "kube_source", "kube_references", "kube_status", "replicas", "kube_survival"];
 
 /// Suites that send traffic through stock Envoys, one per group of fields.
-const BEHAVIOUR: [&str; 4] = ["behaviour_routes", "behaviour_destinations", "behaviour_gateways", "netns"];
+const BEHAVIOUR: [&str; 6] =
+    ["behaviour_routes", "behaviour_destinations", "behaviour_gateways", "behaviour_sidecars", "behaviour_mesh", "netns"];
 
 /// Runs every suite.
 pub(crate) fn run(args: &Args) -> Result<()> {

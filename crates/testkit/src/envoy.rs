@@ -102,6 +102,8 @@ impl Envoy {
         let mut command = Command::new(binary);
         command.arg("--config-path").arg(config).arg("--admin-address-path").arg(&admin);
         command.args(["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "info"]);
+        // Access logs reach their file at once.
+        command.args(["--file-flush-interval-msec", "50"]);
         // Time that old listeners get: the default of ten minutes would outlive the test.
         command.args(["--drain-time-s", "5", "--parent-shutdown-time-s", "6"]);
         if let Some(group) = group {

@@ -170,7 +170,7 @@ fn common(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize]) ->
         common_http_protocol_options: settings
             .idle_timeout
             .map(|t| HttpProtocolOptions { idle_timeout: Some(duration(t)), ..Default::default() }),
-        server_name: if hide_server || !settings.istio { String::new() } else { server_name(settings, side) },
+        server_name: if hide_server { String::new() } else { server_name(settings, side) },
         server_header_transformation: if hide_server { ServerHeaderTransformation::PassThrough as i32 } else { 0 },
         stream_idle_timeout: Some(prost_types::Duration::default()),
         access_log: access_log::requests(&settings.observed(side).access_logs),
@@ -190,10 +190,11 @@ fn common(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize]) ->
     }
 }
 
-/// Answers of the workload's own requests keep the server's name, unless the user gives one.
+/// Answers to the workload's own requests keep the server's name. A stock Envoy says its own, unless the user gives one.
 fn server_name(settings: &Settings, side: Side) -> String {
     let own = settings.headers.server.as_ref().map(|s| s.value.as_ref()).filter(|v| !v.is_empty());
-    if side == Side::Outbound { String::new() } else { own.unwrap_or(SERVER_NAME).to_owned() }
+    let usual = if settings.istio { SERVER_NAME } else { "" };
+    if side == Side::Outbound { String::new() } else { own.unwrap_or(usual).to_owned() }
 }
 
 fn http1(settings: &Settings, side: Side, absolute_url: bool) -> Option<Http1ProtocolOptions> {
