@@ -100,7 +100,7 @@ pub enum Fact {
 pub struct Converted {
     /// What it says, if it says anything valid.
     pub fact: Option<Fact>,
-    /// Errors if there is no fact, else warnings.
+    /// Errors if there is no fact, else warnings; both, where an object with mistakes must refuse more instead of missing.
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -134,8 +134,9 @@ pub fn convert(object: &Object, context: &Context) -> Converted {
             Fact::Other(ContentHash::of_bytes(text.as_bytes()))
         }
     };
+    let fails_closed = scope.counts_with_errors;
     let diagnostics = scope.diagnostics;
-    let broken = diagnostics.iter().any(|d| d.severity == pilotfish_model::diagnostic::Severity::Error);
+    let broken = !fails_closed && diagnostics.iter().any(|d| d.severity == pilotfish_model::diagnostic::Severity::Error);
     Converted { fact: (!broken).then_some(fact), diagnostics }
 }
 

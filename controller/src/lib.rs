@@ -14,6 +14,7 @@ pub mod api;
 pub mod convert;
 pub mod debug;
 pub mod index;
+pub mod jwks;
 mod layers;
 pub mod lease;
 pub mod mesh_config;

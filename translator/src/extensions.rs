@@ -12,6 +12,18 @@ pub const HTTP_GRPC_STATS: &str = "envoy.filters.http.grpc_stats";
 pub const HTTP_GRPC_WEB: &str = "envoy.filters.http.grpc_web";
 /// Resolves the host that a request names.
 pub const HTTP_DYNAMIC_FORWARD_PROXY: &str = "envoy.filters.http.dynamic_forward_proxy";
+/// Role-based access control of requests.
+pub const HTTP_RBAC: &str = "envoy.filters.http.rbac";
+/// Asks a server about requests.
+pub const HTTP_EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
+/// Verifies tokens.
+pub const HTTP_JWT_AUTHN: &str = "envoy.filters.http.jwt_authn";
+/// Role-based access control of connections.
+pub const NETWORK_RBAC: &str = "envoy.filters.network.rbac";
+/// Asks a server about connections.
+pub const NETWORK_EXT_AUTHZ: &str = "envoy.filters.network.ext_authz";
+/// Paths with operators, as the client lists it.
+pub const URI_TEMPLATE: &str = "envoy.path.match.uri_template.uri_template_matcher";
 /// HTTP connection manager.
 pub const HTTP_CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
 /// TCP proxy.

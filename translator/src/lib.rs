@@ -34,6 +34,7 @@ pub mod policy;
 pub mod route;
 pub mod scope;
 pub mod secret;
+pub mod security;
 pub mod tls;
 pub mod unit;
 pub mod world;

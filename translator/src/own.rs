@@ -16,6 +16,7 @@ use crate::leaf::{Key, Leaves};
 use crate::listener::{self, ListenerSpec, Settings};
 use crate::policy::Found;
 use crate::refused::{Refused, resolve};
+use crate::security::Security;
 use crate::unit::sources;
 use crate::view::{View, build_listeners};
 use crate::world::World;
@@ -29,6 +30,8 @@ pub struct Own {
     sidecar: Option<Arc<Sidecar>>,
     /// Rules for what is served.
     pub(crate) found: Vec<Found>,
+    /// Policies that hold for what is served.
+    pub(crate) security: Option<Arc<Security>>,
     layers: Layers,
     refused: Vec<Refused>,
 }
@@ -65,20 +68,23 @@ impl Own {
             layers.insert(type_url, layer);
         };
         let last_good = |type_url: TypeUrl| before.map(|b| b.layers.get(type_url));
+        let is_router = context.class.is_router();
+        let security = if is_router { None } else { Security::of(world, &context.class.namespace, &facts.own.labels, false) };
         put(TypeUrl::Endpoint, local_cluster(leaves, &context, last_good(TypeUrl::Endpoint), &mut refused));
         if context.class.flavour == Flavour::Grpc {
-            put(TypeUrl::Listener, grpc::inbound(&context));
+            put(TypeUrl::Listener, grpc::inbound(&context, security.as_deref()));
         } else {
             put(TypeUrl::Cluster, clusters(leaves, &context, last_good(TypeUrl::Cluster), &mut refused));
             let settings = view.settings.of_workload(&facts.own);
             let mut specs = listener::of_own(&context);
             specs.extend(view.named.iter().cloned());
-            put(TypeUrl::Listener, build_listeners(leaves, &settings, &view.parts, &specs, last_good(TypeUrl::Listener), &mut refused));
+            let (secured, before) = (security.as_deref(), last_good(TypeUrl::Listener));
+            put(TypeUrl::Listener, build_listeners(leaves, &settings, &view.parts, secured, &specs, before, &mut refused));
         }
         let served = facts.own.targets.iter().filter_map(|t| world.mesh.services.get(&t.service));
         let found = served.map(|service| inbound_rule(&context, service)).collect();
         let (settings, named, sidecar) = (view.settings.clone(), view.named.clone(), view.scope.sidecar.clone());
-        Arc::new(Own { class: class.clone(), settings, named, sidecar, found, layers, refused })
+        Arc::new(Own { class: class.clone(), settings, named, sidecar, found, security, layers, refused })
     }
 
     /// The resources by type.

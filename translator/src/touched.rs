@@ -15,6 +15,7 @@ use crate::facts::ScopeFacts;
 use crate::own::Own;
 use crate::policy::Found;
 use crate::scope::{sees_routes, sees_service, sidecar_for};
+use crate::security::Security;
 use crate::view::View;
 use crate::world::World;
 
@@ -33,7 +34,8 @@ impl View {
     fn touched_by_service(&self, world: &World, key: &ServiceKey) -> bool {
         // Services of one host stand in for each other.
         let seen = |host: &Host| self.scope.index(host).is_some() || self.scope.outside.binary_search(host).is_ok();
-        if seen(&key.host) || self.facts().targets().iter().any(|t| t.service == *key) {
+        let asked = || self.inputs.security.as_ref().is_some_and(|s| s.asks_for(&key.host));
+        if seen(&key.host) || asked() || self.facts().targets().iter().any(|t| t.service == *key) {
             return true;
         }
         let (old, new) = (&self.inputs.aliases, &world.aliases);
@@ -70,6 +72,9 @@ impl View {
                 let now = all.get(&ObjectKey::of(id));
                 let then = || self.inputs.extensions.iter().any(|o| o.kind == id.kind && is(&o.meta, id));
                 self.is_near(world, id) && (now.is_some_and(|o| self.covers(&**o)) || then())
+            }
+            Kind::AuthorizationPolicy | Kind::RequestAuthentication if self.facts().is_router() => {
+                Security::is_touched(self.inputs.security.as_ref(), world, id, &self.facts().namespace, &self.facts().labels)
             }
             _ => false,
         }
@@ -117,11 +122,16 @@ impl Own {
         let by_object = |id: &ObjectId| match id.kind {
             Kind::PeerAuthentication => id.namespace == scope.namespace || id.namespace == world.mesh.config.root_namespace,
             Kind::DestinationRule => self.touched_by_rule(world, id),
+            Kind::AuthorizationPolicy | Kind::RequestAuthentication => {
+                !scope.is_router() && Security::is_touched(self.security.as_ref(), world, id, &scope.namespace, &own.labels)
+            }
             _ => false,
         };
+        let asked = |host: &Host| self.security.as_ref().is_some_and(|s| s.asks_for(host));
         changes.everything
             || first.is_some_and(|t| changes.endpoints.contains_key(&t.service))
             || own.targets.iter().any(|t| changes.services.contains(&t.service))
+            || (self.security.is_some() && changes.services.iter().any(|s| asked(&s.host)))
             || changes.objects.iter().any(by_object)
     }
 

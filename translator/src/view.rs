@@ -93,7 +93,7 @@ impl View {
                 maker.keep(TypeUrl::Listener, b);
                 b.named.clone()
             }
-            None => maker.listeners(&settings, &parts),
+            None => maker.listeners(&settings, &parts, inputs.security.as_deref()),
         };
         let routes = maker.routes(kept(&|d| !d.routes()), kept(&|d| !d.routes_but_rules()));
         match kept(&|d| !d.scope && !d.found && !d.gateways) {

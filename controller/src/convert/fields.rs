@@ -69,6 +69,8 @@ pub(super) struct Scope<'a> {
     pub(super) object: &'a Object,
     pub(super) context: &'a Context,
     pub(super) diagnostics: Vec<Diagnostic>,
+    /// What was understood holds in spite of errors: without the object something would be open that should be closed.
+    pub(super) counts_with_errors: bool,
 }
 
 /// Annotations that mean something to the mesh; others would make no-op edits look like changes.
@@ -76,7 +78,7 @@ const ANNOTATIONS: &[&str] = &["istio.io/", ".istio.io/"];
 
 impl<'a> Scope<'a> {
     pub(super) fn new(object: &'a Object, context: &'a Context) -> Self {
-        Scope { object, context, diagnostics: Vec::new() }
+        Scope { object, context, diagnostics: Vec::new(), counts_with_errors: false }
     }
 
     pub(super) fn id(&self) -> &'a ObjectId {

@@ -17,7 +17,7 @@ use crate::gateway::Gateway;
 use crate::mesh_config::MeshConfig;
 use crate::name::{Host, Labels, ObjectId, Str};
 use crate::peer_authentication::PeerAuthentication;
-use crate::request_authentication::RequestAuthentication;
+use crate::request_authentication::{JwksSource, RequestAuthentication};
 use crate::secret::Secret;
 use crate::service::Service;
 use crate::sidecar::Sidecar;
@@ -129,6 +129,8 @@ pub struct Mesh {
     pub peer_authentications: OrdMap<ObjectKey, Arc<PeerAuthentication>>,
     /// RequestAuthentications.
     pub request_authentications: OrdMap<ObjectKey, Arc<RequestAuthentication>>,
+    /// Keys that were fetched for them, as JSON. A source without entry has not been reached yet.
+    pub jwks: OrdMap<JwksSource, Str>,
     /// AuthorizationPolicies.
     pub authorization_policies: OrdMap<ObjectKey, Arc<AuthorizationPolicy>>,
     /// Telemetry objects.

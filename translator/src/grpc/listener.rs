@@ -25,6 +25,7 @@ use crate::endpoint::address;
 use crate::extensions;
 use crate::naming::{self, Direction};
 use crate::policy;
+use crate::security::{self, Security};
 use crate::unit::sources;
 
 /// Servers ask for this and the address that they listen on.
@@ -90,10 +91,12 @@ struct ServerListener {
     mtls: bool,
 }
 
-pub(crate) fn inbound(context: &OwnContext<'_>) -> Vec<Resource> {
+pub(crate) fn inbound(context: &OwnContext<'_>, security: Option<&Security>) -> Vec<Resource> {
+    let rules = security.map(security::grpc_filters).unwrap_or_default();
     let class = context.class;
     let any: [IpAddr; 2] = [std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()];
-    let behind = crate::listener::inbound_sources(context);
+    let mut behind = crate::listener::inbound_sources(context);
+    behind.extend(security.iter().flat_map(|s| s.objects()));
     let mut resources = Vec::new();
     for target in inbound_targets(context) {
         let port = target.target_port;
@@ -106,17 +109,17 @@ pub(crate) fn inbound(context: &OwnContext<'_>) -> Vec<Resource> {
         for ip in any.iter().chain(&context.own.own_ips) {
             let name = format!("{INBOUND}{}", std::net::SocketAddr::new(*ip, port));
             let input = ServerListener { name: name.into(), ip: *ip, port, mtls };
-            resources.push(Resource::new(input.name.clone(), &server(&input)).with_sources(sources(&behind)));
+            resources.push(Resource::new(input.name.clone(), &server(&input, &rules)).with_sources(sources(&behind)));
         }
     }
     resources
 }
 
-fn server(input: &ServerListener) -> Listener {
+fn server(input: &ServerListener, rules: &[HttpFilter]) -> Listener {
     let (kind, socket): (&str, Option<TransportSocket>) = if input.mtls { ("mtls", Some(downstream())) } else { ("plaintext", None) };
     let manager = HttpConnectionManager {
         route_specifier: Some(RouteSpecifier::RouteConfig(any_path())),
-        http_filters: vec![http_filter(extensions::HTTP_ROUTER, any(&Router::default()))],
+        http_filters: rules.iter().cloned().chain([http_filter(extensions::HTTP_ROUTER, any(&Router::default()))]).collect(),
         ..Default::default()
     };
     let filter = Filter { name: format!("inbound-hcm{kind}"), config_type: Some(filter::ConfigType::TypedConfig(any(&manager))) };

@@ -34,6 +34,7 @@ use super::settings::{Settings, Side};
 use super::{access_log, http_filters, tracing};
 use crate::extensions as names;
 use crate::route::inbound::InboundRoute;
+use crate::security::HttpFilters;
 
 /// The name in the `server` header.
 const SERVER_NAME: &str = "istio-envoy";
@@ -90,7 +91,8 @@ impl Parts {
         let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = encoded.entry((side, grpc_web, plugins));
         let plugins = entry.key().2.clone();
-        entry.or_insert_with(|| common(settings, side, grpc_web, &plugins).encode_to_vec().into()).clone()
+        let made = || common(settings, side, grpc_web, &plugins, &HttpFilters::default()).encode_to_vec().into();
+        entry.or_insert_with(made).clone()
     }
 }
 
@@ -99,18 +101,35 @@ pub(super) struct Templates<'a> {
     settings: &'a Settings,
     parts: &'a Parts,
     tracing: BTreeMap<Side, Bytes>,
+    /// What takes the place of parts where policies hold: they are of one workload.
+    security: Option<HttpFilters>,
+    secured: BTreeMap<(Side, bool, Chosen), Bytes>,
 }
 
 impl<'a> Templates<'a> {
     /// `parts` are of the same settings, but for what is traced.
     pub(super) fn new(settings: &'a Settings, parts: &'a Parts) -> Self {
-        Templates { settings, parts, tracing: BTreeMap::new() }
+        Templates { settings, parts, tracing: BTreeMap::new(), security: None, secured: BTreeMap::new() }
+    }
+
+    /// Filters of policies for what comes in; `make` is called at most once.
+    pub(super) fn secure(&mut self, make: impl FnOnce() -> HttpFilters) {
+        self.security.get_or_insert_with(make);
     }
 
     /// The filter, for connections to a port. No field is in two of what is put together here.
     pub(super) fn connection_manager(&mut self, side: Side, port: u16, input: &Http) -> Filter {
         let settings = self.settings;
-        let common = self.parts.common(settings, side, input.grpc_web, settings.plugins.chosen(side, port, false));
+        let plugins = settings.plugins.chosen(side, port, false);
+        let common = match &self.security {
+            Some(security) if side != Side::Outbound => {
+                let entry = self.secured.entry((side, input.grpc_web, plugins));
+                let plugins = entry.key().2.clone();
+                let made = || common(settings, side, input.grpc_web, &plugins, security).encode_to_vec().into();
+                entry.or_insert_with(made).clone()
+            }
+            _ => self.parts.common(settings, side, input.grpc_web, plugins),
+        };
         let tracing = self.tracing.entry(side).or_insert_with(|| traced(settings, side).encode_to_vec().into());
         let own = own(settings, side, input);
         let mut value = BytesMut::with_capacity(common.len() + tracing.len() + own.encoded_len());
@@ -154,7 +173,7 @@ fn disabled(switch: &Option<Disabled>) -> bool {
     switch.as_ref().is_some_and(|s| s.disabled == Some(true))
 }
 
-fn common(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize]) -> HttpConnectionManager {
+fn common(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize], security: &HttpFilters) -> HttpConnectionManager {
     let headers = &settings.headers;
     let gateway = side == Side::Gateway;
     let hide_server = headers.server.as_ref().is_some_and(|s| s.disabled == Some(true));
@@ -166,7 +185,7 @@ fn common(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize]) ->
     let request_id =
         UuidRequestIdConfig { use_request_id_for_trace_sampling: Some(!settings.observed(side).ignore_request_id), ..Default::default() };
     HttpConnectionManager {
-        http_filters: http_filters::http_filters(settings, side, grpc_web, plugins),
+        http_filters: http_filters::http_filters(settings, side, grpc_web, plugins, security),
         common_http_protocol_options: settings
             .idle_timeout
             .map(|t| HttpProtocolOptions { idle_timeout: Some(duration(t)), ..Default::default() }),
@@ -269,7 +288,7 @@ mod tests {
             route_specifier: own.route_specifier,
             http2_protocol_options: own.http2_protocol_options,
             tracing: traced(&settings, Side::Outbound).tracing,
-            ..common(&settings, Side::Outbound, false, &[])
+            ..common(&settings, Side::Outbound, false, &[], &HttpFilters::default())
         };
         assert_eq!(decoded, expected);
     }

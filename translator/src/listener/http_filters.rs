@@ -18,18 +18,28 @@ use super::settings::{DnsFamily, Settings, Side};
 use super::stats;
 use crate::extensions as names;
 use crate::metadata::{boolean, list, object, object_value};
+use crate::security::HttpFilters;
 
 /// Cache of names that requests brought, shared with the cluster that connects to them.
 const DNS_CACHE: &str = "allow_any_dfp_dns_cache";
 
-/// The filters of a connection manager.
-pub(super) fn http_filters(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize]) -> Vec<HttpFilter> {
+/// The filters of a connection manager. `security`: those of policies.
+pub(super) fn http_filters(
+    settings: &Settings,
+    side: Side,
+    grpc_web: bool,
+    plugins: &[usize],
+    security: &HttpFilters,
+) -> Vec<HttpFilter> {
     let mut filters = Vec::with_capacity(9);
     if settings.istio {
         filters.push(peer_metadata(settings, side));
     }
+    filters.extend_from_slice(&security.custom);
     filters.extend(settings.plugins.http(plugins, Phase::Authn));
+    filters.extend_from_slice(&security.tokens);
     filters.extend(settings.plugins.http(plugins, Phase::Authz));
+    filters.extend_from_slice(&security.rules);
     filters.extend(settings.plugins.http(plugins, Phase::Stats));
     filters.extend(settings.plugins.http(plugins, Phase::Unspecified));
     if grpc_web && settings.has(names::HTTP_GRPC_WEB) {

@@ -21,7 +21,7 @@ pub mod telemetry;
 pub mod tracing;
 
 mod http_filters;
-mod pack;
+pub(crate) mod pack;
 mod provider;
 mod trace_provider;
 

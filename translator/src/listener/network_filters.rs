@@ -17,6 +17,7 @@ use super::settings::{Settings, Side};
 use super::stats;
 use crate::extensions as names;
 use crate::metadata::{boolean, object, text};
+use crate::security::NetworkFilters;
 
 /// What the filters of one TCP chain depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,14 +78,25 @@ impl TcpProxy {
     }
 }
 
-/// The whole chain.
-pub(super) fn tcp_filters(settings: &Settings, side: Side, input: &TcpProxy, plugins: &[usize], log: &[AccessLog]) -> Vec<Filter> {
+/// The whole chain. `security`: filters of policies, which black holes need not.
+pub(super) fn tcp_filters(
+    settings: &Settings,
+    side: Side,
+    input: &TcpProxy,
+    plugins: &[usize],
+    log: &[AccessLog],
+    security: &NetworkFilters,
+) -> Vec<Filter> {
     let mut filters = Vec::with_capacity(4);
     if input.exchange_metadata {
         filters.extend(metadata_exchange(settings));
     }
+    let none = NetworkFilters::default();
+    let security = if input.observed { security } else { &none };
+    filters.extend_from_slice(&security.custom);
     filters.extend(settings.plugins.network(plugins, Phase::Authn));
     filters.extend(settings.plugins.network(plugins, Phase::Authz));
+    filters.extend_from_slice(&security.rules);
     filters.extend(settings.plugins.network(plugins, Phase::Stats));
     filters.extend(settings.plugins.network(plugins, Phase::Unspecified));
     filters.extend(settings.observed(side).stats.iter().map(|s| filter(names::ISTIO_STATS, &stats::config(s, side))));

@@ -12,17 +12,17 @@ use pilotfish_envoy::pb::google::protobuf::Any;
 use prost::{Message, Name};
 
 /// A network filter.
-pub(super) fn filter<M: Message + Name>(name: &str, config: &M) -> Filter {
+pub(crate) fn filter<M: Message + Name>(name: &str, config: &M) -> Filter {
     packed_filter(name, any(config))
 }
 
 /// A network filter whose config is packed already.
-pub(super) fn packed_filter(name: &str, config: Any) -> Filter {
+pub(crate) fn packed_filter(name: &str, config: Any) -> Filter {
     Filter { name: name.to_owned(), config_type: Some(filter::ConfigType::TypedConfig(config)) }
 }
 
 /// An HTTP filter.
-pub(super) fn http_filter<M: Message + Name>(name: &str, config: &M) -> HttpFilter {
+pub(crate) fn http_filter<M: Message + Name>(name: &str, config: &M) -> HttpFilter {
     HttpFilter { name: name.to_owned(), config_type: Some(http_filter::ConfigType::TypedConfig(any(config))), ..Default::default() }
 }
 
@@ -32,7 +32,7 @@ pub(super) fn listener_filter<M: Message + Name>(name: &str, config: &M) -> List
 }
 
 /// A duration. Longer ones than Envoy can hold do not occur: they are parsed from user input with the same limit.
-pub(super) fn duration(d: Duration) -> prost_types::Duration {
+pub(crate) fn duration(d: Duration) -> prost_types::Duration {
     prost_types::Duration { seconds: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nanos: d.subsec_nanos() as i32 }
 }
 

@@ -1,5 +1,6 @@
 //! [`ListenerSpec`]: a listener as data, and the pure step from there to Envoy's message.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::pack::{address, duration};
 use super::settings::{Settings, Side};
 use super::{access_log, listener_filters};
 use crate::metadata;
+use crate::security::{self, NetworkFilters, Security};
 use crate::tls::{self, GatewayTls, InboundTls};
 
 /// ALPN of clear-text HTTP, as the HTTP inspector finds it.
@@ -51,6 +53,11 @@ pub struct ListenerSpec {
 }
 
 impl ListenerSpec {
+    /// Policies hold for what comes through.
+    pub(crate) fn is_secured(&self) -> bool {
+        self.role.side() != Side::Outbound
+    }
+
     /// Some connections are read as HTTP.
     pub fn reads_http(&self) -> bool {
         self.chains.iter().chain(&self.fallback).any(|c| matches!(c.content, Content::Http(_)))
@@ -171,13 +178,17 @@ pub(crate) struct Builder<'a> {
     templates: Templates<'a>,
     /// Of the client's side, and of the server's.
     connection_logs: [Vec<AccessLog>; 2],
+    /// What holds for what comes in.
+    security: Option<&'a Security>,
+    /// Its filters of connections, once they are needed.
+    secured: OnceCell<NetworkFilters>,
 }
 
 impl<'a> Builder<'a> {
     /// `parts` are of the same settings, but for what is traced.
-    pub(crate) fn new(settings: &'a Settings, parts: &'a Parts) -> Self {
+    pub(crate) fn new(settings: &'a Settings, parts: &'a Parts, security: Option<&'a Security>) -> Self {
         let connection_logs = [&settings.telemetry.client, &settings.telemetry.server].map(|o| access_log::connections(&o.access_logs));
-        Builder { settings, templates: Templates::new(settings, parts), connection_logs }
+        Builder { settings, templates: Templates::new(settings, parts), connection_logs, security, secured: OnceCell::new() }
     }
 
     pub(crate) fn listener(&mut self, spec: &ListenerSpec) -> Listener {
@@ -249,12 +260,28 @@ impl<'a> Builder<'a> {
         if left_out { Chosen::new() } else { self.settings.plugins.chosen(listener.role.side(), port_of(listener, chain), true) }
     }
 
+    /// What a chain does. Without the filters that policies need nothing may pass.
+    fn content<'c>(&self, side: Side, chain: &'c ChainSpec, nowhere: &'c Content) -> &'c Content {
+        let security = self.security.filter(|_| side != Side::Outbound);
+        let is_http = matches!(chain.content, Content::Http(_));
+        if security.is_some_and(|s| !security::can_enforce(self.settings, s, is_http)) { nowhere } else { &chain.content }
+    }
+
     fn chain(&mut self, listener: &ListenerSpec, spec: &ChainSpec) -> FilterChain {
         let side = listener.role.side();
         let plugins = self.connection_plugins(listener, spec);
-        let filters: Vec<Filter> = match &spec.content {
-            Content::Tcp(tcp) => tcp_filters(self.settings, side, tcp, &plugins, &self.connection_logs[usize::from(side == Side::Inbound)]),
+        let nowhere = Content::Tcp(TcpProxy::black_hole());
+        let security = self.security.filter(|_| side != Side::Outbound);
+        let filters: Vec<Filter> = match self.content(side, spec, &nowhere) {
+            Content::Tcp(tcp) => {
+                let none = NetworkFilters::default();
+                let security = security.map_or(&none, |s| self.secured.get_or_init(|| security::network_filters(s)));
+                tcp_filters(self.settings, side, tcp, &plugins, &self.connection_logs[usize::from(side == Side::Inbound)], security)
+            }
             Content::Http(http) => {
+                if let Some(s) = security {
+                    self.templates.secure(|| security::http_filters(self.settings, s));
+                }
                 let exchange = if side == Side::Inbound { metadata_exchange(self.settings) } else { None };
                 let before = exchange.into_iter().chain(before_requests(self.settings, &plugins));
                 before.chain([self.templates.connection_manager(side, port_of(listener, spec), http)]).collect()

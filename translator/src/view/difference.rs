@@ -15,6 +15,7 @@ use crate::gateway::{self, MergedGateways};
 use crate::listener::{extension, telemetry};
 use crate::policy::Found;
 use crate::scope::EgressScope;
+use crate::security::Security;
 use crate::world::Aliases;
 
 /// What of a world a view was made of beside its scope.
@@ -33,6 +34,8 @@ pub(crate) struct Inputs {
     pub(crate) extensions: Vec<Arc<Extension>>,
     /// Endpoints that more than assignments depend on, by service.
     live: Vec<Live>,
+    /// Policies of a gateway; those of sidecars are part of what each class has for itself.
+    pub(crate) security: Option<Arc<Security>>,
 }
 
 /// A service of the scope, and its endpoints.
@@ -54,6 +57,7 @@ pub(super) struct Difference {
     pub(super) aliases: bool,
     /// What is observed, or which code of users runs.
     pub(super) telemetry: bool,
+    pub(super) security: bool,
 }
 
 impl Inputs {
@@ -88,6 +92,7 @@ impl Inputs {
             peers,
             telemetries: telemetry::applicable(context.mesh, &context.class.namespace, &context.class.labels),
             extensions: extension::applicable(context.mesh, &context.class.namespace, &context.class.labels),
+            security: security(context, same_services),
             live: live.map(|(i, s)| (i, context.mesh.endpoints.get(&ServiceKey::of(s)).cloned())).collect(),
         }
     }
@@ -115,6 +120,7 @@ impl Difference {
         let live = before.inputs.live.len() != inputs.live.len() || !before.inputs.live.iter().zip(&inputs.live).all(same_live);
         let peers = before.inputs.peers != inputs.peers;
         let gateways = before.inputs.gateways != inputs.gateways;
+        let security = before.inputs.security != inputs.security;
         Difference {
             scope: services || rules,
             found,
@@ -129,19 +135,21 @@ impl Difference {
             aliases: !Arc::ptr_eq(&before.inputs.aliases, &inputs.aliases)
                 && scope.services.iter().any(|s| before.inputs.aliases.of(&s.host) != inputs.aliases.of(&s.host)),
             telemetry: before.inputs.telemetries != inputs.telemetries || before.inputs.extensions != inputs.extensions,
+            security,
         }
     }
 
     /// Nothing differs.
     pub(super) fn is_none(&self) -> bool {
-        let Difference { scope, found, hashes: _, services, units, live, gateways, sidecar, l4_rules, rules, aliases, telemetry } = self;
-        ![scope, found, services, units, live, gateways, sidecar, l4_rules, rules, aliases, telemetry].into_iter().any(|d| *d)
+        let Difference { scope, found, hashes: _, services, units, live, gateways, sidecar, l4_rules, rules, aliases, telemetry, security } =
+            self;
+        ![scope, found, services, units, live, gateways, sidecar, l4_rules, rules, aliases, telemetry, security].into_iter().any(|d| *d)
     }
 
     /// Listeners depend on what differs.
     pub(super) fn listeners(&self, gateway: bool) -> bool {
-        let common = self.services || self.found || self.live || self.gateways || self.sidecar || self.l4_rules || self.telemetry;
-        common || (gateway && self.rules)
+        let objects = self.services || self.found || self.live || self.gateways || self.sidecar || self.l4_rules;
+        objects || self.telemetry || self.security || (gateway && self.rules)
     }
 
     /// Routes do.
@@ -152,6 +160,19 @@ impl Difference {
     /// They do, on more than the rules inside VirtualServices.
     pub(super) fn routes_but_rules(&self) -> bool {
         self.services || self.hashes || self.gateways || self.sidecar || self.aliases
+    }
+}
+
+/// What holds at a gateway.
+fn security(context: &Context<'_>, before: Option<&View>) -> Option<Arc<Security>> {
+    let class = context.class;
+    if !class.is_router() {
+        return None;
+    }
+    let security = Security::of(context.world, &class.namespace, &class.labels, true);
+    match before {
+        Some(b) if b.inputs.security == security => b.inputs.security.clone(),
+        _ => security,
     }
 }
 

@@ -1,6 +1,6 @@
 //! A view under construction: each layer is taken over, advanced by what differs, or made.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use pilotfish_envoy::{Layer, Layers, Resource, Sources, TypeUrl};
@@ -15,6 +15,7 @@ use crate::leaf::{Built, Key, Leaves};
 use crate::listener::{self, Builder, ListenerSpec, Parts, Settings};
 use crate::refused::{Refused, resolve};
 use crate::route::{Assembler, Assembly};
+use crate::security::Security;
 use crate::unit::{self, Ingredients, Recipe, Unit, address, sources};
 
 /// See the module.
@@ -111,7 +112,7 @@ impl<'a> Maker<'a> {
     }
 
     /// The listeners of the scope are put; those that each class makes for itself are returned.
-    pub(super) fn listeners(&mut self, settings: &Settings, parts: &Parts) -> Arc<[ListenerSpec]> {
+    pub(super) fn listeners(&mut self, settings: &Settings, parts: &Parts, security: Option<&Security>) -> Arc<[ListenerSpec]> {
         if self.context.class.flavour == Flavour::Grpc {
             self.put(TypeUrl::Listener, grpc::outbound(&self.context));
             return Arc::default();
@@ -119,7 +120,7 @@ impl<'a> Maker<'a> {
         let apart = self.context.class.own.is_none() && settings.names_workload();
         let specs = listener::of_scope(&self.context);
         let (named, shared): (Vec<_>, Vec<_>) = specs.into_iter().partition(|spec| apart && spec.reads_http());
-        let resources = build_listeners(self.leaves, settings, parts, &shared, self.last_good(TypeUrl::Listener), &mut self.refused);
+        let resources = build_listeners(self.leaves, settings, parts, security, &shared, self.last_good(TypeUrl::Listener), &mut self.refused);
         self.put(TypeUrl::Listener, resources);
         match self.before {
             Some(before) if *before.named == *named => before.named.clone(),
@@ -170,23 +171,30 @@ impl<'a> Maker<'a> {
     }
 }
 
-/// Listeners as resources.
+/// Listeners as resources. `security`: what holds for what comes in.
 pub(crate) fn build_listeners(
     leaves: &Leaves,
     settings: &Settings,
     parts: &Parts,
+    security: Option<&Security>,
     specs: &[ListenerSpec],
     last_good: Option<&Arc<Layer>>,
     refused: &mut Vec<Refused>,
 ) -> Vec<Resource> {
-    let mut builder = Builder::new(settings, parts);
+    let mut builder = Builder::new(settings, parts, security);
     let hash = ContentHash::of(settings);
     let mut resources = Vec::with_capacity(specs.len());
     for spec in specs {
         // Bytes are not traced: scopes that trace differently share their listeners.
-        let key = Key::of("listener", &(if spec.reads_http() { hash } else { parts.untraced }, spec));
-        let built = leaves
-            .resource(TypeUrl::Listener, spec.name.as_str(), &key, true, last_good, || (builder.listener(spec), sources(&spec.sources)));
+        let security = security.filter(|_| spec.is_secured());
+        let key = Key::of("listener", &(if spec.reads_http() { hash } else { parts.untraced }, security, spec));
+        let built = leaves.resource(TypeUrl::Listener, spec.name.as_str(), &key, true, last_good, || {
+            let behind = match security {
+                Some(s) => sources(&spec.sources.iter().cloned().chain(s.objects()).collect::<BTreeSet<_>>()),
+                None => sources(&spec.sources),
+            };
+            (builder.listener(spec), behind)
+        });
         resources.extend(resolve(&built, last_good, refused));
     }
     resources

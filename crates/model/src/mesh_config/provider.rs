@@ -28,8 +28,8 @@ pub enum ProviderKind {
     EnvoyHttpAls(AccessLogServiceProvider),
     EnvoyTcpAls(AccessLogServiceProvider),
     EnvoyOtelAls(OtelLogProvider),
-    EnvoyExtAuthzHttp(Unused),
-    EnvoyExtAuthzGrpc(Unused),
+    EnvoyExtAuthzHttp(ExtAuthzHttpProvider),
+    EnvoyExtAuthzGrpc(ExtAuthzGrpcProvider),
     Zipkin(ZipkinProvider),
     Lightstep(Unused),
     Datadog(DatadogProvider),
@@ -214,6 +214,54 @@ pub struct ProviderHeader {
 pub struct ResourceDetectors {
     pub environment: Option<Unused>,
     pub dynatrace: Option<Unused>,
+}
+
+/// Authorisation by a server that speaks HTTP. What is wrong in it is found where a policy asks for it, which then denies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ExtAuthzHttpProvider {
+    /// Host, or `namespace/host`.
+    pub service: Str,
+    pub port: u32,
+    pub timeout: Option<Span>,
+    pub path_prefix: Str,
+    pub fail_open: bool,
+    pub clear_route_cache: bool,
+    pub status_on_error: Str,
+    /// The older name of the next.
+    pub include_headers_in_check: Vec<Str>,
+    pub include_request_headers_in_check: Vec<Str>,
+    pub include_additional_headers_in_check: BTreeMap<Str, Str>,
+    pub include_request_body_in_check: Option<RequestBodyInCheck>,
+    pub headers_to_upstream_on_allow: Vec<Str>,
+    pub headers_to_downstream_on_allow: Vec<Str>,
+    pub headers_to_downstream_on_deny: Vec<Str>,
+}
+
+/// Authorisation by a server that speaks Envoy's gRPC protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ExtAuthzGrpcProvider {
+    /// Host, or `namespace/host`.
+    pub service: Str,
+    pub port: u32,
+    pub timeout: Option<Span>,
+    pub fail_open: bool,
+    pub clear_route_cache: bool,
+    pub status_on_error: Str,
+    pub include_request_body_in_check: Option<RequestBodyInCheck>,
+}
+
+/// How much of a request's body is shown to an authorisation server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct RequestBodyInCheck {
+    pub max_request_bytes: u32,
+    pub allow_partial_message: bool,
+    pub pack_as_bytes: bool,
 }
 
 /// A log line.
