@@ -15,4 +15,3 @@ mod trust_domain;
 pub(crate) use filters::{HttpFilters, NetworkFilters, can_enforce, http_filters, network_filters};
 pub use rbac::grpc_filters;
 pub use resolve::Security;
-

@@ -10,7 +10,7 @@ use pilotfish_model::request_authentication::{JwksSource, JwtRule, Keys};
 
 use super::attachment::attachment;
 use super::fields::{Path, Scope, strs};
-use crate::jwks::keys;
+use crate::jwks::keys::{self, BadKeys};
 
 /// Claims that are lists written as words, whatever a rule says.
 static SPACE_DELIMITED: LazyLock<[Str; 2]> = LazyLock::new(|| ["permission".into(), "scope".into()]);
@@ -63,13 +63,18 @@ fn keys(scope: &mut Scope<'_>, path: &Path<'_>, r: &api::JwtRule) -> Keys {
         if !r.jwks_uri.is_empty() {
             scope.warning(&path.field("jwksUri"), "has no effect: the rule has jwks");
         }
-        return match keys::usable(&r.jwks) {
-            Ok((keys, bad)) => {
-                bad.iter().for_each(|b| scope.warning(&path.field("jwks"), format!("{b}: it is left out")));
-                Keys::Inline(keys.as_ref().into())
+        return match keys::check(&r.jwks) {
+            Ok(bad) => {
+                bad.iter().for_each(|b| scope.warning(&path.field("jwks"), format!("{b}: it has no effect")));
+                Keys::Inline(r.jwks.as_str().into())
             }
             Err(e) => {
-                scope.error(&path.field("jwks"), format!("{e}: no token of this issuer is valid"));
+                let (path, message) = (path.field("jwks"), format!("{e}: no token of this issuer is valid"));
+                // An empty set is one that a user may mean.
+                match e {
+                    BadKeys::Empty => scope.warning(&path, message),
+                    BadKeys::NoSet | BadKeys::Unusable(_) => scope.error(&path, message),
+                }
                 Keys::Invalid
             }
         };

@@ -185,8 +185,7 @@ impl Provider {
                 http_upstream_type: Some(http_uri::HttpUpstreamType::Cluster(self.cluster.to_string())),
             }),
             path_prefix: p.path_prefix.to_string(),
-            authorization_request: (!added.is_empty())
-                .then(|| http::AuthorizationRequest { headers_to_add: added, ..Default::default() }),
+            authorization_request: (!added.is_empty()).then(|| http::AuthorizationRequest { headers_to_add: added, ..Default::default() }),
             authorization_response: (response != http::AuthorizationResponse::default()).then_some(response),
             ..Default::default()
         }

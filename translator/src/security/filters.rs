@@ -8,9 +8,9 @@ use pilotfish_envoy::pb::envoy::extensions::filters::network::rbac::v3 as networ
 use pilotfish_model::authorization_policy::{Action, AuthorizationPolicy};
 
 use super::ext_authz::{self, BadProvider, Provider, SHADOW_PREFIX};
+use super::jwt;
 use super::rbac::{Place, Policies, policies, rule_name, rules};
 use super::resolve::{Content, Security, provider};
-use super::jwt;
 use crate::extensions as names;
 use crate::listener::Settings;
 use crate::listener::pack::{filter, http_filter};
@@ -41,8 +41,7 @@ pub(crate) struct NetworkFilters {
 pub(crate) fn can_enforce(settings: &Settings, security: &Security, http: bool) -> bool {
     let content = &security.content;
     let asks = content.providers.values().any(|p| p.as_ref().is_ok_and(|p| http || p.network_filter("").is_some()));
-    let (rbac, ext_authz) =
-        if http { (names::HTTP_RBAC, names::HTTP_EXT_AUTHZ) } else { (names::NETWORK_RBAC, names::NETWORK_EXT_AUTHZ) };
+    let (rbac, ext_authz) = if http { (names::HTTP_RBAC, names::HTTP_EXT_AUTHZ) } else { (names::NETWORK_RBAC, names::NETWORK_EXT_AUTHZ) };
     (content.policies.is_empty() || settings.has(rbac))
         && (!asks || settings.has(ext_authz))
         && (!http || content.tokens.is_empty() || settings.has(names::HTTP_JWT_AUTHN))
@@ -69,8 +68,7 @@ pub(crate) fn http_filters(settings: &Settings, security: &Security) -> HttpFilt
         filters.tokens.push(http_filter(names::HTTP_JWT_AUTHN, &jwt::filter(&content.tokens, content.gateway)));
     }
     for Enforced { rules, shadow, prefix } in enforced(content, place) {
-        let rbac =
-            http::Rbac { rules, shadow_rules: shadow, shadow_rules_stat_prefix: prefix.to_owned(), ..Default::default() };
+        let rbac = http::Rbac { rules, shadow_rules: shadow, shadow_rules_stat_prefix: prefix.to_owned(), ..Default::default() };
         filters.rules.push(http_filter(names::HTTP_RBAC, &rbac));
     }
     filters
@@ -138,8 +136,7 @@ struct Enforced {
 }
 
 fn enforced<'a>(content: &'a Content, place: Place<'a>) -> impl Iterator<Item = Enforced> {
-    let actions =
-        [(Action::Audit, rbac::Action::Log), (Action::Deny, rbac::Action::Deny), (Action::Allow, rbac::Action::Allow)];
+    let actions = [(Action::Audit, rbac::Action::Log), (Action::Deny, rbac::Action::Deny), (Action::Allow, rbac::Action::Allow)];
     actions.into_iter().filter_map(move |(action, effect)| {
         let made = |dry_run: bool| -> Option<Rbac> {
             let mut own = content.policies.iter().filter(|p| p.action == action && p.dry_run == dry_run).peekable();
@@ -159,4 +156,3 @@ fn enforced<'a>(content: &'a Content, place: Place<'a>) -> impl Iterator<Item = 
         Some(Enforced { rules, shadow, prefix })
     })
 }
-

@@ -27,10 +27,8 @@ pub(super) fn filter(tokens: &[Token], clear_route_cache: bool) -> JwtAuthentica
     let providers: BTreeMap<String, JwtProvider> =
         tokens.iter().enumerate().map(|(i, t)| (name(i), provider(t, clear_route_cache))).collect();
     let all = RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..Default::default() };
-    let rule = RequirementRule {
-        r#match: Some(all),
-        requirement_type: Some(requirement_rule::RequirementType::Requires(requirement(tokens))),
-    };
+    let rule =
+        RequirementRule { r#match: Some(all), requirement_type: Some(requirement_rule::RequirementType::Requires(requirement(tokens))) };
     JwtAuthentication { providers, rules: vec![rule], bypass_cors_preflight: true, ..Default::default() }
 }
 

@@ -118,9 +118,7 @@ impl Security {
         let near = *id.namespace == *namespace || id.namespace == mesh.config.root_namespace;
         let is_known = || known.is_some_and(|s| s.objects().any(|o| o == *id));
         match id.kind {
-            Kind::AuthorizationPolicy => {
-                near && covers(mesh.authorization_policies.get(&key).map(|p| &**p as &dyn Attached)) || is_known()
-            }
+            Kind::AuthorizationPolicy => near && covers(mesh.authorization_policies.get(&key).map(|p| &**p as &dyn Attached)) || is_known(),
             Kind::RequestAuthentication => {
                 near && covers(mesh.request_authentications.get(&key).map(|p| &**p as &dyn Attached)) || is_known()
             }

@@ -120,7 +120,8 @@ impl<'a> Maker<'a> {
         let apart = self.context.class.own.is_none() && settings.names_workload();
         let specs = listener::of_scope(&self.context);
         let (named, shared): (Vec<_>, Vec<_>) = specs.into_iter().partition(|spec| apart && spec.reads_http());
-        let resources = build_listeners(self.leaves, settings, parts, security, &shared, self.last_good(TypeUrl::Listener), &mut self.refused);
+        let resources =
+            build_listeners(self.leaves, settings, parts, security, &shared, self.last_good(TypeUrl::Listener), &mut self.refused);
         self.put(TypeUrl::Listener, resources);
         match self.before {
             Some(before) if *before.named == *named => before.named.clone(),
