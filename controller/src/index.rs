@@ -27,6 +27,7 @@ use pilotfish_model::endpoint::Workload;
 use pilotfish_model::mesh::{Mesh, WorkloadInstance};
 use pilotfish_model::mesh_config::MeshNetworks;
 use pilotfish_model::name::Str;
+use pilotfish_model::request_authentication::JwksSource;
 use pilotfish_model::{ChangeSet, ContentHash, Diagnostic, Kind, MeshConfig, ObjectId};
 
 pub(crate) use self::difference::{endpoint_change, place};
@@ -280,6 +281,28 @@ impl Index {
             // Layers are valid by themselves, and a file is looked at before it comes here.
             (Err(_), None) => {}
         }
+    }
+
+    /// Takes in keys of tokens. Objects that refer to them count as changed.
+    pub fn set_keys(&mut self, keys: BTreeMap<JwksSource, Option<Str>>) {
+        let mut changed = BTreeSet::new();
+        for (source, keys) in keys {
+            if self.mesh.jwks.get(&source) == keys.as_ref() {
+                continue;
+            }
+            match keys {
+                Some(keys) => drop(self.mesh.jwks.insert(source.clone(), keys)),
+                None => drop(self.mesh.jwks.remove(&source)),
+            }
+            changed.insert(source);
+        }
+        if changed.is_empty() {
+            return;
+        }
+        let objects = self.mesh.request_authentications.iter();
+        let referring = objects.filter(|(_, a)| a.sources().any(|s| changed.contains(s)));
+        let ids = referring.map(|(key, _)| ObjectId::new(Kind::RequestAuthentication, key.namespace.clone(), key.name.clone()));
+        self.changes.objects.extend(ids);
     }
 
     /// What holds for the whole index, as it is now.

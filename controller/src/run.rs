@@ -16,6 +16,7 @@ use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout_at};
 
 use self::core::Core;
 use crate::index::{Settings, Snapshot};
+use crate::jwks::{self, KeysUpdate};
 use crate::mesh_config::Layer;
 use crate::source::file::Scan;
 use crate::source::kube::health::Health;
@@ -42,6 +43,8 @@ pub struct Options {
     pub gather: Duration,
     /// How often each kind is compared with what the API server has, in case a watch left something out. Zero: never.
     pub audit: Duration,
+    /// How long the first mesh waits for keys of tokens, which are refused without.
+    pub keys: Duration,
 }
 
 impl Options {
@@ -56,6 +59,7 @@ impl Options {
             poll: Duration::from_secs(5),
             gather: Duration::from_millis(2),
             audit: Duration::from_secs(300),
+            keys: Duration::from_secs(3),
         }
     }
 }
@@ -81,6 +85,8 @@ pub struct Handle {
     pub state: watch::Receiver<State>,
     /// New settings of the mesh, out of a file.
     pub mesh_config: mpsc::Sender<Layer>,
+    /// Keys of tokens that somebody fetched.
+    pub keys: mpsc::Sender<KeysUpdate>,
     /// How far the watches of the cluster are; without one there are none.
     pub health: Arc<Health>,
 }
@@ -135,6 +141,7 @@ pub struct Controller {
     updates: mpsc::Sender<Update>,
     state: watch::Sender<State>,
     mesh_config: mpsc::Receiver<Layer>,
+    keys: mpsc::Receiver<KeysUpdate>,
     health: Arc<Health>,
 }
 
@@ -146,15 +153,22 @@ impl Controller {
         let (updates, updates_out) = mpsc::channel(64);
         let (state, state_out) = watch::channel(State::default());
         let (mesh_config_in, mesh_config) = mpsc::channel(4);
+        let (keys_in, keys) = mpsc::channel(4);
         let health = Arc::new(Health::default());
-        let handle =
-            Handle { initial: initial_out, updates: updates_out, state: state_out, mesh_config: mesh_config_in, health: health.clone() };
-        Ok((Controller { options, core, initial, updates, state, mesh_config, health }, handle))
+        let handle = Handle {
+            initial: initial_out,
+            updates: updates_out,
+            state: state_out,
+            mesh_config: mesh_config_in,
+            keys: keys_in,
+            health: health.clone(),
+        };
+        Ok((Controller { options, core, initial, updates, state, mesh_config, keys, health }, handle))
     }
 
     /// Reads everything, then follows it until the [`Handle`]'s receivers are dropped.
     pub async fn run(self) -> Result<(), RunError> {
-        let Controller { options, mut core, initial, updates, state, mut mesh_config, health } = self;
+        let Controller { options, mut core, initial, updates, state, mut mesh_config, mut keys, health } = self;
         let mut files = Watch::new(core.roots());
         let mut cluster = match &options.cluster {
             Some(cluster) => Some(KubeSource::start(cluster, &core.context(), options.audit, health).await?),
@@ -170,8 +184,15 @@ impl Controller {
         }
         core = blocking(core, |core| drop(core.publish())).await?;
         let first = core.state();
-        let mesh = first.snapshot.mesh.clone();
+        let mut mesh = first.snapshot.mesh.clone();
         state.send_replace(first);
+        if !jwks::wanted(&mesh).is_empty() {
+            settle_keys(&mut core, &mut keys, options.keys).await;
+            core.publish();
+            let first = core.state();
+            mesh = first.snapshot.mesh.clone();
+            state.send_replace(first);
+        }
         // Nobody has to wait for it.
         let _ = initial.send(mesh);
 
@@ -193,6 +214,10 @@ impl Controller {
                 Wake::Batch(batch) => blocking(core, |core| core.take(batch.changes)).await?,
                 Wake::Scan(scan) => blocking(core, move |core| core.scan(scan)).await?,
                 Wake::MeshFile(layer) => blocking(core, |core| core.set_mesh_file(layer)).await?,
+                Wake::Keys(update) => {
+                    core.set_keys(update);
+                    core
+                }
             };
             if let Some(cluster) = &mut cluster {
                 core.follow_secrets(cluster);
@@ -230,6 +255,10 @@ impl Controller {
                 Some(layer) = mesh_config.recv() => {
                     since = Instant::now();
                     Wake::MeshFile(layer)
+                }
+                Some(update) = keys.recv() => {
+                    since = Instant::now();
+                    Wake::Keys(update)
                 }
                 () = files.changed(), if !options.config_dirs.is_empty() => {
                     since = Instant::now();
@@ -277,6 +306,19 @@ async fn list(mut core: Core, cluster: &mut KubeSource, updates: &mpsc::Sender<U
     Ok((core, true))
 }
 
+/// Takes in keys of tokens until each was asked for once, or `limit`: who fetches them sees the first mesh before anybody is
+/// served, so that no token is refused only because this process is young.
+async fn settle_keys(core: &mut Core, keys: &mut mpsc::Receiver<KeysUpdate>, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    while let Ok(Some(update)) = timeout_at(deadline, keys.recv()).await {
+        let settled = update.settled;
+        core.set_keys(update);
+        if settled {
+            break;
+        }
+    }
+}
+
 /// The next batch of a cluster, if there is one.
 async fn batch(cluster: &mut Option<KubeSource>) -> Result<Batch, RunError> {
     match cluster {
@@ -313,6 +355,7 @@ enum Wake {
     Scan(Scan),
     Batch(Batch),
     MeshFile(Layer),
+    Keys(KeysUpdate),
 }
 
 #[cfg(test)]

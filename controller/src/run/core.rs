@@ -11,6 +11,7 @@ use pilotfish_model::{ChangeSet, Diagnostic, Mesh};
 use super::{Options, State};
 use crate::convert::{Context, REVISION};
 use crate::index::{Index, Input};
+use crate::jwks::KeysUpdate;
 use crate::layers::Layers;
 use crate::mesh_config::Layer;
 use crate::source::file::Scan;
@@ -49,6 +50,11 @@ impl Core {
 
     pub(super) fn set_mesh_file(&mut self, layer: Layer) {
         self.layers.registries.primary.set_mesh_file(layer);
+    }
+
+    /// Takes in keys of tokens.
+    pub(super) fn set_keys(&mut self, update: KeysUpdate) {
+        self.layers.registries.primary.set_keys(update.keys);
     }
 
     /// Reads what changed in files.

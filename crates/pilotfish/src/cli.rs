@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use ipnet::IpNet;
 use pilotfish_controller::addresses::{IPV4, IPV6};
 
 /// A service-mesh control plane: a drop-in for istiod that also serves any plain Envoy.
@@ -104,6 +105,9 @@ pub struct ServeArgs {
     /// What is written back to the cluster.
     #[command(flatten)]
     pub status: StatusArgs,
+    /// How keys of tokens are fetched.
+    #[command(flatten)]
+    pub jwks: JwksArgs,
     /// What to log, such as `info` or `pilotfish_xds_server=debug`.
     #[arg(long = "log", env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
@@ -113,6 +117,20 @@ pub struct ServeArgs {
     /// Flags of istiod that have no meaning here; accepted so that its command line works.
     #[command(flatten)]
     pub ignored: IgnoredArgs,
+}
+
+/// How keys of tokens are fetched. Users of the mesh write the URLs.
+#[derive(Args, Clone, Debug, Default)]
+pub struct JwksArgs {
+    /// Addresses to fetch keys from that are forbidden otherwise (loopback, link-local, metadata services). Repeatable.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub jwks_allow: Vec<IpNet>,
+    /// Addresses not to fetch keys from, beside those. Repeatable.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub jwks_deny: Vec<IpNet>,
+    /// File with certificates of authorities to trust for keys, beside those of the system (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub jwks_ca: Option<PathBuf>,
 }
 
 /// What is written back to the cluster, and who may do it.

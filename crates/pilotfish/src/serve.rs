@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use anyhow::Context;
+use pilotfish_controller::jwks::{self, Fetcher, Guard};
 use pilotfish_controller::run::{Controller, Handle};
 use pilotfish_push::Timing;
 use pilotfish_xds_server::{Config, Server};
@@ -55,7 +56,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     }
     let cluster = options.cluster.clone();
     let (controller, handle) = Controller::new(options)?;
-    let Handle { initial, updates, state, mesh_config: settings, health } = handle;
+    let Handle { initial, updates, state, mesh_config: settings, keys, health } = handle;
+    let guard = Guard { allow: args.jwks.jwks_allow.clone(), deny: args.jwks.jwks_deny.clone() };
+    let fetcher = Fetcher::new(jwks::Client::new(guard, args.jwks.jwks_ca.clone()), state.clone(), keys);
 
     let translator = MeshTranslator::default();
     let defaults = Config::default();
@@ -74,10 +77,10 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         Some(cluster) => Some(Status::new(cluster, &args.status, &args.mesh.namespace, state.clone(), findings.clone(), &drain).await?),
         None => None,
     };
-    let (counted, statuses) = (server.clone(), status.as_ref().map(Status::counts));
+    let (counted, statuses, fetched) = (server.clone(), status.as_ref().map(Status::counts), fetcher.counts());
     let registry = Registry::new(server.metrics(), state.clone(), health.clone(), move || {
         let statuses = statuses.iter().flat_map(|counts| counts());
-        work::counts(&counted, &translator).into_iter().chain(statuses).collect()
+        work::counts(&counted, &translator).into_iter().chain(statuses).chain(work::keys(&fetched)).collect()
     });
     let ready = Readiness::default();
     let debug = Debug::new(server.debug(), state, findings, health, args.mesh.cluster_id.clone());
@@ -90,6 +93,14 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             outcome = controller.run() => outcome.context("the controller failed"),
             () = watching.cancelled() => Ok(()),
         }
+    });
+    let fetching = drain.clone();
+    supervisor.spawn("keys of tokens", async move {
+        tokio::select! {
+            () = fetcher.run() => fetching.cancelled().await,
+            () = fetching.cancelled() => {}
+        }
+        Ok(())
     });
     if let Some(path) = args.mesh.mesh_config.clone() {
         supervisor.spawn("mesh configuration", mesh_config::watch(path, settings, drain.clone()));

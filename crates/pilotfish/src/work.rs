@@ -1,5 +1,8 @@
 //! What the stages did so far, as metrics: it shows whether an edit costs what it should.
 
+use std::sync::atomic::Ordering::Relaxed;
+
+use pilotfish_controller::jwks;
 use pilotfish_xds_server::Server;
 
 use crate::metrics::Count;
@@ -28,5 +31,17 @@ pub fn counts(server: &Server<MeshTranslator>, translator: &MeshTranslator) -> V
         Count::gauge("pilotfish_live_classes", "Classes with a stream", served.live_classes as f64),
         Count::gauge("pilotfish_push_queue_length", "Scopes that wait to be made", waiting as f64),
         Count::gauge("pilotfish_push_queue_age_seconds", "How long the first of them has waited", age.as_secs_f64()),
+    ]
+}
+
+/// What came of fetching keys of tokens. The first two are called as the reference calls them.
+pub fn keys(counts: &jwks::Counts) -> Vec<Count> {
+    let failed = "Fetches of keys that got no answer, or another status than 200";
+    let missing = "Sources of keys that are wanted and were never reached: tokens of their issuers are refused";
+    vec![
+        Count::counter("pilot_jwks_resolver_network_fetch_success", "Fetches that brought keys", counts.fetched.load(Relaxed)),
+        Count::counter("pilot_jwks_resolver_network_fetch_fail", failed, counts.failed.load(Relaxed)),
+        Count::counter("pilotfish_jwks_invalid", "Fetches that brought something else than keys", counts.invalid.load(Relaxed)),
+        Count::gauge("pilotfish_jwks_missing", missing, counts.missing.load(Relaxed) as f64),
     ]
 }
