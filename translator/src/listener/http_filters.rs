@@ -24,13 +24,7 @@ use crate::security::HttpFilters;
 const DNS_CACHE: &str = "allow_any_dfp_dns_cache";
 
 /// The filters of a connection manager. `security`: those of policies.
-pub(super) fn http_filters(
-    settings: &Settings,
-    side: Side,
-    grpc_web: bool,
-    plugins: &[usize],
-    security: &HttpFilters,
-) -> Vec<HttpFilter> {
+pub(super) fn http_filters(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize], security: &HttpFilters) -> Vec<HttpFilter> {
     let mut filters = Vec::with_capacity(9);
     if settings.istio {
         filters.push(peer_metadata(settings, side));
