@@ -13,6 +13,9 @@ use super::attachment::attachment;
 use super::fields::{Path, Scope};
 use value::Form;
 
+/// How many conditions a rule may come to: those of `when` hold for each client and each operation, so a rule of some megabytes
+/// could come to any number.
+const MAX_CONDITIONS: usize = 200_000;
 /// Annotation of policies that are only tried.
 const DRY_RUN: &str = "istio.io/dry-run";
 
@@ -79,11 +82,28 @@ fn rule(scope: &mut Scope<'_>, path: &Path<'_>, rule: &api::Rule) -> Rule {
         let at = to.index(i);
         to_item.operation.as_ref().map(|o| operation(scope, &at.field("operation"), o)).unwrap_or_default()
     };
-    Rule {
+    let made = Rule {
         from: rule.from.iter().enumerate().map(|item| source(scope, item)).collect(),
         to: rule.to.iter().enumerate().map(|item| operation(scope, item)).collect(),
         when: rule.when.iter().enumerate().map(|(i, c)| condition(scope, &when.index(i), c)).collect(),
+    };
+    if size(&made) <= MAX_CONDITIONS {
+        return made;
     }
+    scope.error(
+        path,
+        format!("comes to more than {MAX_CONDITIONS} conditions: one that allows has no effect, any other matches everything"),
+    );
+    let nothing = Condition { attribute: Attribute::Unknown, values: vec![Value::Invalid], not_values: Vec::new() };
+    Rule { when: vec![nothing], ..Rule::default() }
+}
+
+/// How many values a rule compares with once it is written out.
+fn size(rule: &Rule) -> usize {
+    let of = |conditions: &[Condition]| conditions.iter().map(|c| c.values.len() + c.not_values.len()).sum::<usize>();
+    let own = |alternatives: &[Vec<Condition>]| alternatives.iter().map(|c| of(c)).sum::<usize>();
+    let times = rule.from.len().max(1) + rule.to.len().max(1);
+    of(&rule.when).saturating_mul(times).saturating_add(own(&rule.from)).saturating_add(own(&rule.to)).saturating_add(times)
 }
 
 /// A field, its opposite, and what they are about.

@@ -25,9 +25,6 @@ pub(super) fn convert(scope: &mut Scope<'_>, spec: &RequestAuthenticationSpec) -
 }
 
 fn rule(scope: &mut Scope<'_>, path: &Path<'_>, r: &api::JwtRule) -> JwtRule {
-    if r.issuer.is_empty() {
-        scope.error(&path.field("issuer"), "must not be empty");
-    }
     let headers = path.field("fromHeaders");
     let claims = path.field("outputClaimToHeaders");
     let mut space_delimited: Vec<Str> = SPACE_DELIMITED.iter().cloned().chain(strs(&r.space_delimited_claims)).collect();
@@ -39,6 +36,7 @@ fn rule(scope: &mut Scope<'_>, path: &Path<'_>, r: &api::JwtRule) -> JwtRule {
         keys: keys(scope, path, r),
         from_headers: (r.from_headers.iter().enumerate())
             .filter(|(i, h)| is_header(scope, &headers.index(*i).field("name"), &h.name))
+            .filter(|(_, h)| !h.prefix.contains(['\0', '\n', '\r']))
             .map(|(_, h)| (h.name.as_str().into(), h.prefix.as_str().into()))
             .collect(),
         from_params: strs(&r.from_params),
@@ -59,6 +57,11 @@ fn rule(scope: &mut Scope<'_>, path: &Path<'_>, r: &api::JwtRule) -> JwtRule {
 
 /// Keys that are written down win over those that would have to be fetched.
 fn keys(scope: &mut Scope<'_>, path: &Path<'_>, r: &api::JwtRule) -> Keys {
+    // For a proxy that would be any issuer.
+    if r.issuer.is_empty() {
+        scope.error(&path.field("issuer"), "must not be empty: no token is valid");
+        return Keys::Invalid;
+    }
     if !r.jwks.is_empty() {
         if !r.jwks_uri.is_empty() {
             scope.warning(&path.field("jwksUri"), "has no effect: the rule has jwks");

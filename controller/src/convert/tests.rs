@@ -19,7 +19,7 @@ fn context() -> Context {
 /// Converts `spec` as an object of a kind, in namespace `ns` with name `x`.
 pub(super) fn converted(kind: &str, spec: &str) -> Converted {
     let group = match kind {
-        "PeerAuthentication" => "security.istio.io",
+        "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication" => "security.istio.io",
         "Telemetry" => "telemetry.istio.io",
         "WasmPlugin" | "TrafficExtension" => "extensions.istio.io",
         _ => "networking.istio.io",
@@ -209,4 +209,73 @@ spec:
     assert_eq!(s.service_accounts.iter().map(|a| &**a).collect::<Vec<_>>(), ["spiffe://td/ns/x/sa/y"]);
     assert_eq!(f.accounts, [Str::from("web")]);
     assert_eq!((s.addresses.len(), s.node_local, s.persistent_session), (2, true, true));
+}
+
+/// The fact in spite of errors, and the fields with errors.
+fn in_spite(kind: &str, spec: &str) -> (Fact, Vec<String>) {
+    let c = converted(kind, spec);
+    let errors = c.diagnostics.into_iter().filter(|d| d.severity == Severity::Error).map(|d| d.field);
+    (c.fact.unwrap_or_else(|| panic!("no fact: {spec}")), errors.collect())
+}
+
+#[test]
+fn a_policy_with_mistakes_is_a_policy() {
+    let rule = |rule: &str| format!("{{rules: [{{{rule}}}]}}");
+    for (spec, fields) in [
+        ("{}".to_owned(), vec![]),
+        (rule("from: [{source: {ipBlocks: [10.0.0.0/8, 1.2.3.4, '::1']}}]"), vec![]),
+        (rule("from: [{source: {ipBlocks: [10.0.0.0/8, 1.2.3]}}]"), vec!["spec.rules[0].from[0].source.ipBlocks[1]"]),
+        (rule("from: [{source: {notRemoteIpBlocks: [a]}}]"), vec!["spec.rules[0].from[0].source.notRemoteIpBlocks[0]"]),
+        (rule("from: [{source: {serviceAccounts: [a/b/c]}}]"), vec!["spec.rules[0].from[0].source.serviceAccounts[0]"]),
+        (
+            rule("to: [{operation: {ports: ['80', '0', http]}}]"),
+            vec!["spec.rules[0].to[0].operation.ports[1]", "spec.rules[0].to[0].operation.ports[2]"],
+        ),
+        (rule("to: [{operation: {paths: ['/a/{*}/b', 'a/{*}']}}]"), vec!["spec.rules[0].to[0].operation.paths[1]"]),
+        (rule("when: [{key: source.port, values: ['1']}]"), vec!["spec.rules[0].when[0].key"]),
+        (rule("when: [{key: source.ip}]"), vec!["spec.rules[0].when[0]"]),
+        (rule("when: [{key: destination.port, notValues: [x]}]"), vec!["spec.rules[0].when[0].notValues[0]"]),
+        ("{action: CUSTOM}".to_owned(), vec!["spec.provider.name"]),
+    ] {
+        let (fact, errors) = in_spite("AuthorizationPolicy", &spec);
+        assert!(matches!(fact, Fact::AuthorizationPolicy(_)));
+        assert_eq!(errors, fields, "{spec}");
+    }
+}
+
+#[test]
+fn a_rule_that_multiplies_is_none() {
+    use pilotfish_model::authorization_policy::{Attribute, Value};
+    let from = vec!["{}"; 500].join(", ");
+    let values = (0..500).map(|i| format!("'{i}'")).collect::<Vec<_>>().join(", ");
+    let spec = format!("{{action: DENY, rules: [{{from: [{from}], when: [{{key: 'request.headers[a]', values: [{values}]}}]}}]}}");
+    let (fact, errors) = in_spite("AuthorizationPolicy", &spec);
+    let Fact::AuthorizationPolicy(policy) = fact else { panic!("another fact") };
+    assert_eq!(errors, ["spec.rules[0]"]);
+    let [rule] = &policy.rules[..] else { panic!("another number of rules") };
+    assert!(rule.from.is_empty() && rule.to.is_empty());
+    assert_eq!((&rule.when[0].attribute, &rule.when[0].values[..]), (&Attribute::Unknown, &[Value::Invalid][..]));
+}
+
+#[test]
+fn a_rule_without_keys_accepts_no_token() {
+    use pilotfish_model::request_authentication::{JwksSource, Keys};
+    let keys = r#"jwks: '{"keys":[{"kty":"oct","k":"b25l"}]}'"#;
+    for (rule, fields, expected) in [
+        (format!("issuer: a, {keys}"), vec![], Keys::Inline(r#"{"keys":[{"kty":"oct","k":"b25l"}]}"#.into())),
+        ("issuer: a, jwksUri: 'https://a.example/keys'".to_owned(), vec![], Keys::Remote(JwksSource::Uri("https://a.example/keys".into()))),
+        ("issuer: 'https://a.example'".to_owned(), vec![], Keys::Remote(JwksSource::Issuer("https://a.example".into()))),
+        ("issuer: a".to_owned(), vec!["spec.jwtRules[0]"], Keys::Invalid),
+        ("issuer: a, jwksUri: 'ftp://a'".to_owned(), vec!["spec.jwtRules[0].jwksUri"], Keys::Invalid),
+        ("issuer: a, jwks: nonsense".to_owned(), vec!["spec.jwtRules[0].jwks"], Keys::Invalid),
+        (r#"issuer: a, jwks: '{"keys":[]}'"#.to_owned(), vec![], Keys::Invalid),
+        (format!("issuer: '', {keys}"), vec!["spec.jwtRules[0].issuer"], Keys::Invalid),
+    ] {
+        let (fact, errors) = in_spite("RequestAuthentication", &format!("{{jwtRules: [{{{rule}}}]}}"));
+        let Fact::RequestAuthentication(authentication) = fact else { panic!("another fact") };
+        assert_eq!(errors, fields, "{rule}");
+        assert_eq!(authentication.rules[0].keys, expected, "{rule}");
+    }
+    let (_, errors) = in_spite("RequestAuthentication", &format!("{{jwtRules: [{{issuer: a, {keys}, fromHeaders: [{{name: 'a b'}}]}}]}}"));
+    assert_eq!(errors, ["spec.jwtRules[0].fromHeaders[0].name"]);
 }

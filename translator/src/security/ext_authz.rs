@@ -107,6 +107,10 @@ impl Kind {
             (&p.headers_to_downstream_on_allow, "headersToDownstreamOnAllow"),
             (&p.headers_to_downstream_on_deny, "headersToDownstreamOnDeny"),
         ];
+        let is_bad = |text: &str| text.len() > 8192 || text.contains(['\0', '\n', '\r']);
+        if p.include_additional_headers_in_check.iter().any(|(name, value)| name.is_empty() || is_bad(name) || is_bad(value)) {
+            return Err(BadProvider::Invalid("includeAdditionalHeadersInCheck"));
+        }
         match patterns.into_iter().find(|(list, _)| list.iter().any(|h| matches!(&**h, "" | "*"))) {
             Some((_, field)) => Err(BadProvider::Invalid(field)),
             None => Ok(()),

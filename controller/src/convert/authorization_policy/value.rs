@@ -56,6 +56,10 @@ fn account(text: &str, namespace: &str) -> Result<String, &'static str> {
 /// A path of which some segments are operators: `{*}` for one segment, `{**}` for any rest. The result is in the notation of
 /// Envoy, which refuses a whole listener for a template that it cannot read.
 fn template(text: &str) -> Result<String, &'static str> {
+    // With room for what the notation changes.
+    if text.len() > 256 {
+        return Err("is not a path template: it is longer than 256 bytes");
+    }
     let path = text.strip_prefix('/').ok_or("is not a path template: it must start with /")?;
     let is_literal = |c: char| c.is_ascii_alphanumeric() || "-._~%!$&'()+,;:@=".contains(c);
     let mut rest_taken = false;
@@ -100,7 +104,7 @@ pub(super) fn attribute(key: &str) -> Option<(Attribute, Form)> {
 /// Keys with a name in brackets, or several.
 fn by_name(key: &str) -> Option<Attribute> {
     let (name, rest) = key.split_once('[')?;
-    let inner = rest.strip_suffix(']').filter(|i| !i.is_empty())?;
+    let inner = rest.strip_suffix(']').filter(|i| !i.is_empty() && !i.contains(['\0', '\n', '\r']))?;
     match name {
         "request.headers" => Some(Attribute::Header(inner.into())),
         "request.auth.claims" => {
