@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -212,7 +213,7 @@ impl Leaves {
             _ => None,
         });
         let made = found.unwrap_or_else(|| {
-            let (message, sources) = make();
+            let (message, sources) = contained(make).map_err(|v| self.refuse(key, v))?;
             let message = any(&message);
             self.work.leaves_built.add(1);
             if checked && let Err(violations) = validate::validate_any(&message) {
@@ -243,7 +244,7 @@ impl Leaves {
             _ => None,
         });
         found.unwrap_or_else(|| {
-            let (message, sources) = make();
+            let (message, sources) = contained(make).map_err(|v| self.refuse(key, v))?;
             self.work.leaves_built.add(1);
             let mut field = Vec::with_capacity(message.encoded_len() + 6);
             prost::encoding::message::encode(tag, &message, &mut field);
@@ -276,6 +277,15 @@ impl Leaves {
             made
         })
     }
+}
+
+/// What `make` makes. A panic is a defect of ours that one resource pays for, not all that are made with it.
+fn contained<T>(make: impl FnOnce() -> T) -> Result<T, Vec<Violation>> {
+    // What is made is new, and what it is made of is immutable: nothing can be left half done.
+    catch_unwind(AssertUnwindSafe(make)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+        vec![Violation { path: String::new(), rule: format!("could not be made: {}", text.unwrap_or_default()) }]
+    })
 }
 
 /// What is in a field that was just written.
@@ -316,6 +326,24 @@ mod tests {
         assert_eq!(after, layer(&[("a", &named("a")), ("b", &named("b")), ("d", &named("d"))], None));
         let told: Vec<_> = refused.iter().map(|r| (&*r.name, r.replaced, r.violations.len())).collect();
         assert_eq!(told, [("a", true, 1), ("c", false, 1)]);
+    }
+
+    #[test]
+    fn a_panic_costs_one_resource() {
+        let leaves = Leaves::default();
+        let key = |name: &str| Key::of("cluster", name);
+        let good = leaves.resource(TypeUrl::Cluster, "a", &key("1"), true, None, || (named("a"), Sources::default()));
+        let Built::Sound(good) = good else { panic!() };
+        let before = Arc::new(Layer::new([good.clone()]));
+        let panics = |name: &'static str, input: &str| {
+            leaves.resource(TypeUrl::Cluster, name, &key(input), true, None, || -> (Cluster, Sources) { panic!("of {name}") })
+        };
+        let (a, b) = (panics("a", "2"), panics("b", "3"));
+        let mut refused = Vec::new();
+        let kept: Vec<_> = [&a, &b].into_iter().filter_map(|built| resolve(built, Some(&before), &mut refused)).collect();
+        assert_eq!(kept, [good], "the last good form stays");
+        let told: Vec<_> = refused.iter().map(|r| (&*r.name, r.replaced, r.violations[0].rule.as_str())).collect();
+        assert_eq!(told, [("a", true, "could not be made: of a"), ("b", false, "could not be made: of b")]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! VirtualService.
 
+use std::collections::HashMap;
+
 use base64::Engine as _;
 use pilotfish_crds::networking::Destination as ApiDestination;
 use pilotfish_crds::networking::virtual_service as api;
@@ -49,18 +51,21 @@ fn unreachable(scope: &mut Scope<'_>, path: &Path<'_>, rules: &[HttpRoute]) {
         let uri = m.uri.clone().filter(|u| !slash(u));
         HttpMatch { name: nothing.name.clone(), stat_prefix: nothing.stat_prefix.clone(), uri, ..m.clone() }
     };
-    let mut taken: Vec<(HttpMatch, usize)> = Vec::new();
+    // By the first rule that asks for it; an object may have thousands.
+    let mut taken: HashMap<HttpMatch, usize> = HashMap::new();
     for (i, rule) in rules.iter().enumerate() {
         let matches: Vec<HttpMatch> =
             if rule.matches.is_empty() { vec![nothing.clone()] } else { rule.matches.iter().map(asked).collect() };
-        let by = |m: &HttpMatch| taken.iter().find(|(t, _)| *t == nothing || t == m).map(|(_, by)| *by);
+        let by = |m: &HttpMatch| taken.get(&nothing).into_iter().chain(taken.get(m)).min().copied();
         let takers: Option<Vec<usize>> = matches.iter().map(by).collect();
         if let Some(last) = takers.and_then(|t| t.into_iter().max()) {
             scope.warning(&path.index(i), format!("is never reached: {} takes all that it matches", path.index(last)));
         }
         // What a delegate does not match goes on to the next rule.
         if rule.delegate.is_none() {
-            taken.extend(matches.into_iter().map(|m| (m, i)));
+            for m in matches {
+                taken.entry(m).or_insert(i);
+            }
         }
     }
 }
