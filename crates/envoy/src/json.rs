@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::descriptors;
 use crate::pb::google::protobuf::Any;
 
-pub use parse::{JsonError, Problem, any_from_json, from_json};
+pub use parse::{JsonError, Problem, any_from_json, from_json, from_json_lenient};
 
 /// An Any as JSON: its fields beside `@type`, or `value` for types with a JSON form of their own.
 pub fn to_json(any: &Any) -> Value {

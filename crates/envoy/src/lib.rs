@@ -7,6 +7,7 @@ pub mod any;
 pub mod descriptors;
 pub mod encoded;
 pub mod json;
+pub mod merge;
 mod path;
 pub mod types;
 pub mod validate;

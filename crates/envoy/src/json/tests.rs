@@ -138,3 +138,27 @@ fn the_empty_form_of_every_message_is_shown_and_read() {
         assert_eq!(from_json(descriptor.full_name(), &json!({})), Ok(Default::default()));
     }
 }
+
+#[test]
+fn fields_of_other_versions_may_be_left_out() {
+    let cluster = "envoy.config.cluster.v3.Cluster";
+    let typed = |more: Value| {
+        let mut typed =
+            json!({"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router", "suppress_envoy_headers": true});
+        typed.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"name": "a", "filters": [{"name": "f", "typed_config": typed}]})
+    };
+    let mut odd = typed(json!({"of_old": [1]}));
+    odd.as_object_mut().unwrap().insert("new".into(), json!({}));
+    let (bytes, left_out) = from_json_lenient(cluster, &odd).unwrap();
+    assert_eq!(bytes, from_json(cluster, &typed(json!({}))).unwrap());
+    let left_out: Vec<String> = left_out.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        left_out,
+        [
+            r#"unknown field "new" of envoy.config.cluster.v3.Cluster"#,
+            r#"filters[0].typed_config<Router>: unknown field "of_old" of envoy.extensions.filters.http.router.v3.Router"#,
+        ]
+    );
+    assert!(from_json_lenient(cluster, &json!({"name": 1})).is_err());
+}
