@@ -59,6 +59,8 @@ pub struct ScopeFacts {
     pub dns_domain: Str,
     /// Labels of its workload that some selector of the mesh looks at; of routers and gRPC clients all.
     pub labels: Labels,
+    /// Texts of its metadata that some EnvoyFilter looks at, by key.
+    pub texts: Labels,
     /// How traffic gets in.
     pub interception: Interception,
     /// Its own address, if it is an endpoint of a service whose clients choose among addresses.
@@ -173,6 +175,7 @@ pub(crate) fn of(world: &World, proxy: &Proxy) -> (ScopeFacts, OwnFacts) {
         namespace: proxy.namespace.clone(),
         dns_domain: proxy.dns_domain.clone(),
         labels: if whole { labels.clone() } else { only(&|key| world.keys.is_selector(key)) },
+        texts: world.patches.keys().iter().filter_map(|key| Some((key.clone(), m.text(key)?.as_ref().into()))).collect(),
         interception: proxy.interception,
         own_ip,
         own: whole.then(|| own.clone()),

@@ -19,6 +19,7 @@ use prost::{Message, Name};
 use crate::class::ClassFacts;
 use crate::endpoints::Assigned;
 use crate::facts::ScopeFacts;
+use crate::patch::Outcome;
 use crate::unit::Unit;
 use crate::view::View;
 use crate::work::Counters;
@@ -78,6 +79,7 @@ pub(crate) enum Entry {
     View(Weak<View>),
     Scope(Weak<ScopeFacts>),
     Class(Weak<ClassFacts>),
+    Patched(Weak<Outcome>),
 }
 
 impl Entry {
@@ -91,6 +93,7 @@ impl Entry {
             Entry::View(v) => v.strong_count() > 0,
             Entry::Scope(s) => s.strong_count() > 0,
             Entry::Class(c) => c.strong_count() > 0,
+            Entry::Patched(o) => o.strong_count() > 0,
         }
     }
 }
@@ -116,7 +119,7 @@ macro_rules! kept {
     )+};
 }
 
-kept!(Unit => Unit, Assigned => Assigned, View => View, ScopeFacts => Scope, ClassFacts => Class);
+kept!(Unit => Unit, Assigned => Assigned, View => View, ScopeFacts => Scope, ClassFacts => Class, Outcome => Patched);
 
 /// Keys are hashes already.
 #[derive(Default)]

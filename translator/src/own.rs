@@ -14,6 +14,7 @@ use crate::endpoint;
 use crate::grpc;
 use crate::leaf::{Key, Leaves};
 use crate::listener::{self, ListenerSpec, Settings};
+use crate::patch::{Applied, Patched, Patches, Place};
 use crate::policy::Found;
 use crate::refused::{Refused, resolve};
 use crate::security::Security;
@@ -32,8 +33,11 @@ pub struct Own {
     pub(crate) found: Vec<Found>,
     /// Policies that hold for what is served.
     pub(crate) security: Option<Arc<Security>>,
+    /// As if there were no patches.
     layers: Layers,
     refused: Vec<Refused>,
+    patches: Option<Arc<Patches>>,
+    patched: Option<Patched>,
 }
 
 impl Own {
@@ -83,13 +87,23 @@ impl Own {
         }
         let served = facts.own.targets.iter().filter_map(|t| world.mesh.services.get(&t.service));
         let found = served.map(|service| inbound_rule(&context, service)).collect();
-        let (settings, named, sidecar) = (view.settings.clone(), view.named.clone(), view.scope.sidecar.clone());
-        Arc::new(Own { class: class.clone(), settings, named, sidecar, found, security, layers, refused })
+        let (settings, named, sidecar, patches) =
+            (view.settings.clone(), view.named.clone(), view.scope.sidecar.clone(), view.patches.clone());
+        let patched = patches.as_ref().filter(|_| context.class.is_sidecar()).map(|patches| {
+            let known = before.and_then(|b| b.patched.as_ref());
+            Patched::make(leaves, patches, Place::Own, Default::default(), &layers, known, before.map(|b| b.layers()))
+        });
+        Arc::new(Own { class: class.clone(), settings, named, sidecar, found, security, layers, refused, patches, patched })
     }
 
     /// The resources by type.
     pub fn layers(&self) -> &Layers {
-        &self.layers
+        self.patched.as_ref().map_or(&self.layers, Patched::layers)
+    }
+
+    /// What became of the patches that its proxies get.
+    pub fn applied(&self) -> Vec<Applied> {
+        self.patched.as_ref().map(Patched::report).unwrap_or_default()
     }
 
     /// What was kept in.
@@ -102,6 +116,7 @@ impl Own {
         self.sidecar == view.scope.sidecar
             && (Arc::ptr_eq(&self.settings, &view.settings) || self.settings == view.settings)
             && (Arc::ptr_eq(&self.named, &view.named) || self.named == view.named)
+            && self.patches == view.patches
     }
 }
 

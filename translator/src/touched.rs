@@ -13,6 +13,7 @@ use pilotfish_model::{ChangeSet, Kind, ObjectId, Service};
 
 use crate::facts::ScopeFacts;
 use crate::own::Own;
+use crate::patch::Patches;
 use crate::policy::Found;
 use crate::scope::{sees_routes, sees_service, sidecar_for};
 use crate::security::Security;
@@ -60,6 +61,10 @@ impl View {
                 let now = world.mesh.gateways.get(&ObjectKey::of(id));
                 now.is_some_and(|g| selects(&g.selector, &self.facts().labels))
                     || servers.into_iter().any(|s| s.gateway.meta.name == id.name && s.gateway.meta.namespace == id.namespace)
+            }
+            Kind::EnvoyFilter => {
+                let near = id.namespace == self.facts().namespace || id.namespace == *root;
+                near && Patches::of(world, self.facts()) != self.patches
             }
             Kind::PeerAuthentication => id.namespace == *root || self.inputs.namespaces.binary_search(&id.namespace).is_ok(),
             Kind::Telemetry => {

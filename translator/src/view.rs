@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::leaf::{Key, Leaves};
 use crate::listener::{ListenerSpec, Parts, Settings};
 use crate::name_table;
+use crate::patch::{Applied, Patched, Patches, Place, port_names};
 use crate::refused::Refused;
 use crate::route::Assembly;
 use crate::scope::Scope;
@@ -45,8 +46,11 @@ pub struct View {
     /// Listeners that depend on what the workload is called: each class makes them for itself.
     pub(crate) named: Arc<[ListenerSpec]>,
     routes: Assembly,
+    /// As if there were no patches.
     layers: Layers,
     refused: Vec<Refused>,
+    pub(crate) patches: Option<Arc<Patches>>,
+    patched: Option<Patched>,
 }
 
 impl View {
@@ -62,8 +66,10 @@ impl View {
         let same_services = same_base.filter(|b| Arc::ptr_eq(&b.scope.services, &scope.services));
         let inputs = Inputs::of(&context, same_services.map(|b| &**b));
         let difference = same_base.map(|b| Difference::of(b, &context, &inputs));
+        let patches = Patches::of(world, facts);
         if let (Some(b), Some(d)) = (own_base, &difference)
             && d.is_none()
+            && b.patches == patches
         {
             leaves.work.views_unchanged.add(1);
             return b.clone();
@@ -109,14 +115,26 @@ impl View {
             None => maker.put(TypeUrl::NameTable, name_table::name_table(&context)),
         }
         let Maker { refused, layers, .. } = maker;
-        let view = Arc::new(View { class: class.clone(), anywhere, inputs, units, settings, parts, named, routes, layers, refused, scope });
+        let patched = patches.as_ref().map(|patches| {
+            let place = if router { Place::Gateway } else { Place::Scope };
+            let (known, served) = (before.or(same_base), before.map(|b| b.layers()));
+            Patched::make(leaves, patches, place, port_names(&inputs.gateways), &layers, known.and_then(|b| b.patched.as_ref()), served)
+        });
+        let class = class.clone();
+        let view = View { class, anywhere, inputs, units, settings, parts, named, routes, layers, refused, scope, patches, patched };
+        let view = Arc::new(view);
         leaves.keep(&anywhere, &view);
         view
     }
 
     /// The resources by type, without assignments and without what [`crate::Own`] has.
     pub fn layers(&self) -> &Layers {
-        &self.layers
+        self.patched.as_ref().map_or(&self.layers, Patched::layers)
+    }
+
+    /// What became of the patches that its proxies get.
+    pub fn applied(&self) -> Vec<Applied> {
+        self.patched.as_ref().map(Patched::report).unwrap_or_default()
     }
 
     /// Whether its proxies get clusters of a service.

@@ -14,8 +14,9 @@ use std::sync::{Arc, OnceLock};
 use imbl::OrdMap;
 use pilotfish_model::mesh::{ObjectKey, ServiceKey};
 use pilotfish_model::name::{Host, Str};
-use pilotfish_model::{ChangeSet, ContentHash, Kind, Mesh, MeshConfig, Service, VirtualService};
+use pilotfish_model::{ChangeSet, ContentHash, Diagnostic, Kind, Mesh, MeshConfig, Service, VirtualService};
 
+use crate::patch::PatchIndex;
 use crate::policy::RuleIndex;
 use crate::route::delegate;
 use crate::scope::ByHost;
@@ -32,6 +33,7 @@ pub struct World {
     pub(crate) config: ContentHash,
     pub(crate) keys: Arc<Keys>,
     pub(crate) rules: RuleIndex,
+    pub(crate) patches: PatchIndex,
     pub(crate) routes: OrdMap<ObjectKey, Arc<Rules>>,
     /// Those of them that borrow rules.
     delegating: BTreeSet<ObjectKey>,
@@ -105,6 +107,7 @@ impl World {
             config: ContentHash::of(&*mesh.config),
             keys: Arc::new(Keys::default()),
             rules: RuleIndex::new(&mesh),
+            patches: PatchIndex::new(&mesh),
             routes: OrdMap::new(),
             delegating: BTreeSet::new(),
             accounts: mesh.services.iter().map(|(key, s)| (key.clone(), accounts(&mesh, s))).collect(),
@@ -122,7 +125,7 @@ impl World {
             }
             world.routes.insert(key.clone(), Arc::new(rules));
         }
-        world.keys = Arc::new(Keys::of(&world.mesh, &world.rules));
+        world.keys = Arc::new(Keys::of(&world.mesh, &world.rules, &world.patches));
         world
     }
 
@@ -139,6 +142,7 @@ impl World {
             config: self.config,
             keys: self.keys.clone(),
             rules: self.rules.next(&mesh, of_kind(Kind::DestinationRule).map(|o| &o.namespace).collect()),
+            patches: self.patches.next(&mesh, of_kind(Kind::EnvoyFilter)),
             routes: self.routes.clone(),
             delegating: self.delegating.clone(),
             accounts: self.accounts.clone(),
@@ -161,7 +165,7 @@ impl World {
         if changes.services.iter().any(|k| self.aliases.concerns(k) || world.is_alias(k)) {
             world.aliases = Arc::new(Aliases::new(&world.mesh));
         }
-        let keys = Keys::of(&world.mesh, &world.rules);
+        let keys = Keys::of(&world.mesh, &world.rules, &world.patches);
         if keys != *self.keys {
             world.keys = Arc::new(keys);
         }
@@ -191,6 +195,11 @@ impl World {
             && a.traffic_extensions.ptr_eq(&b.traffic_extensions)
             && a.secrets.ptr_eq(&b.secrets)
             && a.workloads.ptr_eq(&b.workloads)
+    }
+
+    /// What is wrong with the values of EnvoyFilters.
+    pub fn patch_diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.patches.diagnostics()
     }
 
     /// The mesh's settings.

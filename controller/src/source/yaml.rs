@@ -28,7 +28,8 @@ pub struct Document<'a> {
 }
 
 /// Splits at `---` lines, by text, so that a broken document spoils no other. Documents of nothing but space and comments
-/// are left out.
+/// are left out. The line break before a marker is part of the marker, as for Helm and others that split by text: a block of
+/// text that a document ends with has none at its end.
 pub fn split(text: &str) -> Vec<Document<'_>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = Vec::new();
@@ -44,8 +45,8 @@ pub fn split(text: &str) -> Vec<Document<'_>> {
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let bare = line.trim_end();
         if bare == "---" || (bare.starts_with("---") && bare[3..].starts_with([' ', '\t'])) {
-            // The line break before the marker is the marker's, as in kubectl: a block at the end does not have it.
-            add(text, start..offset.saturating_sub(1).max(start), first_line);
+            let end = text[start..offset].strip_suffix('\n').map_or(offset, |t| start + t.strip_suffix('\r').unwrap_or(t).len());
+            add(text, start..end, first_line);
             // What follows the marker on its own line belongs to the next document.
             start = offset + if bare == "---" { line.len() } else { 3 };
             first_line = number + if bare == "---" { 2 } else { 1 };

@@ -39,7 +39,7 @@ impl Pattern {
         if text.len() > Self::MAX_BYTES {
             return Err(BadPattern::TooLong(text.len()));
         }
-        match regex::RegexBuilder::new(text).size_limit(10 << 20).build() {
+        match build(text) {
             Ok(_) => Ok(Pattern(text.into())),
             Err(e) => Err(BadPattern::Invalid(e.to_string().lines().last().unwrap_or_default().trim().to_owned())),
         }
@@ -49,6 +49,26 @@ impl Pattern {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Ready to look for it anywhere in texts. `None` does not happen: it compiled before.
+    pub fn search(&self) -> Option<Search> {
+        build(&self.0).map(Search).ok()
+    }
+}
+
+/// Looks for a [`Pattern`], in time that is linear in the text.
+#[derive(Clone, Debug)]
+pub struct Search(regex::Regex);
+
+impl Search {
+    /// Whether some part of the text matches.
+    pub fn finds(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
+fn build(text: &str) -> Result<regex::Regex, regex::Error> {
+    regex::RegexBuilder::new(text).size_limit(10 << 20).build()
 }
 
 impl fmt::Display for Pattern {

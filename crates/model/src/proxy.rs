@@ -3,9 +3,11 @@
 //! A node id in Istio's form (`type~ip~name.namespace~domain`) gives type, address and namespace. Any other id is a plain
 //! gateway named by that id, so that an Envoy with a stock bootstrap can connect.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use crate::endpoint::Locality;
@@ -154,6 +156,47 @@ pub struct Metadata {
     pub tls_client_cert_chain: Option<Str>,
     pub tls_client_key: Option<Str>,
     pub tls_client_root_cert: Option<Str>,
+    /// Texts under all other keys.
+    #[serde(flatten, deserialize_with = "texts")]
+    pub other: Labels,
+}
+
+impl Metadata {
+    /// A text by its key, as far as it is one. Lists and booleans are given as agents write them.
+    pub fn text(&self, key: &str) -> Option<Cow<'_, str>> {
+        let list = |l: &[String]| (!l.is_empty()).then(|| l.join(",").into());
+        let flag = |set: bool| set.then(|| "true".into());
+        match key {
+            "ISTIO_VERSION" => self.istio_version.as_deref().map(Cow::from),
+            "ISTIO_PROXY_SHA" => self.istio_proxy_sha.as_deref().map(Cow::from),
+            "INSTANCE_IPS" => list(&self.instance_ips),
+            "NAMESPACE" => self.namespace.as_deref().map(Cow::from),
+            "NAME" => self.name.as_deref().map(Cow::from),
+            "NODE_NAME" => self.node_name.as_deref().map(Cow::from),
+            "WORKLOAD_NAME" => self.workload_name.as_deref().map(Cow::from),
+            "OWNER" => self.owner.as_deref().map(Cow::from),
+            "INTERCEPTION_MODE" => self.interception_mode.as_deref().map(Cow::from),
+            "SERVICE_ACCOUNT" => self.service_account.as_deref().map(Cow::from),
+            "MESH_ID" => self.mesh_id.as_deref().map(Cow::from),
+            "CLUSTER_ID" => self.cluster_id.as_deref().map(Cow::from),
+            "NETWORK" => self.network.as_deref().map(Cow::from),
+            "REQUESTED_NETWORK_VIEW" => list(&self.requested_network_view),
+            "POD_PORTS" => self.pod_ports.as_deref().map(Cow::from),
+            "HTTP_PROXY_PORT" => self.http_proxy_port.as_ref().map(|t| t.0.as_str().into()),
+            "HTTP10" => self.http10.as_ref().map(|t| t.0.as_str().into()),
+            "GENERATOR" => self.generator.as_deref().map(Cow::from),
+            "ENABLE_SELF_DISCOVERY" => flag(self.enable_self_discovery),
+            "DNS_CAPTURE" => flag(self.dns_capture),
+            "DNS_AUTO_ALLOCATE" => flag(self.dns_auto_allocate),
+            "UNPRIVILEGED_POD" => flag(self.unprivileged_pod),
+            "INBOUND_LISTENER_EXACT_BALANCE" => flag(self.inbound_listener_exact_balance),
+            "OUTBOUND_LISTENER_EXACT_BALANCE" => flag(self.outbound_listener_exact_balance),
+            "METADATA_DISCOVERY" => flag(self.metadata_discovery),
+            "ENVOY_STATUS_PORT" => self.envoy_status_port.as_ref().map(|t| t.0.as_str().into()),
+            "ENVOY_PROMETHEUS_PORT" => self.envoy_prometheus_port.as_ref().map(|t| t.0.as_str().into()),
+            key => self.other.get(key).map(|v| Cow::from(&**v)),
+        }
+    }
 }
 
 /// A value that some agents write as text and others as a number or boolean.
@@ -190,6 +233,17 @@ fn boolean<'de, D: Deserializer<'de>>(d: D) -> Result<bool, D::Error> {
 
 fn comma_list<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
     String::deserialize(d).map(|t| t.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect())
+}
+
+fn texts<'de, D: Deserializer<'de>>(d: D) -> Result<Labels, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        Text(Str),
+        Other(IgnoredAny),
+    }
+    let given = BTreeMap::<Str, Given>::deserialize(d)?;
+    Ok(given.into_iter().filter_map(|(key, value)| if let Given::Text(text) = value { Some((key, text)) } else { None }).collect())
 }
 
 fn extension_names<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeSet<Str>, D::Error> {
@@ -381,6 +435,19 @@ mod tests {
         assert_eq!(parse("robot~1.1.1.1~a.b~b.svc"), BadNode::UnknownType("robot".into()));
         assert!(matches!(parse("sidecar~nowhere~a.b~b.svc"), BadNode::NoAddress { .. }));
         assert!(matches!(parse("sidecar~1.1.1.1~a~"), BadNode::Malformed { .. }));
+    }
+
+    #[test]
+    fn metadata_are_texts_whether_they_are_read_or_not() {
+        let json = serde_json::json!({
+            "MESH_ID": "m", "INSTANCE_IPS": "10.0.0.1,10.0.0.2", "DNS_CAPTURE": "true", "APP_CONTAINERS": "app", "PILOT_SAN": ["x"],
+            "HTTP_PROXY_PORT": 15002,
+        });
+        let metadata: Metadata = serde_json::from_value(json).unwrap();
+        assert_eq!(metadata.other, Labels::from([("APP_CONTAINERS".into(), "app".into())]));
+        let texts = ["MESH_ID", "INSTANCE_IPS", "DNS_CAPTURE", "APP_CONTAINERS", "PILOT_SAN", "HTTP_PROXY_PORT", "NONE"];
+        let texts = texts.map(|key| metadata.text(key).map(Cow::into_owned).unwrap_or_default());
+        assert_eq!(texts, ["m", "10.0.0.1,10.0.0.2", "true", "app", "", "15002", ""]);
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! By which labels and settings proxies are told apart.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use pilotfish_model::Mesh;
 use pilotfish_model::mesh::Usage;
 use pilotfish_model::name::Str;
 
 use crate::endpoint::TOPOLOGY_LABELS;
+use crate::patch::PatchIndex;
 use crate::policy::RuleIndex;
 
 /// What some object of the mesh asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Keys {
     selectors: BTreeSet<Str>,
+    /// Metadata that EnvoyFilters look at.
+    texts: Arc<BTreeSet<Str>>,
     /// Labels whose equality decides between endpoints.
     failover: BTreeSet<Str>,
     node_local: bool,
@@ -22,11 +26,12 @@ pub struct Keys {
 }
 
 impl Keys {
-    pub(super) fn of(mesh: &Mesh, rules: &RuleIndex) -> Self {
+    pub(super) fn of(mesh: &Mesh, rules: &RuleIndex, patches: &PatchIndex) -> Self {
         let Usage { node_local, sidecar_ingress, selector_keys } = &mesh.usage;
         let own = mesh.config.locality_lb_setting.failover_priority.iter().map(|l| failover_key(l));
         Keys {
             selectors: selector_keys.keys().cloned().collect(),
+            texts: patches.keys().clone(),
             failover: own.chain(rules.failover_keys().cloned()).collect(),
             node_local: *node_local > 0,
             sidecar_ingress: *sidecar_ingress > 0,

@@ -12,6 +12,8 @@ fn documents_are_split_by_text() {
     );
     assert_eq!(texts("--- {a: 1}\n---\nt: |\n  ---\n  x\n"), [(1, " {a: 1}".to_owned()), (3, "t: |\n  ---\n  x\n".to_owned())]);
     assert_eq!(texts("\n# only a comment\n"), []);
+    assert_eq!(texts("t: |\r\n  x\r\n---\r\na: 1\n"), [(1, "t: |\r\n  x".to_owned()), (4, "a: 1\n".to_owned())]);
+    assert_eq!(split("t: |\n  x\n---\n").into_iter().map(|d| parse(d.text).unwrap()).collect::<Vec<_>>(), [json!({"t": "x"})]);
 }
 
 #[test]
