@@ -113,7 +113,7 @@ impl Compiled {
 }
 
 impl Ready {
-    fn new(object: &ObjectId, patch: &Patch, diagnostics: &mut Vec<Diagnostic>) -> Option<Self> {
+    pub(super) fn new(object: &ObjectId, patch: &Patch, diagnostics: &mut Vec<Diagnostic>) -> Option<Self> {
         let field = || format!("spec.configPatches[{}].patch.value", patch.index);
         let value = match &patch.value {
             None => Bytes::new(),

@@ -1,6 +1,7 @@
 //! What became of patches, for who tells users.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use pilotfish_model::{Diagnostic, ObjectId};
@@ -36,13 +37,18 @@ impl Patched {
 /// What users should know of all that proxies get: patches that failed somewhere, and patches that matched nowhere. `all` must
 /// be of every view and own there is, or patches of those that are missing seem to match nothing.
 pub fn diagnostics(all: impl IntoIterator<Item = Applied>) -> Vec<Diagnostic> {
-    let mut by_patch: BTreeMap<(ObjectId, usize), (usize, Option<Arc<str>>)> = BTreeMap::new();
+    let mut by_patch: BTreeMap<(ObjectId, usize), Applied> = BTreeMap::new();
     for applied in all {
-        let (times, error) = by_patch.entry((applied.object, applied.index)).or_default();
-        *times += applied.times;
-        *error = error.take().or(applied.error);
+        match by_patch.entry((applied.object.clone(), applied.index)) {
+            Entry::Vacant(first) => drop(first.insert(applied)),
+            Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                known.times += applied.times;
+                known.error = known.error.take().or(applied.error);
+            }
+        }
     }
-    let told = by_patch.into_iter().filter_map(|((object, index), (times, error))| {
+    let told = by_patch.into_values().filter_map(|Applied { object, index, times, error }| {
         let field = format!("spec.configPatches[{index}]");
         match (error, times) {
             (Some(error), _) => Some(Diagnostic::error(&object, field, error.to_string())),
