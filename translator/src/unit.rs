@@ -149,12 +149,7 @@ pub(crate) fn entries<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<
 
 /// As resources carry them.
 pub(crate) fn sources<'a>(objects: impl IntoIterator<Item = &'a ObjectId>) -> Sources {
-    objects.into_iter().map(source).collect()
-}
-
-/// One of them.
-pub(crate) fn source(object: &ObjectId) -> Arc<str> {
-    format!("{}/{}/{}", object.kind.as_str(), object.namespace, object.name).into()
+    objects.into_iter().map(|o| Arc::from(format!("{}/{}/{}", o.kind.as_str(), o.namespace, o.name))).collect()
 }
 
 /// What units are made by beside their ingredients.

@@ -279,3 +279,71 @@ fn a_rule_without_keys_accepts_no_token() {
     let (_, errors) = in_spite("RequestAuthentication", &format!("{{jwtRules: [{{issuer: a, {keys}, fromHeaders: [{{name: 'a b'}}]}}]}}"));
     assert_eq!(errors, ["spec.jwtRules[0].fromHeaders[0].name"]);
 }
+
+#[test]
+fn patches_without_effect_are_left_out_with_a_warning() {
+    use pilotfish_model::envoy_filter::{ApplyTo, ChainMatch, ListenerMatch, Matching, Operation, Patch, PatchContext, ProxyMatch};
+    let good = "{applyTo: HTTP_FILTER, match: {context: GATEWAY, proxy: {proxyVersion: '1', metadata: {A: b}}, listener: {portNumber: 80, \
+        filterChain: {sni: s, applicationProtocols: 'a,b', filter: {name: f, subFilter: {name: g}}}}}, \
+        patch: {operation: INSERT_FIRST, value: {name: x, b: 1, a: 2}}}";
+    let patches = [
+        "{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {}}}",
+        "{patch: {operation: MERGE, value: {}}}",
+        "{applyTo: CLUSTER}",
+        "{applyTo: CLUSTER, patch: {operation: MERGE}}",
+        "{applyTo: CLUSTER, patch: {value: {}}}",
+        "{applyTo: CLUSTER, patch: {operation: REPLACE, value: {}}}",
+        "{applyTo: ROUTE_CONFIGURATION, patch: {operation: REMOVE}}",
+        "{applyTo: CLUSTER, match: {listener: {}}, patch: {operation: REMOVE}}",
+        "{applyTo: CLUSTER, match: {proxy: {proxyVersion: '('}}, patch: {operation: REMOVE}}",
+        "{applyTo: CLUSTER, match: {context: WAYPOINT}, patch: {operation: REMOVE}}",
+        "{applyTo: CLUSTER, patch: {operation: INSERT_BEFORE, value: {name: c}}}",
+        good,
+    ];
+    let c = converted("EnvoyFilter", &format!("{{priority: -5, configPatches: [{}]}}", patches.join(", ")));
+    let warned: Vec<&str> = c.diagnostics.iter().map(|d| d.field.strip_prefix("spec.configPatches").unwrap()).collect();
+    assert_eq!(
+        warned,
+        [
+            "[1].applyTo",
+            "[2].patch",
+            "[3].patch.value",
+            "[4].patch.operation",
+            "[5].patch.operation",
+            "[6].patch.operation",
+            "[7].match.listener",
+            "[8].match.proxy.proxyVersion",
+            "[9].match.context",
+        ]
+    );
+    let Some(Fact::EnvoyFilter(filter)) = c.fact else { panic!("no fact") };
+    let added = Patch {
+        index: 10,
+        apply_to: ApplyTo::Cluster,
+        operation: Operation::Add,
+        context: None,
+        proxy: ProxyMatch::default(),
+        matching: None,
+        value: Some("{\"name\":\"c\"}".into()),
+    };
+    let chain = ChainMatch {
+        sni: "s".into(),
+        alpn: vec!["a".into(), "b".into()],
+        filter: Some("f".into()),
+        sub_filter: Some("g".into()),
+        ..ChainMatch::default()
+    };
+    let inserted = Patch {
+        index: 11,
+        apply_to: ApplyTo::HttpFilter,
+        operation: Operation::InsertFirst,
+        context: Some(PatchContext::Gateway),
+        proxy: ProxyMatch {
+            version: Some(pilotfish_model::matching::Pattern::new("1").unwrap()),
+            metadata: [("A".into(), "b".into())].into(),
+        },
+        matching: Some(Matching::Listener(ListenerMatch { port: 80, chain: Some(chain), ..ListenerMatch::default() })),
+        value: Some("{\"a\":2,\"b\":1,\"name\":\"x\"}".into()),
+    };
+    assert_eq!((filter.priority, &filter.patches), (-5, &vec![added, inserted]));
+}

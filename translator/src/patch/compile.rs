@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdMap;
+use pilotfish_envoy::Sources;
 use pilotfish_envoy::json::from_json_lenient;
 use pilotfish_model::attachment::{Attached, Attachment};
 use pilotfish_model::envoy_filter::{ApplyTo, EnvoyFilter, Patch};
@@ -15,6 +16,7 @@ use pilotfish_model::{ContentHash, Diagnostic, Mesh};
 use prost::Message;
 
 use super::extension;
+use crate::unit::sources;
 
 /// Metadata key of the version of a proxy.
 pub(super) const VERSION: &str = "ISTIO_VERSION";
@@ -149,8 +151,8 @@ impl Ready {
     }
 
     /// The object, as resources name what they are made of.
-    pub(super) fn source(&self) -> Arc<str> {
-        crate::unit::source(&self.object)
+    pub(super) fn source(&self) -> Sources {
+        sources([&self.object])
     }
 
     /// Whether a proxy gets it, by what its metadata say.

@@ -240,8 +240,11 @@ impl Maker<'_> {
             Result::Unchanged => Some(resource.clone()),
             Result::Removed => None,
             Result::Changed(message) => {
-                let behind = resource.sources().cloned().chain(notes.applied.keys().map(|at| self.patches.list[*at].source()));
-                Some(self.encoded(resource.name().clone(), &message, behind.collect()))
+                let mut behind: Vec<Arc<str>> = resource.sources().cloned().collect();
+                for at in notes.applied.keys() {
+                    behind.extend(self.patches.list[*at].source().iter().filter(|s| !behind.contains(s)).cloned().collect::<Vec<_>>());
+                }
+                Some(self.encoded(resource.name().clone(), &message, behind.into()))
             }
         };
         Outcome { resource, notes }
@@ -297,7 +300,7 @@ impl Maker<'_> {
         match sound {
             Ok(()) => {
                 let notes = Notes { applied: [(at, 1)].into(), ..Notes::default() };
-                Outcome { resource: Some(self.encoded(name, &message, [ready.source()].into())), notes }
+                Outcome { resource: Some(self.encoded(name, &message, ready.source())), notes }
             }
             Err(why) => Outcome { resource: None, notes: Notes { failed: [(at, why)].into(), ..Notes::default() } },
         }
