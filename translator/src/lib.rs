@@ -77,9 +77,15 @@ pub fn translate(mesh: &Arc<Mesh>, class: &ProxyClass) -> Snapshot {
 
 /// The same in a world that is known already.
 pub fn snapshot(world: &World, class: &ProxyClass) -> Snapshot {
+    snapshot_with_patches(world, class).0
+}
+
+/// The same, and what became of the patches in it.
+pub fn snapshot_with_patches(world: &World, class: &ProxyClass) -> (Snapshot, Vec<Applied>) {
     let translator = Translator::default();
     let view = translator.view(world, class.scope(), None);
     let endpoints = translator.endpoints(world, &view, None, None);
     let own = translator.own(world, class, &view, None);
-    Snapshot::from_layers(view.layers(), endpoints.layer(), own.layers())
+    let applied = view.applied().into_iter().chain(own.applied()).collect();
+    (Snapshot::from_layers(view.layers(), endpoints.layer(), own.layers()), applied)
 }

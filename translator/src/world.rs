@@ -202,6 +202,11 @@ impl World {
         self.patches.diagnostics()
     }
 
+    /// The EnvoyFilters are those of the other world.
+    pub fn same_patches(&self, other: &World) -> bool {
+        self.patches.is_same(&other.patches)
+    }
+
     /// The mesh's settings.
     pub fn mesh_config(&self) -> &MeshConfig {
         &self.mesh.config

@@ -8,6 +8,7 @@ use pilotfish_model::envoy_filter::{
     ApplyTo, ChainMatch, ClusterMatch, HostMatch, ListenerMatch, Matching, Operation, Patch, PatchContext, ProxyMatch, RouteAction,
     RouteMatch, RoutesMatch,
 };
+use pilotfish_model::matching::Pattern;
 use pilotfish_model::name::Str;
 
 use super::attachment::attachment;
@@ -15,6 +16,8 @@ use super::fields::{Path, Scope, labels};
 
 /// Patches of one object. Each is looked for in every resource of its kind, so they must be few enough to look at.
 const MAX_PATCHES: usize = 1000;
+/// Length of a value, in bytes of JSON: it may end up in every listener.
+const MAX_VALUE: usize = 1 << 20;
 
 pub(super) fn convert(scope: &mut Scope<'_>, spec: &EnvoyFilterSpec) -> EnvoyFilter {
     let path = Path::SPEC.field("configPatches");
@@ -47,6 +50,11 @@ fn patch(scope: &mut Scope<'_>, path: &Path<'_>, index: usize, given: &api::Conf
         scope.warning(&patch_path.field("value"), "is missing");
         return None;
     }
+    let value = value.and_then(|v| serde_json::to_string(v).ok());
+    if let Some(value) = value.as_ref().filter(|v| v.len() > MAX_VALUE) {
+        scope.warning(&patch_path.field("value"), format!("has {} bytes; at most {MAX_VALUE} are accepted", value.len()));
+        return None;
+    }
     let unconditional = api::ObjectMatch::default();
     let matches = given.matches.as_ref().unwrap_or(&unconditional);
     let match_path = path.field("match");
@@ -68,7 +76,7 @@ fn patch(scope: &mut Scope<'_>, path: &Path<'_>, index: usize, given: &api::Conf
         context,
         proxy: proxy(scope, &match_path.field("proxy"), matches.proxy.as_ref())?,
         matching,
-        value: value.and_then(|v| serde_json::to_string(v).ok()).map(Str::from),
+        value: value.map(Str::from),
     })
 }
 
@@ -129,10 +137,11 @@ fn proxy(scope: &mut Scope<'_>, path: &Path<'_>, given: Option<&api::ProxyMatch>
     let Some(given) = given else { return Some(ProxyMatch::default()) };
     let version = match given.proxy_version.as_str() {
         "" => None,
-        text => match pilotfish_model::matching::Pattern::new(text) {
-            Ok(pattern) => Some(pattern),
-            Err(e) => {
-                scope.warning(&path.field("proxyVersion"), e.to_string());
+        text => match Pattern::new(text) {
+            Ok(pattern) if pattern.search().is_some() => Some(pattern),
+            other => {
+                let why = other.map_or_else(|e| e.to_string(), |_| "is too large a pattern".to_owned());
+                scope.warning(&path.field("proxyVersion"), why);
                 return None;
             }
         },

@@ -39,7 +39,7 @@ impl Pattern {
         if text.len() > Self::MAX_BYTES {
             return Err(BadPattern::TooLong(text.len()));
         }
-        match build(text) {
+        match build(text, 10 << 20) {
             Ok(_) => Ok(Pattern(text.into())),
             Err(e) => Err(BadPattern::Invalid(e.to_string().lines().last().unwrap_or_default().trim().to_owned())),
         }
@@ -50,9 +50,9 @@ impl Pattern {
         &self.0
     }
 
-    /// Ready to look for it anywhere in texts. `None` does not happen: it compiled before.
+    /// Ready to look for it anywhere in texts, of which many may be kept. `None`: it is too large for that.
     pub fn search(&self) -> Option<Search> {
-        build(&self.0).map(Search).ok()
+        build(&self.0, Search::MAX_BYTES).map(Search).ok()
     }
 }
 
@@ -61,14 +61,17 @@ impl Pattern {
 pub struct Search(regex::Regex);
 
 impl Search {
+    /// The largest program, in bytes.
+    pub const MAX_BYTES: usize = 256 << 10;
+
     /// Whether some part of the text matches.
     pub fn finds(&self, text: &str) -> bool {
         self.0.is_match(text)
     }
 }
 
-fn build(text: &str) -> Result<regex::Regex, regex::Error> {
-    regex::RegexBuilder::new(text).size_limit(10 << 20).build()
+fn build(text: &str, limit: usize) -> Result<regex::Regex, regex::Error> {
+    regex::RegexBuilder::new(text).size_limit(limit).dfa_size_limit(limit).build()
 }
 
 impl fmt::Display for Pattern {
@@ -87,5 +90,9 @@ mod tests {
         assert!(matches!(Pattern::new("("), Err(BadPattern::Invalid(_))));
         assert!(matches!(Pattern::new("(a{1000}){1000}{1000}"), Err(BadPattern::Invalid(_))));
         assert!(matches!(Pattern::new(&"a".repeat(20_000)), Err(BadPattern::TooLong(_))));
+        // Fine to send, too large to keep ready.
+        let large = Pattern::new("(a{100}){100}").unwrap();
+        let finds = |text: &str| Pattern::new("^1\\.29").unwrap().search().map(|s| s.finds(text));
+        assert_eq!((large.search().is_none(), finds("1.29.1"), finds("11.29")), (true, Some(true), Some(false)));
     }
 }

@@ -66,15 +66,21 @@ pub fn main(args: &TranslateArgs) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&args.proxies).with_context(|| format!("cannot read {}", args.proxies.display()))?;
     let proxies: Vec<ProxyEntry> = yaml_serde::from_str(&text).with_context(|| format!("cannot use {}", args.proxies.display()))?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let mut applied = Vec::new();
     for entry in proxies {
         let proxy = Proxy::parse(entry.node, &mesh.config.root_namespace, &mesh.domain).with_context(|| format!("proxy {}", entry.name))?;
         let class = pilotfish_translator::classify(&world, &proxy);
-        let dump = dump(&pilotfish_translator::snapshot(&world, &class));
+        let (snapshot, patches) = pilotfish_translator::snapshot_with_patches(&world, &class);
+        let dump = dump(&snapshot);
+        // What matches nothing here may be for proxies that were not asked for.
+        applied.extend(patches.into_iter().filter(|p| p.error.is_some()));
         let path = args.out.join(format!("{}.json", entry.name));
         std::fs::write(&path, format!("{dump:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }
     state.problems.iter().for_each(|p| eprintln!("{p}"));
     state.snapshot.diagnostics.iter().for_each(|d| eprintln!("{d}"));
+    world.patch_diagnostics().for_each(|d| eprintln!("{d}"));
+    pilotfish_translator::patch_diagnostics(applied).iter().for_each(|d| eprintln!("{d}"));
     Ok(())
 }
 

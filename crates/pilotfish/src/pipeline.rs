@@ -9,13 +9,13 @@
 mod split;
 mod translate;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pilotfish_controller::run::Update;
-use pilotfish_model::{ChangeSet, EndpointChange, Mesh};
+use pilotfish_model::{ChangeSet, Diagnostic, EndpointChange, Mesh};
 use pilotfish_push::{Merge, Timing, debounce};
 use pilotfish_translator::World;
 use pilotfish_xds_server::{PushReport, Server};
@@ -100,6 +100,7 @@ pub async fn intake(
         metrics.mesh(&mesh);
         let next = world.next(mesh, &changes);
         changes.classes |= !next.same_keys(&world);
+        report_patches(&next, &world);
         world = Arc::new(next);
         // What is made from now on is made of this, whichever change asks for it.
         server.publish(world.clone());
@@ -113,6 +114,17 @@ pub async fn intake(
             windows.backlog.0.fetch_add(1, Ordering::AcqRel);
             windows.config.send(origin, Change(change), windows.timing, since);
         }
+    }
+}
+
+/// Says which patches are wrong that were not before.
+fn report_patches(world: &World, before: &World) {
+    if world.same_patches(before) {
+        return;
+    }
+    let known: BTreeSet<&Diagnostic> = before.patch_diagnostics().collect();
+    for finding in world.patch_diagnostics().filter(|d| !known.contains(d)) {
+        tracing::warn!(object = %finding.object, field = %finding.field, "{}", finding.message);
     }
 }
 

@@ -99,6 +99,11 @@ impl PatchIndex {
         &self.keys
     }
 
+    /// Nothing can differ.
+    pub(crate) fn is_same(&self, other: &PatchIndex) -> bool {
+        self.filters.ptr_eq(&other.filters)
+    }
+
     /// What is wrong with values.
     pub(crate) fn diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
         self.filters.values().flat_map(|f| &f.diagnostics)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pilotfish_envoy::{Layer, Layers, Resource};
 use pilotfish_model::{Kind, Proxy};
-use pilotfish_translator::{Endpoints, Own, ProxyClass, Refused, ScopeClass, Translator, View, World};
+use pilotfish_translator::{Applied, Endpoints, Own, ProxyClass, Refused, ScopeClass, Translator, View, World};
 use pilotfish_xds_server::Translate;
 
 use super::Change;
@@ -25,6 +25,18 @@ impl MeshTranslator {
 fn report(refused: &[Refused], before: &[Refused], place: &impl Debug) {
     for Refused { type_url, name, violations, replaced } in refused.iter().filter(|r| !before.contains(r)) {
         tracing::error!(?place, r#type = type_url.short(), %name, replaced, ?violations, "breaks Envoy's rules and is kept in");
+    }
+}
+
+/// Says which patches cannot be applied that could before.
+fn report_patches(applied: &[Applied], before: &[Applied]) {
+    let failed = |applied: &&Applied| {
+        applied.error.is_some()
+            && !before.iter().any(|b| (&b.object, b.index, &b.error) == (&applied.object, applied.index, &applied.error))
+    };
+    for Applied { object, index, error, .. } in applied.iter().filter(failed) {
+        let error = error.as_deref().unwrap_or_default();
+        tracing::warn!(%object, patch = index, error, "the patch is left out of what it breaks");
     }
 }
 
@@ -64,6 +76,7 @@ impl Translate for MeshTranslator {
     fn view(&self, world: &World, scope: &ScopeClass, before: Option<(&Arc<View>, &Change)>) -> Arc<View> {
         let view = self.0.view(world, scope, before.map(|(view, change)| (view, &change.0)));
         report(view.refused(), before.map_or(&[], |(before, _)| before.refused()), scope);
+        report_patches(&view.applied(), &before.map(|(before, _)| before.applied()).unwrap_or_default());
         view
     }
 
@@ -76,6 +89,7 @@ impl Translate for MeshTranslator {
     fn own(&self, world: &World, class: &ProxyClass, view: &Arc<View>, before: Option<(&Arc<Own>, &Change)>) -> Arc<Own> {
         let own = self.0.own(world, class, view, before.map(|(own, change)| (own, &change.0)));
         report(own.refused(), before.map_or(&[], |(before, _)| before.refused()), class);
+        report_patches(&own.applied(), &before.map(|(before, _)| before.applied()).unwrap_or_default());
         own
     }
 
