@@ -30,6 +30,9 @@ use crate::extensions;
 use crate::facts::UnitFacts;
 use crate::metadata;
 
+/// Where logs go by default.
+const STDOUT: &str = "/dev/stdout";
+
 /// Fields of the default line: the JSON key, and the operator. The text line has the same operators in this order.
 const FIELDS: [(&str, &str); 24] = [
     ("start_time", "%START_TIME%"),
@@ -168,10 +171,9 @@ fn wanted<'a>(defaults: &'a [Str], levels: &[&'a [AccessLogging]], server: bool)
 /// What a provider is for logs. `None`: it keeps none; inner `None`: the client cannot write them.
 fn sink(context: &Context<'_>, provider: &ExtensionProvider) -> Option<Option<Sink>> {
     let class = &context.class.unit;
+    let file_of = |file| Sink::File(writable(class, provider_file(context.config(), &provider.name, file)));
     let (extension, sink) = match &provider.kind {
-        ProviderKind::EnvoyFileAccessLog(file) => {
-            (extensions::ACCESS_LOG_FILE, Sink::File(provider_file(context.config(), &provider.name, file)))
-        }
+        ProviderKind::EnvoyFileAccessLog(file) => (extensions::ACCESS_LOG_FILE, file_of(file)),
         ProviderKind::EnvoyHttpAls(als) => (extensions::ACCESS_LOG_HTTP_GRPC, Sink::Server(ServerLog::requests(context, als)?)),
         ProviderKind::EnvoyTcpAls(als) => (extensions::ACCESS_LOG_TCP_GRPC, Sink::Server(ServerLog::connections(context, als)?)),
         ProviderKind::EnvoyOtelAls(otel) => (extensions::ACCESS_LOG_OPEN_TELEMETRY, Sink::Server(ServerLog::otlp(context, otel)?)),
@@ -185,8 +187,15 @@ fn mesh_logs(class: &UnitFacts, config: &MeshConfig) -> Vec<Log> {
     let path = Some(&config.access_log_file).filter(|f| !f.is_empty() && class.has_extension(extensions::ACCESS_LOG_FILE));
     // A plain client's bootstrap does not have that cluster.
     let service = (config.enable_envoy_access_log_service && class.is_istio()).then_some(Sink::Bootstrap);
-    let sinks = path.map(|path| Sink::File(mesh_file(config, path))).into_iter().chain(service);
+    let sinks = path.map(|path| Sink::File(writable(class, mesh_file(config, path)))).into_iter().chain(service);
     sinks.map(|sink| Log { sink, filter: None }).collect()
+}
+
+/// A plain client refuses a listener with a log that it cannot open, and in the container that an agent describes there may be no
+/// such folder: what is not a device goes to its output.
+fn writable(class: &UnitFacts, file: FileLog) -> FileLog {
+    let sure = class.is_istio() || class.settings.reads_files || file.path.starts_with("/dev/");
+    if sure { file } else { FileLog { path: STDOUT.into(), ..file } }
 }
 
 fn mesh_file(config: &MeshConfig, path: &Str) -> FileLog {
@@ -199,7 +208,7 @@ fn mesh_file(config: &MeshConfig, path: &Str) -> FileLog {
 }
 
 fn provider_file(config: &MeshConfig, name: &str, file: &FileAccessLogProvider) -> FileLog {
-    let path = if file.path.is_empty() { "/dev/stdout".into() } else { file.path.clone() };
+    let path = if file.path.is_empty() { STDOUT.into() } else { file.path.clone() };
     let format = match &file.log_format {
         None if name == BUILT_IN_LOG && !file.omit_empty_values => return mesh_file(config, &path),
         None => LineFormat::Text(None),

@@ -104,7 +104,9 @@ fn form(class: &UnitFacts, extension: &Extension) -> Option<Form> {
         Code::Wasm(_) if class.is_istio() => Some(Form::Discovered),
         Code::Wasm(wasm) => {
             let filter = if wasm.network { extensions::NETWORK_WASM } else { extensions::HTTP_WASM };
-            let runs = wasm.url.starts_with(FILE) && class.has_extension(filter) && class.has_extension(WASM_RUNTIME);
+            // The file of a client that an agent describes is behind that agent.
+            let reads = wasm.url.starts_with(FILE) && class.settings.reads_files;
+            let runs = reads && class.has_extension(filter) && class.has_extension(WASM_RUNTIME);
             if runs { Some(Form::Discovered) } else { refusal(wasm.network).filter(|_| wasm.fail_strategy != FailStrategy::Open) }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pilotfish_model::mesh_config::PathNormalization;
-use pilotfish_model::name::Str;
+use pilotfish_model::name::{Kind, ObjectId, Str};
 use pilotfish_model::proxy_config::{GatewayTopology, ProxyHeaders};
 use pilotfish_model::sidecar::OutboundMode;
 use pilotfish_model::{Extension, Telemetry};
@@ -38,6 +38,8 @@ pub struct Settings {
     pub telemetry: Telemetries,
     /// Code of users that runs in it.
     pub plugins: Plugins,
+    /// The objects behind both.
+    pub sources: Vec<ObjectId>,
     /// Headers that the proxy writes.
     pub headers: ProxyHeaders,
     /// What stands before a gateway.
@@ -52,6 +54,10 @@ pub struct Settings {
     pub dynamic_dns: Option<DnsFamily>,
     /// How long to wait for a first byte that tells the protocol.
     pub detection_timeout: Duration,
+}
+
+fn telemetry_id(telemetry: &Telemetry) -> ObjectId {
+    ObjectId::new(Kind::Telemetry, telemetry.meta.namespace.clone(), telemetry.meta.name.clone())
 }
 
 /// Which addresses the proxy can reach.
@@ -74,6 +80,7 @@ impl Settings {
             extensions: class.extensions.clone(),
             telemetry: Telemetries::of(context, telemetries),
             plugins: Plugins::of(&class.unit, extensions),
+            sources: telemetries.iter().map(|t| telemetry_id(t)).chain(extensions.iter().map(|e| e.id())).collect(),
             headers: class.proxy_config.proxy_headers.clone().unwrap_or_default(),
             topology: class.proxy_config.gateway_topology.clone().unwrap_or_default(),
             idle_timeout: class.settings.idle_timeout,
@@ -133,6 +140,7 @@ pub(super) mod tests {
             extensions: BTreeSet::new(),
             telemetry: Telemetries::default(),
             plugins: Plugins::default(),
+            sources: Vec::new(),
             headers: ProxyHeaders::default(),
             topology: GatewayTopology::default(),
             idle_timeout: None,

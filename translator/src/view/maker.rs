@@ -190,11 +190,9 @@ pub(crate) fn build_listeners(
         let security = security.filter(|_| spec.is_secured());
         let key = Key::of("listener", &(if spec.reads_http() { hash } else { parts.untraced }, security, spec));
         let built = leaves.resource(TypeUrl::Listener, spec.name.as_str(), &key, true, last_good, || {
-            let behind = match security {
-                Some(s) => sources(&spec.sources.iter().cloned().chain(s.objects()).collect::<BTreeSet<_>>()),
-                None => sources(&spec.sources),
-            };
-            (builder.listener(spec), behind)
+            let secured = security.into_iter().flat_map(|s| s.objects());
+            let behind: BTreeSet<_> = spec.sources.iter().chain(&settings.sources).cloned().chain(secured).collect();
+            (builder.listener(spec), sources(&behind))
         });
         resources.extend(resolve(&built, last_good, refused));
     }
