@@ -130,6 +130,9 @@ pub fn convert(object: &Object, context: &Context) -> Converted {
         Body::ConfigMap(data) if context.config_maps.contains(&object.id) => settings::convert(&mut scope, data),
         Body::ConfigMap(_) => Fact::Other(ContentHash::default()),
         Body::Other(value) => {
+            if object.id.kind == Kind::ProxyConfig {
+                scope.warning(&fields::Path::SPEC, "is read when Pods are created: it changes no proxy that runs, and no resource");
+            }
             let text = format!("{value}\n{:?}\n{:?}", object.meta.labels, scope.meta().annotations);
             Fact::Other(ContentHash::of_bytes(text.as_bytes()))
         }

@@ -96,6 +96,9 @@ fn wasm(scope: &mut Scope<'_>, path: &Path<'_>, module: &te::WasmConfig) -> Wasm
         // The reference does not check signatures either. Whoever asks for it must not believe that somebody does.
         scope.warning(&path.field("verificationKey"), "has no effect: signatures of modules are not verified");
     }
+    if !module.image_pull_secret.is_empty() {
+        scope.warning(&path.field("imagePullSecret"), "has no effect yet: credentials for registries are not passed on");
+    }
     let sha256 = module.sha256.as_str();
     if !sha256.is_empty() && (sha256.len() != 64 || !sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))) {
         scope.error(&path.field("sha256"), "must be 64 hexadecimal digits");

@@ -69,6 +69,8 @@ fn what_has_no_effect_is_said() {
         ("Telemetry", "{tracing: [{customTags: {a: {}}}]}", "spec.tracing[0].customTags[\"a\"]"),
         ("Telemetry", "{accessLogging: [{match: {}}]}", "spec.accessLogging[0].match"),
         ("WasmPlugin", "{url: x, verificationKey: k}", "spec.verificationKey"),
+        ("TrafficExtension", "{wasm: {url: x, imagePullSecret: s}}", "spec.wasm.imagePullSecret"),
+        ("ProxyConfig", "{concurrency: 2}", "spec"),
     ] {
         let found: Vec<_> = converted(kind, spec).diagnostics.into_iter().map(|d| (d.severity, d.field)).collect();
         assert_eq!(found, [(Severity::Warning, field.to_owned())], "{kind} {spec}");

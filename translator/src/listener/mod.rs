@@ -18,6 +18,7 @@ pub mod spec;
 pub mod stat_prefix;
 pub mod stats;
 pub mod telemetry;
+pub mod telemetry_findings;
 pub mod tracing;
 
 mod http_filters;
