@@ -32,7 +32,7 @@ const RESOURCE_VERSION: &str = "ISTIO_META_WASM_PLUGIN_RESOURCE_VERSION";
 pub(crate) fn resource(plugin: &Plugin) -> Option<TypedExtensionConfig> {
     let Code::Wasm(wasm) = &plugin.extension.code else { return None };
     let config = Some(config(plugin, wasm));
-    let typed = if wasm.network { any(&NetworkWasm { config }) } else { any(&HttpWasm { config, ..Default::default() }) };
+    let typed = if wasm.network { any(&NetworkWasm { config }) } else { any(&HttpWasm { config }) };
     Some(TypedExtensionConfig { name: plugin.name(), typed_config: Some(typed) })
 }
 

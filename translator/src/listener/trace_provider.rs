@@ -50,7 +50,7 @@ enum Kind {
     Zipkin { settings: ZipkinProvider, as_service: bool, w3c: bool },
     Datadog,
     SkyWalking,
-    OpenTelemetry(OpenTelemetry),
+    OpenTelemetry(Box<OpenTelemetry>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -76,7 +76,7 @@ impl Provider {
             ProviderKind::Datadog(d) => (DATADOG, &d.service, d.port, d.max_tag_length, Kind::Datadog),
             ProviderKind::Skywalking(s) => (SKYWALKING, &s.service, s.port, 0, Kind::SkyWalking),
             ProviderKind::Opentelemetry(o) => {
-                let kind = Kind::OpenTelemetry(OpenTelemetry::of(context, o)?);
+                let kind = Kind::OpenTelemetry(Box::new(OpenTelemetry::of(context, o)?));
                 (OPEN_TELEMETRY, &o.service, o.port, o.max_tag_length, kind)
             }
             _ => return None,
