@@ -1,4 +1,4 @@
-//! Access logs, from Telemetry objects or else mesh config: which there are, and files as text or JSON.
+//! Access logs, from Telemetry objects or else mesh config: which there are, and what is logged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,13 +8,8 @@ use pilotfish_envoy::pb::envoy::config::accesslog::v3::access_log_filter::Filter
 use pilotfish_envoy::pb::envoy::config::accesslog::v3::{
     AccessLog, AccessLogFilter, AndFilter, ExtensionFilter, ResponseFlagFilter, access_log, access_log_filter, extension_filter,
 };
-use pilotfish_envoy::pb::envoy::config::core::v3::{
-    DataSource, JsonFormatOptions, SubstitutionFormatString, TypedExtensionConfig, data_source, substitution_format_string,
-};
-use pilotfish_envoy::pb::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
 use pilotfish_envoy::pb::envoy::extensions::access_loggers::filters::cel::v3::ExpressionFilter;
 use pilotfish_envoy::pb::envoy::extensions::access_loggers::grpc::v3::{HttpGrpcAccessLogConfig, TcpGrpcAccessLogConfig};
-use pilotfish_envoy::pb::envoy::extensions::formatter::req_without_query::v3::ReqWithoutQuery;
 use pilotfish_envoy::pb::google::protobuf::Any;
 use pilotfish_model::mesh_config::{
     AccessLogEncoding, BUILT_IN_LOG, ExtensionProvider, FileAccessLogProvider, Json, LogFormat, ProviderKind,
@@ -22,44 +17,15 @@ use pilotfish_model::mesh_config::{
 use pilotfish_model::name::Str;
 use pilotfish_model::telemetry::{AccessLogging, WorkloadMode};
 use pilotfish_model::{MeshConfig, Telemetry};
-use prost_types::Struct;
 
+use super::access_log_file;
 use super::access_log_service::{self, ServerLog};
 use crate::context::Context;
 use crate::extensions;
 use crate::facts::UnitFacts;
-use crate::metadata;
 
 /// Where logs go by default.
 const STDOUT: &str = "/dev/stdout";
-
-/// Fields of the default line: the JSON key, and the operator. The text line has the same operators in this order.
-const FIELDS: [(&str, &str); 24] = [
-    ("start_time", "%START_TIME%"),
-    ("method", "%REQ(:METHOD)%"),
-    ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
-    ("protocol", "%PROTOCOL%"),
-    ("response_code", "%RESPONSE_CODE%"),
-    ("response_flags", "%RESPONSE_FLAGS%"),
-    ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
-    ("connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"),
-    ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
-    ("bytes_received", "%BYTES_RECEIVED%"),
-    ("bytes_sent", "%BYTES_SENT%"),
-    ("duration", "%DURATION%"),
-    ("upstream_service_time", "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%"),
-    ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
-    ("user_agent", "%REQ(USER-AGENT)%"),
-    ("request_id", "%REQ(X-REQUEST-ID)%"),
-    ("authority", "%REQ(:AUTHORITY)%"),
-    ("upstream_host", "%UPSTREAM_HOST%"),
-    ("upstream_cluster", "%UPSTREAM_CLUSTER_RAW%"),
-    ("upstream_local_address", "%UPSTREAM_LOCAL_ADDRESS%"),
-    ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
-    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
-    ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
-    ("route_name", "%ROUTE_NAME%"),
-];
 
 /// Which logs there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -262,7 +228,7 @@ fn written(logs: &AccessLogs, filter: Option<FilterSpecifier>, service: &dyn Fn(
             (only, _) => only,
         };
         let written = match &log.sink {
-            Sink::File(file) => self::file(file),
+            Sink::File(file) => access_log_file::log(file),
             Sink::Bootstrap => service(),
             Sink::Server(server) => access_log_service::log(server),
         };
@@ -283,122 +249,44 @@ pub(super) fn access_log(name: &str, config: Any) -> AccessLog {
     AccessLog { name: name.to_owned(), filter: None, config_type: Some(access_log::ConfigType::TypedConfig(config)) }
 }
 
-/// Extensions that a format needs: the texts that it consists of tell.
-pub(super) fn formatters<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<TypedExtensionConfig> {
-    let without_query = texts.into_iter().any(|t| t.contains("%REQ_WITHOUT_QUERY"));
-    let formatter =
-        || TypedExtensionConfig { name: extensions::FORMATTER_REQ_WITHOUT_QUERY.to_owned(), typed_config: Some(any(&ReqWithoutQuery {})) };
-    without_query.then(formatter).into_iter().collect()
-}
-
-fn file(input: &FileLog) -> AccessLog {
-    use substitution_format_string::Format;
-    let (format, formatters) = match &input.format {
-        LineFormat::Text(text) => {
-            let text = text.as_deref().map_or_else(default_text, str::to_owned);
-            let formatters = formatters([&*text]);
-            (Format::TextFormatSource(inline(text)), formatters)
-        }
-        LineFormat::Json(text) => json_format(text.as_deref().and_then(parse_json).unwrap_or_else(default_json)),
-        LineFormat::Labels(labels) => json_format(metadata::object(labels.iter().map(|(k, v)| (k.to_string(), label(v))))),
-    };
-    let format = SubstitutionFormatString {
-        omit_empty_values: input.omit_empty_values,
-        json_format_options: matches!(format, Format::JsonFormat(_)).then(JsonFormatOptions::default),
-        format: Some(format),
-        formatters,
-        ..Default::default()
-    };
-    let config =
-        FileAccessLog { path: input.path.to_string(), access_log_format: Some(file_access_log::AccessLogFormat::LogFormat(format)) };
-    access_log(extensions::ACCESS_LOG_FILE, any(&config))
-}
-
-/// Only texts at the top say which extensions are needed, as in the reference.
-fn json_format(fields: Struct) -> (substitution_format_string::Format, Vec<TypedExtensionConfig>) {
-    let texts = fields.fields.values().filter_map(|v| match &v.kind {
-        Some(prost_types::value::Kind::StringValue(text)) => Some(text.as_str()),
-        _ => None,
-    });
-    let formatters = formatters(texts);
-    (substitution_format_string::Format::JsonFormat(fields), formatters)
-}
-
-fn label(json: &Json) -> prost_types::Value {
-    match json {
-        Json::Null => prost_types::Value { kind: Some(prost_types::value::Kind::NullValue(0)) },
-        Json::Bool(b) => metadata::boolean(*b),
-        Json::Number(n) => metadata::number(n.get()),
-        Json::Text(text) => metadata::text(text.to_string()),
-        Json::List(items) => metadata::list(items.iter().map(label)),
-        Json::Object(fields) => metadata::object_value(fields.iter().map(|(k, v)| (k.to_string(), label(v)))),
-    }
-}
-
-fn inline(text: String) -> DataSource {
-    DataSource { specifier: Some(data_source::Specifier::InlineString(text)), ..Default::default() }
-}
-
-/// Request line, agents and upstream in quotes, as web servers write them.
-pub(super) fn default_text() -> String {
-    let mut line = String::with_capacity(640);
-    for (i, (key, operator)) in FIELDS.iter().enumerate() {
-        let (before, after) = match *key {
-            "start_time" => ("[", "]"),
-            "method" => ("\"", ""),
-            "protocol" => ("", "\""),
-            "upstream_transport_failure_reason" | "x_forwarded_for" | "user_agent" | "request_id" | "authority" | "upstream_host" => {
-                ("\"", "\"")
-            }
-            _ => ("", ""),
-        };
-        let space = if i == 0 { "" } else { " " };
-        line.extend([space, before, operator, after]);
-    }
-    line.push('\n');
-    line
-}
-
-fn default_json() -> Struct {
-    metadata::object(FIELDS.map(|(k, v)| (k, metadata::text(v))))
-}
-
-/// A user's own JSON line; what is not an object is not used.
-fn parse_json(text: &str) -> Option<Struct> {
-    match serde_json::from_str(text).ok()? {
-        serde_json::Value::Object(fields) => Some(metadata::object(fields.into_iter().map(|(k, v)| (k, value(v))))),
-        _ => None,
-    }
-}
-
-fn value(json: serde_json::Value) -> prost_types::Value {
-    use serde_json::Value as Json;
-    match json {
-        Json::Null => prost_types::Value { kind: Some(prost_types::value::Kind::NullValue(0)) },
-        Json::Bool(b) => metadata::boolean(b),
-        Json::Number(n) => metadata::number(n.as_f64().unwrap_or_default()),
-        Json::String(s) => metadata::text(s),
-        Json::Array(items) => metadata::list(items.into_iter().map(value)),
-        Json::Object(fields) => metadata::object_value(fields.into_iter().map(|(k, v)| (k, value(v)))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_default_line_is_bracketed_and_quoted() {
-        let line = default_text();
-        assert!(line.starts_with("[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% "));
-        assert!(line.ends_with("\"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"));
+    /// Names of providers that log, with their filters, and those that are switched off.
+    fn outcome(defaults: &[&str], levels: &[Vec<AccessLogging>], server: bool) -> Vec<String> {
+        let defaults: Vec<Str> = defaults.iter().map(|n| Str::from(*n)).collect();
+        let levels: Vec<&[AccessLogging]> = levels.iter().map(|l| &**l).collect();
+        let shown = |(name, wanted): (&Str, Wanted)| match wanted {
+            Wanted::Off => format!("-{name}"),
+            Wanted::Logged(None) => name.to_string(),
+            Wanted::Logged(Some(filter)) => format!("{name} if {filter}"),
+        };
+        wanted(&defaults, &levels, server).into_iter().map(shown).collect()
     }
 
     #[test]
-    fn a_json_line_of_the_user_keeps_its_nesting() {
-        let parsed = parse_json(r#"{"a":"%PROTOCOL%","b":{"c":true}}"#).unwrap();
-        let nested = metadata::object_value([("c", metadata::boolean(true))]);
-        assert_eq!(parsed, metadata::object([("a", metadata::text("%PROTOCOL%")), ("b", nested)]));
-        assert_eq!(parse_json("not json"), None);
+    fn the_last_level_that_names_providers_decides_and_each_direction_for_itself() {
+        use WorkloadMode::{Client, Server, Undefined};
+        let entry = |mode: Option<WorkloadMode>, names: &[&str], filter: &str| AccessLogging {
+            mode,
+            providers: names.iter().map(|n| Str::from(*n)).collect(),
+            disabled: false,
+            filter: Some(Str::from(filter)).filter(|f| !f.is_empty()),
+        };
+        let off = |entry: AccessLogging| AccessLogging { disabled: true, ..entry };
+        let none: [&str; 0] = [];
+        assert_eq!(outcome(&["a"], &[], false), ["a"]);
+        let mesh = || vec![entry(None, &["b"], "x"), entry(None, &["c"], "")];
+        assert_eq!(outcome(&["a"], &[mesh()], false), ["b if x", "c"]);
+        assert_eq!(outcome(&["a"], &[mesh(), vec![entry(None, &["c"], "y")]], true), ["c if y"]);
+        assert_eq!(outcome(&["a"], &[mesh(), vec![off(entry(None, &["c"], ""))]], true), ["-c"]);
+        // Without names it is about those before.
+        assert_eq!(outcome(&["a"], &[vec![off(entry(None, &[], ""))]], true), ["-a"]);
+        assert_eq!(outcome(&[], &[vec![off(entry(None, &[], ""))]], true), none);
+        let both = || vec![entry(Some(Server), &["s"], ""), entry(Some(Client), &["c"], ""), entry(Some(Undefined), &["u"], "")];
+        assert_eq!(outcome(&["a"], &[both()], true), ["s"]);
+        assert_eq!(outcome(&["a"], &[both()], false), ["c"]);
+        assert_eq!(outcome(&["a"], &[vec![entry(Some(Server), &["s"], "")]], false), none);
     }
 }

@@ -11,7 +11,8 @@ use pilotfish_envoy::pb::opentelemetry::proto::common::v1::{AnyValue, KeyValue, 
 use pilotfish_model::mesh_config::{AccessLogServiceProvider, Json, OtelLogProvider};
 use pilotfish_model::name::Str;
 
-use super::access_log::{access_log, default_text, formatters};
+use super::access_log::access_log;
+use super::access_log_file::{default_text, formatters};
 use super::provider::Server;
 use crate::context::Context;
 use crate::extensions;

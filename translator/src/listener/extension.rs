@@ -194,6 +194,60 @@ pub(crate) fn applicable(mesh: &Mesh, namespace: &str, labels: &Labels) -> Vec<A
     if root != namespace {
         found.extend(of(root));
     }
-    found.sort_by_key(|e| Reverse(e.priority));
+    found.sort_by_key(|e| Reverse(e.priority.unwrap_or(i32::MIN)));
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pilotfish_model::attachment::Attachment;
+    use pilotfish_model::extension::Traffic;
+    use pilotfish_model::mesh::ObjectKey;
+    use pilotfish_model::name::{Kind, Meta};
+    use pilotfish_model::telemetry::WorkloadMode;
+    use pilotfish_model::time::Timestamp;
+
+    fn extension(kind: Kind, namespace: &str, name: &str, created: i64, priority: Option<i32>) -> Extension {
+        Extension {
+            kind,
+            meta: Meta { namespace: namespace.into(), name: name.into(), created: Timestamp(created), ..Meta::default() },
+            attachment: Attachment::default(),
+            phase: Phase::Authn,
+            priority,
+            traffic: Vec::new(),
+            code: Code::Lua("x".into()),
+        }
+    }
+
+    #[test]
+    fn priority_decides_then_the_own_namespace_then_age_across_both_kinds() {
+        let mut mesh = Mesh::default();
+        for e in [
+            extension(Kind::WasmPlugin, "shop", "b", 1, None),
+            extension(Kind::TrafficExtension, "shop", "b", 1, None),
+            extension(Kind::TrafficExtension, "shop", "young", 2, None),
+            extension(Kind::TrafficExtension, "istio-system", "root", 0, None),
+            extension(Kind::TrafficExtension, "istio-system", "first", 9, Some(0)),
+            extension(Kind::TrafficExtension, "shop", "last", 0, Some(i32::MIN)),
+            extension(Kind::TrafficExtension, "bank", "other", 0, Some(9)),
+        ] {
+            let key = ObjectKey { namespace: e.meta.namespace.clone(), name: e.meta.name.clone() };
+            let map = if e.kind == Kind::WasmPlugin { &mut mesh.wasm_plugins } else { &mut mesh.traffic_extensions };
+            map.insert(key, Arc::new(e));
+        }
+        let names: Vec<_> = applicable(&mesh, "shop", &Labels::new()).iter().map(|e| e.unique_name().to_string()).collect();
+        assert_eq!(names, ["first", "last", "b", "b~istio-translated-wasmplugin", "young", "root"]);
+    }
+
+    #[test]
+    fn traffic_is_chosen_by_direction_and_port() {
+        let with = |traffic: Vec<Traffic>| Extension { traffic, ..extension(Kind::TrafficExtension, "shop", "x", 0, None) };
+        let traffic = |mode, ports: &[u16]| Traffic { mode, ports: ports.to_vec() };
+        let all = with(Vec::new());
+        let server = with(vec![traffic(WorkloadMode::Server, &[]), traffic(WorkloadMode::Client, &[80, 81])]);
+        let port = with(vec![traffic(WorkloadMode::Undefined, &[80])]);
+        let covered = |e: &Extension| [(true, 80), (true, 0), (false, 80), (false, 90)].map(|(server, port)| e.covers(server, port));
+        assert_eq!([&all, &server, &port].map(covered), [[true; 4], [true, true, true, false], [true, false, true, false]]);
+    }
 }

@@ -21,6 +21,7 @@ pub mod telemetry;
 pub mod telemetry_findings;
 pub mod tracing;
 
+mod access_log_file;
 mod http_filters;
 pub(crate) mod pack;
 mod provider;

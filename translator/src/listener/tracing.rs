@@ -229,3 +229,34 @@ fn trial(key: &str) -> custom_tag::Type {
         ..Default::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pilotfish_model::telemetry;
+    use pilotfish_model::telemetry::WorkloadMode;
+
+    #[test]
+    fn later_entries_refine_earlier_ones_for_their_direction() {
+        let defaults = [Str::from("d")];
+        let entry = || telemetry::Tracing::default();
+        let telemetry = |tracing| [Arc::new(Telemetry { tracing, ..Telemetry::default() })];
+        assert!(wanted(&[], &[], false).is_none());
+        assert!(wanted(&[], &telemetry(vec![entry()]), true).is_some_and(|w| w.provider.is_none()));
+        let applicable = telemetry(vec![
+            telemetry::Tracing { providers: vec!["a".into(), "b".into()], sampling: Some(Percent("5".into())), ..entry() },
+            telemetry::Tracing { mode: WorkloadMode::Server, disabled: Some(true), use_request_id: Some(false), ..entry() },
+            telemetry::Tracing { mode: WorkloadMode::Client, istio_tags: Some(false), no_context_propagation: Some(true), ..entry() },
+            telemetry::Tracing { custom_tags: [("t".into(), CustomTag::Literal("v".into()))].into(), ..entry() },
+            entry(),
+        ]);
+        let seen = |server| {
+            let w = wanted(&defaults, &applicable, server)?;
+            let tags = w.custom_tags.map_or(0, BTreeMap::len);
+            let on = [w.disabled, w.ignore_request_id, w.no_istio_tags, w.no_context_propagation];
+            Some((w.provider?.to_string(), w.sampling?.get(), tags, on))
+        };
+        assert_eq!(seen(false), Some(("a".to_owned(), 5.0, 1, [false, false, true, true])));
+        assert_eq!(seen(true), Some(("a".to_owned(), 5.0, 1, [true, true, false, false])));
+    }
+}
