@@ -9,6 +9,7 @@ mod gateways;
 mod routes;
 mod services;
 mod sidecars;
+mod telemetry;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub fn findings<'a>(world: &World, workloads: &Workloads, objects: impl Iterator
     gateways::look(world, workloads, &mut report);
     sidecars::look(world, workloads, &mut report);
     attachments::look(world, workloads, &mut report);
+    telemetry::look(world, &mut report);
     services::look(world, workloads, objects, &mut report);
     let mut found = report.0;
     for list in found.values_mut() {

@@ -71,7 +71,9 @@ fn check(name: &str, mesh: Arc<Mesh>, objects: &BTreeMap<ObjectId, Str>, mut pro
     }
     let found = findings(&world, &workloads, objects.keys());
     let mut silent = 0;
-    for (id, text) in objects.iter().filter(|(id, _)| TRANSLATED.contains(&id.kind)) {
+    // Gateways of the Gateway API have no listeners yet, so what is for them has nowhere to show.
+    let has_place = |text: &str| !text.contains(r#""group":"gateway.networking.k8s.io","kind":"Gateway""#);
+    for (id, text) in objects.iter().filter(|(id, text)| TRANSLATED.contains(&id.kind) && has_place(text)) {
         if !sources.contains(&*format!("{}/{}/{}", id.kind.as_str(), id.namespace, id.name)) {
             silent += 1;
             if !found.contains_key(id) {
@@ -91,6 +93,9 @@ const TRANSLATED: &[Kind] = &[
     Kind::WorkloadEntry,
     Kind::Sidecar,
     Kind::PeerAuthentication,
+    Kind::Telemetry,
+    Kind::WasmPlugin,
+    Kind::TrafficExtension,
 ];
 
 #[test]

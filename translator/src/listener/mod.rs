@@ -18,7 +18,6 @@ pub mod spec;
 pub mod stat_prefix;
 pub mod stats;
 pub mod telemetry;
-pub mod telemetry_findings;
 pub mod tracing;
 
 mod access_log_file;

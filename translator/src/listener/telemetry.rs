@@ -88,7 +88,7 @@ pub(crate) fn applicable(mesh: &Mesh, namespace: &str, labels: &Labels) -> Vec<A
 }
 
 /// For all workloads of its namespace, or of the mesh.
-pub(super) fn is_general(telemetry: &Telemetry) -> bool {
+pub(crate) fn is_general(telemetry: &Telemetry) -> bool {
     let attachment = telemetry.attachment();
     attachment.selector.is_empty() && attachment.targets.is_empty()
 }

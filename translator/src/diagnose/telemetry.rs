@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use pilotfish_model::mesh_config::ProviderKind;
 use pilotfish_model::name::{Host, Str};
-use pilotfish_model::{Diagnostic, Kind, Mesh, ObjectId, Telemetry};
+use pilotfish_model::{Kind, Mesh, Telemetry};
 
-use super::telemetry::is_general;
+use super::{Report, full_name, id};
+use crate::listener::telemetry::is_general;
 use crate::world::World;
 
 /// What a provider is asked for.
@@ -18,29 +19,31 @@ enum Use {
     AccessLogging,
 }
 
-/// All findings, object by object, each object's in the order of fields.
-pub fn findings(world: &World) -> Vec<Diagnostic> {
-    let mut found = Vec::new();
+pub(super) fn look(world: &World, report: &mut Report) {
     for telemetry in world.mesh.telemetries.values() {
-        let id = ObjectId::new(Kind::Telemetry, telemetry.meta.namespace.clone(), telemetry.meta.name.clone());
+        let id = id(Kind::Telemetry, &telemetry.meta);
         if let Some(older) = older_twin(&world.mesh, telemetry) {
-            found.push(Diagnostic::warning(&id, "", format!("has no effect: the older {} is for the same workloads", older.meta.name)));
+            report.warn(&id, "", format!("has no effect: the older {} is for the same workloads", full_name(&older.meta)));
+            continue;
         }
-        let tracing = telemetry.tracing.iter().map(|t| &t.providers);
-        let metrics = telemetry.metrics.iter().map(|m| &m.providers);
-        let logs = telemetry.access_logging.iter().map(|l| &l.providers);
-        let all = [("tracing", Use::Tracing, tracing.collect::<Vec<_>>()), ("metrics", Use::Metrics, metrics.collect())];
-        for (field, wanted, lists) in all.into_iter().chain([("accessLogging", Use::AccessLogging, logs.collect())]) {
-            for (i, list) in lists.into_iter().enumerate() {
-                for (j, name) in list.iter().enumerate() {
-                    if let Some(why) = unusable(world, wanted, name) {
-                        found.push(Diagnostic::warning(&id, format!("spec.{field}[{i}].providers[{j}].name"), why));
-                    }
+        for (field, wanted, lists) in providers(telemetry) {
+            let names = lists.iter().enumerate().flat_map(|(i, list)| list.iter().enumerate().map(move |(j, name)| (i, j, name)));
+            for (i, j, name) in names {
+                if let Some(why) = unusable(world, wanted, name) {
+                    report.warn(&id, format!("spec.{field}[{i}].providers[{j}].name"), why);
                 }
             }
         }
     }
-    found
+}
+
+/// The lists of providers by field.
+fn providers(telemetry: &Telemetry) -> [(&'static str, Use, Vec<&Vec<Str>>); 3] {
+    [
+        ("tracing", Use::Tracing, telemetry.tracing.iter().map(|t| &t.providers).collect()),
+        ("metrics", Use::Metrics, telemetry.metrics.iter().map(|m| &m.providers).collect()),
+        ("accessLogging", Use::AccessLogging, telemetry.access_logging.iter().map(|l| &l.providers).collect()),
+    ]
 }
 
 fn older_twin<'a>(mesh: &'a Mesh, telemetry: &'a Telemetry) -> Option<&'a Arc<Telemetry>> {
@@ -108,12 +111,14 @@ mod tests {
             };
             mesh.telemetries.insert(ObjectKey { namespace: "shop".into(), name: name.into() }, Arc::new(telemetry));
         }
-        let found: Vec<String> =
-            findings(&World::new(Arc::new(mesh))).iter().map(|d| format!("{} {} {}", d.object.name, d.field, d.message)).collect();
+        let mut report = Report::default();
+        look(&World::new(Arc::new(mesh)), &mut report);
+        let shown = |d: &pilotfish_model::Diagnostic| format!("{} {} {}", d.object.name, d.field, d.message);
+        let found: Vec<String> = report.0.values().flatten().map(shown).collect();
         let expected = [
             "a spec.tracing[0].providers[0].name has no effect: no service zipkin.obs.svc.cluster.local with port 9411 exists, where provider \"zip\" sends to",
             "a spec.tracing[0].providers[1].name has no effect: provider \"envoy\" is not for this",
-            "b  has no effect: the older a is for the same workloads",
+            "b  has no effect: the older shop/a is for the same workloads",
             "c spec.accessLogging[0].providers[0].name has no effect: no provider \"no\" is declared among the extensionProviders of the mesh",
         ];
         assert_eq!(found, expected);
