@@ -197,6 +197,21 @@ impl Cluster {
         namespace.run(async move || envoy.stat(name).await).await
     }
 
+    /// Bytes from outside straight to the server's Pod, by some identity.
+    async fn bytes_of(&self, identity: Identity) -> Result<String> {
+        let root = self.roots.root();
+        self.outside
+            .run(async move || {
+                let tls = TlsClient::new(root).alpn(&["istio"]).certificate(&identity);
+                tcp::say_on(tls.connect(BYTES_APP, "server.example").await?.0, "hello").await
+            })
+            .await
+    }
+
+    fn identity(&self, account: &str) -> Identity {
+        self.roots.issue(account, &[&spiffe(account)])
+    }
+
     async fn rejected(&self) -> [u64; 2] {
         let [client, server] = self.proxies.clone();
         [self.client.run(async move || client.rejected().await).await, self.server.run(async move || server.rejected().await).await]
@@ -220,7 +235,7 @@ async fn captured_traffic_is_mutual_tls() {
     assert!(cluster.intrude_in_the_clear().await.is_err());
     assert!(cluster.intrude(None).await.is_err());
     assert!(cluster.intrude(Some(foreign)).await.is_err());
-    assert_eq!(cluster.intrude(Some(cluster.roots.issue("other", &[&spiffe("other")]))).await.unwrap(), 200);
+    assert_eq!(cluster.intrude(Some(cluster.identity("other"))).await.unwrap(), 200);
 
     // The client does not speak to a server that is somebody else.
     cluster.mesh.write("workloads.yaml", &workloads("another"));
@@ -261,5 +276,56 @@ async fn what_nobody_knows_passes_unless_forbidden() {
     })
     .await;
     cluster.until_answer(200).await;
+    assert_eq!(cluster.rejected().await, [0, 0]);
+}
+
+/// A policy for the server alone.
+fn policy(name: &str, action: &str, rules: Value) -> Value {
+    let spec = json!({"selector": {"matchLabels": {"app": "server"}}, "action": action, "rules": rules});
+    istio("security", "AuthorizationPolicy", name, spec)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identities_are_let_in_or_not() {
+    let Some(cluster) = Cluster::start().await else { return };
+    assert_eq!(cluster.intrude(Some(cluster.identity("other"))).await.unwrap(), 200);
+    let from = |source: Value| json!([{"from": [{"source": source}]}]);
+    let principal = |account: &str| format!("cluster.local/ns/{NAMESPACE}/sa/{account}");
+    // Who is meant, and whether requests and bytes of the client, and of two others with certificates of the mesh, get in.
+    for (case, policies, client, friend, other) in [
+        ("one identity", vec![policy("a", "ALLOW", from(json!({"principals": [principal("client")]})))], true, false, false),
+        ("all but one", vec![policy("d", "DENY", from(json!({"principals": [principal("other")]})))], true, true, false),
+        (
+            "some by pattern",
+            vec![policy("a", "ALLOW", from(json!({"principals": ["*/sa/friend", principal("client")]})))],
+            true,
+            true,
+            false,
+        ),
+        ("a namespace", vec![policy("a", "ALLOW", from(json!({"namespaces": [NAMESPACE]})))], true, true, true),
+        ("another namespace", vec![policy("a", "ALLOW", from(json!({"namespaces": ["elsewhere"]})))], false, false, false),
+        ("nobody", vec![istio("security", "AuthorizationPolicy", "n", json!({}))], false, false, false),
+        ("no policy", vec![], true, true, true),
+    ] {
+        cluster.mesh.write("authorization.yaml", &policies);
+        let status = |allowed: bool| if allowed { 200 } else { 403 };
+        let others = [("friend", friend), ("other", other)];
+        until(case, async || {
+            let got = cluster.ask().await?.0;
+            ensure!(got == status(client), "{got} for the client");
+            for (account, allowed) in others {
+                let got = cluster.intrude(Some(cluster.identity(account))).await?;
+                ensure!(got == status(allowed), "{got} for {account}");
+            }
+            Ok::<_, anyhow::Error>(())
+        })
+        .await;
+        // Connections that are not read as HTTP are closed without a word.
+        assert_eq!(cluster.say(BYTES).await.unwrap_or_default() == "bytes: hello", client, "{case}: bytes of the client");
+        for (account, allowed) in others {
+            let got = cluster.bytes_of(cluster.identity(account)).await.unwrap_or_default();
+            assert_eq!(got == "bytes: hello", allowed, "{case}: bytes of {account}");
+        }
+    }
     assert_eq!(cluster.rejected().await, [0, 0]);
 }

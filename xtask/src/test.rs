@@ -40,8 +40,15 @@ enum Group {
 const KUBE: [&str; 7] = ["kube", "crds", "kube_source", "kube_references", "kube_status", "replicas", "kube_survival"];
 
 /// Suites that send traffic through stock Envoys, one per group of fields.
-const BEHAVIOUR: [&str; 6] =
-    ["behaviour_routes", "behaviour_destinations", "behaviour_gateways", "behaviour_sidecars", "behaviour_mesh", "netns"];
+const BEHAVIOUR: [&str; 7] = [
+    "behaviour_routes",
+    "behaviour_destinations",
+    "behaviour_gateways",
+    "behaviour_sidecars",
+    "behaviour_mesh",
+    "behaviour_security",
+    "netns",
+];
 
 /// Runs every suite.
 pub(crate) fn run(args: &Args) -> Result<()> {
