@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use pilotfish_testkit::process::free_addr;
-use pilotfish_testkit::{Ask, Backend, TcpBackend, TokenIssuer, tcp};
+use pilotfish_testkit::{Ask, Backend, TcpBackend, TokenIssuer, tcp, until};
 use pilotfish_tests::behaviour::{
     Expect, Stage, Verdicts, endpoint, expect, gateway, gateway_node, routed_bytes, server, static_entry, status, to,
 };
@@ -238,7 +238,11 @@ async fn another_server_is_asked() {
     }
     verdicts.equal("asked", authz.requests(), 2);
     drop(authz);
-    verdicts.note("nobody to ask", expect(group.http, get("/200/x"), &status(403)).await);
+    // Its connections end a moment later.
+    until("a refusal for nobody can be asked", async || {
+        expect(group.http, get("/200/x"), &status(403)).await.map_err(|e| format!("{e:#}"))
+    })
+    .await;
     verdicts.accepted("gateway", &envoy).await;
     verdicts.finish("external authorization");
 }

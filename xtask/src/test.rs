@@ -40,13 +40,14 @@ enum Group {
 const KUBE: [&str; 7] = ["kube", "crds", "kube_source", "kube_references", "kube_status", "replicas", "kube_survival"];
 
 /// Suites that send traffic through stock Envoys, one per group of fields.
-const BEHAVIOUR: [&str; 7] = [
+const BEHAVIOUR: [&str; 8] = [
     "behaviour_routes",
     "behaviour_destinations",
     "behaviour_gateways",
     "behaviour_sidecars",
     "behaviour_mesh",
     "behaviour_security",
+    "behaviour_patches",
     "netns",
 ];
 
