@@ -9,6 +9,7 @@ pub mod ads;
 pub mod authority;
 pub mod envoy;
 pub mod golden;
+pub mod helm;
 pub mod http;
 pub mod jwt;
 pub mod kube;
