@@ -49,6 +49,7 @@ pub async fn run<A: Api>(
     let mut answers = false;
     loop {
         let wanted = bundle.borrow_and_update().clone();
+        let answered = answers;
         let outcome = tokio::select! {
             () = &mut stop => return,
             outcome = round(&api, &options, &wanted, &mut answers, &told) => outcome,
@@ -56,7 +57,7 @@ pub async fn run<A: Api>(
         if let Err(e) = &outcome {
             tracing::warn!(error = %e, "webhook configurations cannot be looked after");
         }
-        let pause = if outcome.is_err() || options.validation && !answers { SOON } else { PERIOD };
+        let pause = if outcome.is_err() || options.validation && !answered { SOON } else { PERIOD };
         let next = Instant::now() + pause;
         tokio::select! {
             () = &mut stop => return,

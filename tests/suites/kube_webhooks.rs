@@ -35,7 +35,16 @@ async fn install(assets: &Assets, helm: &Helm, binary: &Path, values: &[&str]) -
     cluster.apply(&control_plane).await;
     let dir = tempfile::tempdir().unwrap();
     let kubeconfig = account(&cluster, dir.path()).await;
-    let args = ["--kubeconfig", kubeconfig.to_str().unwrap(), "--https-addr", &https.to_string(), "--webhook-host", "127.0.0.1", "--revision", "default"];
+    let args = [
+        "--kubeconfig",
+        kubeconfig.to_str().unwrap(),
+        "--https-addr",
+        &https.to_string(),
+        "--webhook-host",
+        "127.0.0.1",
+        "--revision",
+        "default",
+    ];
     let pilotfish = Pilotfish::serve(binary, Options { args: args.map(Into::into).into(), ..Options::default() }).await;
     Installed { cluster, pilotfish, https, _dir: dir }
 }
@@ -57,7 +66,8 @@ fn namespace(name: &str, labels: &Value) -> Value {
 
 fn pod(namespace: &str, name: &str, labels: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace, "labels": labels},
-        "spec": {"containers": [{"name": "app", "image": "example.com/app", "ports": [{"containerPort": 8080}],
+        // Its API server has no controllers that would make the account.
+        "spec": {"serviceAccountName": "default", "containers": [{"name": "app", "image": "example.com/app", "ports": [{"containerPort": 8080}],
             "readinessProbe": {"httpGet": {"path": "/healthy", "port": 8080}}}]}})
 }
 
@@ -65,7 +75,9 @@ impl Installed {
     async fn until_ready(&mut self) {
         let cluster = &self.cluster;
         let patched = async || {
-            for (kind, name) in [("mutatingwebhookconfiguration", "istio-sidecar-injector"), ("validatingwebhookconfiguration", "istiod-default-validator")] {
+            for (kind, name) in
+                [("mutatingwebhookconfiguration", "istio-sidecar-injector"), ("validatingwebhookconfiguration", "istiod-default-validator")]
+            {
                 let object = cluster.get("default", kind, name).await;
                 for entry in object["webhooks"].as_array().unwrap() {
                     ensure!(entry["clientConfig"]["caBundle"].is_string(), "{name} has no bundle");

@@ -71,7 +71,8 @@ fn build(sources: &Path, binary: &Path) -> Result<()> {
 
 /// All that the build depends on, as one text.
 fn content(sources: &Path) -> Result<String> {
-    let mut files: Vec<PathBuf> = fs::read_dir(sources).with_context(|| sources.display().to_string())?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(sources).with_context(|| sources.display().to_string())?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     files.sort();
     let mut all = shell::read(shell::command("go").arg("version").current_dir(sources)).context("Go is needed: https://go.dev/dl")?;
     for file in files {
