@@ -18,7 +18,7 @@ use pilotfish_model::proxy::{Metadata, Node};
 use pilotfish_model::{Mesh, Proxy};
 use pilotfish_testkit::{Random, skip};
 use pilotfish_translator::diagnose::{Workloads, findings};
-use pilotfish_translator::{World, classify, snapshot};
+use pilotfish_translator::{World, classify, patch_diagnostics, snapshot_with_patches};
 
 /// What somebody might connect with.
 fn everybody(mesh: &Mesh) -> Vec<Proxy> {
@@ -56,7 +56,7 @@ fn check(name: &str, mesh: Arc<Mesh>, objects: &BTreeMap<ObjectId, Str>, mut pro
     proxies.extend(everybody(&mesh));
     let mut workloads = Workloads::of(&mesh);
     let mut sources: BTreeSet<Arc<str>> = BTreeSet::new();
-    let mut done = BTreeSet::new();
+    let (mut done, mut applied) = (BTreeSet::new(), Vec::new());
     let beside: Vec<Proxy> = proxies.iter().filter_map(|p| beside(p, &mesh)).collect();
     proxies.extend(beside);
     for proxy in &proxies {
@@ -64,12 +64,17 @@ fn check(name: &str, mesh: Arc<Mesh>, objects: &BTreeMap<ObjectId, Str>, mut pro
         let (namespace, labels) = class.workload();
         workloads.add(namespace, labels);
         if done.insert(class.clone()) {
-            sources.extend(
-                snapshot(&world, &class).iter().flat_map(|(_, set)| set.iter().flat_map(|r| r.sources().cloned()).collect::<Vec<_>>()),
-            );
+            let (snapshot, patches) = snapshot_with_patches(&world, &class);
+            sources.extend(snapshot.iter().flat_map(|(_, set)| set.iter().flat_map(|r| r.sources().cloned()).collect::<Vec<_>>()));
+            applied.extend(patches);
         }
     }
-    let found = findings(&world, &workloads, objects.keys());
+    let mut found = findings(&world, &workloads, objects.keys());
+    // What is taken out is made of nothing.
+    sources.extend(applied.iter().filter(|a| a.times > 0).map(|a| format!("EnvoyFilter/{}/{}", a.object.namespace, a.object.name).into()));
+    for finding in patch_diagnostics(applied) {
+        found.entry(finding.object.clone()).or_default().push(finding);
+    }
     let mut silent = 0;
     // Gateways of the Gateway API have no listeners yet, so what is for them has nowhere to show.
     let has_place = |text: &str| !text.contains(r#""group":"gateway.networking.k8s.io","kind":"Gateway""#);
@@ -96,6 +101,7 @@ const TRANSLATED: &[Kind] = &[
     Kind::Telemetry,
     Kind::WasmPlugin,
     Kind::TrafficExtension,
+    Kind::EnvoyFilter,
 ];
 
 #[test]

@@ -102,6 +102,11 @@ impl<T: Translate> Debug<T> {
         self.store.newest()
     }
 
+    /// What was made for those who are connected, for who tells users what became of their objects.
+    pub fn made(&self) -> (Vec<Arc<T::View>>, Vec<Arc<T::Own>>) {
+        self.store.made()
+    }
+
     /// Connected proxies by connection id, for listings of what they are beside what they are sent.
     pub fn proxies(&self) -> Vec<(String, Arc<Proxy>)> {
         self.sessions().iter().map(|s| (s.connection_id.to_string(), s.proxy.clone())).collect()

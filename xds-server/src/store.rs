@@ -129,6 +129,19 @@ impl<T: Translate> Store<T> {
         state.streams.values().filter_map(served).collect()
     }
 
+    /// What was made for those who are connected.
+    pub(crate) fn made(&self) -> (Vec<Arc<T::View>>, Vec<Arc<T::Own>>) {
+        let (mut views, mut owns) = (Vec::new(), Vec::new());
+        for cell in self.cells() {
+            let inner = cell.lock();
+            if !inner.is_away() {
+                views.extend(inner.view.clone());
+                owns.extend(inner.present().filter_map(|(_, member)| member.own.clone()));
+            }
+        }
+        (views, owns)
+    }
+
     /// True if nothing waits to be made.
     pub(crate) fn is_idle(&self) -> bool {
         self.scheduler.inspect(|s| s.is_empty() && s.in_flight() == 0)

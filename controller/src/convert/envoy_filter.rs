@@ -24,6 +24,9 @@ pub(super) fn convert(scope: &mut Scope<'_>, spec: &EnvoyFilterSpec) -> EnvoyFil
     if spec.config_patches.len() > MAX_PATCHES {
         scope.error(&path, format!("has {} patches; at most {MAX_PATCHES} are accepted", spec.config_patches.len()));
     }
+    if spec.config_patches.is_empty() {
+        scope.warning(&path, "has no effect: there is no patch");
+    }
     let patches = spec.config_patches.iter().take(MAX_PATCHES).enumerate();
     EnvoyFilter {
         meta: scope.meta_without_labels(),
@@ -92,8 +95,10 @@ fn apply_to(scope: &mut Scope<'_>, path: &Path<'_>, given: api::ApplyTo) -> Opti
         api::ApplyTo::HttpRoute => ApplyTo::HttpRoute,
         api::ApplyTo::Cluster => ApplyTo::Cluster,
         api::ApplyTo::ExtensionConfig => ApplyTo::ExtensionConfig,
-        // Proxies start with it: their agents ask for it elsewhere.
-        api::ApplyTo::Bootstrap => return None,
+        api::ApplyTo::Bootstrap => {
+            scope.warning(&path.field("applyTo"), "has no effect: what proxies start with is not patched");
+            return None;
+        }
         api::ApplyTo::Invalid => {
             scope.warning(&path.field("applyTo"), "does not say what to patch");
             return None;

@@ -305,6 +305,7 @@ fn patches_without_effect_are_left_out_with_a_warning() {
     assert_eq!(
         warned,
         [
+            "[0].applyTo",
             "[1].applyTo",
             "[2].patch",
             "[3].patch.value",

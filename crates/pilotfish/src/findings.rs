@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use pilotfish_controller::State;
 use pilotfish_model::{Diagnostic, ObjectId};
-use pilotfish_translator::World;
 use pilotfish_translator::diagnose::{Workloads, findings};
+use pilotfish_translator::{World, patch_diagnostics};
 use pilotfish_xds_server::debug::Debug;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -43,29 +43,61 @@ pub async fn watch(
             let world = debug.world()?;
             let mut workloads = Workloads::of(&world.mesh);
             debug.proxies().iter().for_each(|(_, proxy)| workloads.add(&proxy.namespace, &proxy.metadata.labels));
-            let is_same = |(old, known, _): &Looked| old.says_the_same(&world) && *known == workloads;
-            match before.filter(is_same) {
-                Some(same) => Some((same, false)),
-                None => {
-                    let found = findings(&world, &workloads, objects.keys());
-                    Some(((world, workloads, Arc::new(found)), true))
-                }
-            }
+            let is_same = |b: &Looked| b.world.says_the_same(&world) && b.workloads == workloads;
+            let (base, is_new) = match before.as_ref().filter(|b| is_same(b)) {
+                Some(same) => (same.base.clone(), false),
+                None => (Arc::new(findings(&world, &workloads, objects.keys())), true),
+            };
+            let patches = patches(&world, &debug);
+            let same = before.filter(|b| !is_new && b.patches == patches);
+            let found = same.map_or_else(|| with(&base, &patches), |b| b.found);
+            Some(Looked { world, workloads, base, patches, found })
         };
         let looked = tokio::task::spawn_blocking(look).await.context("looking for objects without effect panicked")?;
-        last = looked.map(|(looked, is_new)| {
-            if is_new {
-                out.send_if_modified(|known| {
-                    let differs = *known != looked.2;
-                    *known = looked.2.clone();
-                    differs
-                });
-            }
-            looked
-        });
+        if let Some(looked) = &looked {
+            out.send_if_modified(|known| {
+                let differs = !Arc::ptr_eq(known, &looked.found) && *known != looked.found;
+                *known = looked.found.clone();
+                differs
+            });
+        }
+        last = looked;
         pause = PERIOD.max(started.elapsed() * SHARE);
     }
 }
 
 /// What was looked at last, and what came out.
-type Looked = (Arc<World>, Workloads, Findings);
+struct Looked {
+    world: Arc<World>,
+    workloads: Workloads,
+    /// What the mesh alone shows.
+    base: Findings,
+    /// What became of patches.
+    patches: Vec<Diagnostic>,
+    /// Both.
+    found: Findings,
+}
+
+/// What became of patches at those who are connected. Nothing is gone through where there are none.
+fn patches(world: &World, debug: &Debug<MeshTranslator>) -> Vec<Diagnostic> {
+    if world.mesh.envoy_filters.is_empty() {
+        return Vec::new();
+    }
+    let (views, owns) = debug.made();
+    patch_diagnostics(views.iter().flat_map(|v| v.applied()).chain(owns.iter().flat_map(|o| o.applied())))
+}
+
+fn with(base: &Findings, patches: &[Diagnostic]) -> Findings {
+    if patches.is_empty() {
+        return base.clone();
+    }
+    let mut found = (**base).clone();
+    for finding in patches {
+        let of_object = found.entry(finding.object.clone()).or_default();
+        // A value that cannot be read is said already.
+        if !of_object.iter().any(|known| known.field.starts_with(&finding.field)) {
+            of_object.push(finding.clone());
+        }
+    }
+    Arc::new(found)
+}

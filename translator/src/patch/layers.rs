@@ -106,7 +106,8 @@ impl Patched {
         }
         let found = self.patches.list.iter().enumerate();
         let found = found.map(move |(at, p)| (&**p, applied.get(&at).copied().unwrap_or(0), failed.get(&at).copied()));
-        found.chain(self.patches.lacking.iter().map(|p| (&**p, 0, Some("the client lacks the extension that it needs"))))
+        let lacking = self.patches.lacking.iter().map(|p| (&**p, 0, Some("the client lacks the extension that it needs")));
+        found.chain(lacking).chain(self.patches.others.iter().map(|p| (&**p, 0, None)))
     }
 }
 

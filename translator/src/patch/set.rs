@@ -13,9 +13,11 @@ use crate::facts::ScopeFacts;
 use crate::gateway::MergedGateways;
 use crate::world::World;
 
-/// See the module. Never empty.
+/// See the module. Of a scope for which some patch is meant, if only by the labels of its workloads.
 pub(crate) struct Patches {
     pub(super) list: Vec<Arc<Ready>>,
+    /// Those that are for proxies with other metadata.
+    pub(super) others: Vec<Arc<Ready>>,
     /// Those that need an extension that the client does not have.
     pub(super) lacking: Vec<Arc<Ready>>,
     /// What Envoy would refuse beyond the rules of its protos is looked for as well.
@@ -45,16 +47,16 @@ impl Patches {
             let meta = &f.object.meta;
             (f.object.priority, meta.namespace != *root, meta.created, format!("{}.{}", meta.name, meta.namespace))
         });
-        let wanted = filters.iter().flat_map(|f| &f.patches).filter(|p| p.is_for(&facts.texts)).cloned();
-        let (list, lacking): (Vec<Arc<Ready>>, Vec<Arc<Ready>>) =
-            wanted.partition(|p| p.extension.as_ref().is_none_or(|e| facts.has_extension(e)));
-        if list.is_empty() && lacking.is_empty() {
+        let (wanted, others): (Vec<Arc<Ready>>, _) = filters.iter().flat_map(|f| &f.patches).cloned().partition(|p| p.is_for(&facts.texts));
+        if wanted.is_empty() && others.is_empty() {
             return None;
         }
+        let can = |p: &Arc<Ready>| p.extension.as_ref().is_none_or(|e| facts.has_extension(e));
+        let (list, lacking): (Vec<Arc<Ready>>, Vec<Arc<Ready>>) = wanted.into_iter().partition(can);
         let strict = !facts.is_istio();
         let hashes = |of: &[Arc<Ready>]| of.iter().map(|p| p.hash).collect::<Vec<_>>();
-        let hash = ContentHash::of(&(strict, hashes(&list), hashes(&lacking)));
-        Some(Arc::new(Patches { list, lacking, strict, hash }))
+        let hash = ContentHash::of(&(strict, hashes(&list), hashes(&lacking), hashes(&others)));
+        Some(Arc::new(Patches { list, others, lacking, strict, hash }))
     }
 
     /// Patches of one thing in a context, with their places in the list.

@@ -46,7 +46,7 @@ fn applied<M: Sound>(
 ) -> (Result<Value>, Notes) {
     let (list, diagnostics) = ready(patches);
     assert_eq!(diagnostics, []);
-    let patches = Patches { list, lacking: Vec::new(), strict, hash: ContentHash::default() };
+    let patches = Patches { list, others: Vec::new(), lacking: Vec::new(), strict, hash: ContentHash::default() };
     let name = M::full_name();
     let original = M::decode(from_json(&name, target).unwrap()).unwrap();
     let (result, notes) = run(&patches, context, ports, &original, by, |m| check(m, strict));
