@@ -17,7 +17,7 @@ pub mod tokens;
 mod xfcc;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::SystemTime;
 
 use http::{HeaderMap, header};
@@ -51,7 +51,7 @@ pub struct Options {
 
 /// See the module's documentation.
 pub struct Authenticator {
-    options: Options,
+    options: RwLock<Options>,
     tokens: Tokens,
 }
 
@@ -61,7 +61,28 @@ const XFCC: &str = "x-forwarded-client-cert";
 impl Authenticator {
     /// With these settings.
     pub fn new(options: Options, tokens: Tokens) -> Self {
-        Authenticator { options, tokens }
+        Authenticator { options: RwLock::new(options), tokens }
+    }
+
+    /// Other trust domains hold from now on.
+    pub fn set_trust(&self, domain: &Str, aliases: &[Str]) {
+        let is_same = {
+            let options = self.options();
+            options.trust_domain == *domain && options.aliases == aliases
+        };
+        if !is_same {
+            let mut options = self.options.write().unwrap_or_else(PoisonError::into_inner);
+            (options.trust_domain, options.aliases) = (domain.clone(), aliases.to_vec());
+        }
+    }
+
+    /// Bearer tokens.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    fn options(&self) -> RwLockReadGuard<'_, Options> {
+        self.options.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who asks; anonymous if there is no proof of any kind. A proof that does not hold is `UNAUTHENTICATED`, one that cannot
@@ -108,15 +129,18 @@ impl Authenticator {
     }
 
     fn identity(&self, namespace: &str, account: &str) -> Identity {
-        Identity { trust_domain: self.options.trust_domain.clone(), namespace: namespace.into(), account: account.into() }
+        Identity { trust_domain: self.options().trust_domain.clone(), namespace: namespace.into(), account: account.into() }
     }
 
     fn is_ours(&self, identity: &Identity) -> bool {
-        identity.trust_domain == self.options.trust_domain || self.options.aliases.contains(&identity.trust_domain)
+        {
+            let options = self.options();
+            identity.trust_domain == options.trust_domain || options.aliases.contains(&identity.trust_domain)
+        }
     }
 
     fn is_gateway(&self, address: Option<IpAddr>) -> bool {
-        address.is_some_and(|ip| self.options.gateways.iter().any(|net| net.contains(&ip.to_canonical())))
+        address.is_some_and(|ip| self.options().gateways.iter().any(|net| net.contains(&ip.to_canonical())))
     }
 }
 

@@ -121,6 +121,11 @@ pub(crate) fn asn1(at: SystemTime) -> Result<ASN1Time, Untrusted> {
     ASN1Time::from_timestamp(i64::try_from(seconds).unwrap_or(i64::MAX)).map_err(|_| Untrusted::Time)
 }
 
+/// When the time of an encoded certificate is over.
+pub fn ends(der: &[u8]) -> Option<SystemTime> {
+    parse(der).ok().map(|certificate| not_after(&certificate))
+}
+
 /// When a certificate's time is over.
 pub(crate) fn not_after(certificate: &X509Certificate<'_>) -> SystemTime {
     system(certificate.validity().not_after)

@@ -21,11 +21,11 @@ pub mod mesh_config;
 pub mod object;
 pub mod rbac;
 pub mod registries;
+pub mod roots;
 pub mod run;
 pub mod source;
 pub mod status;
 pub mod strings;
-pub mod webhooks;
 
 pub use index::{Index, Settings, Snapshot, Stats};
 pub use mesh_config::{Layer, MeshConfigError, load_mesh_config};

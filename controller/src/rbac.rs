@@ -3,6 +3,7 @@
 use pilotfish_model::Kind;
 use serde_json::{Value, json};
 
+use crate::roots;
 use crate::source::kube::{kinds, path};
 use crate::status::WRITTEN;
 
@@ -32,31 +33,34 @@ pub fn rules(config_maps: &[&str]) -> Vec<Rule> {
     let names: Vec<String> = config_maps.iter().map(|n| (*n).to_owned()).collect();
     let settings = grouped([Kind::ConfigMap].into_iter(), "", &["list", "watch"]);
     rules.extend(settings.into_iter().map(|rule| Rule { own_namespace: true, names: names.clone(), ..rule }));
-    // The injector's configuration is read beside the mesh's, and webhook configurations of our revision are patched.
-    let get = |group, resource: &str| Rule {
-        group,
-        resources: vec![resource.to_owned()],
-        verbs: &["get"],
-        own_namespace: true,
-        names: Vec::new(),
-    };
-    rules.push(get("", "configmaps"));
-    let webhooks = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"].map(str::to_owned).to_vec();
-    rules.push(Rule {
-        group: "admissionregistration.k8s.io",
-        resources: webhooks,
-        verbs: &["list", "patch"],
-        own_namespace: false,
-        names: Vec::new(),
-    });
-    // The Gateway that must be refused: tried without effect, to see whether the webhook answers.
-    let gateways = vec!["gateways".to_owned()];
-    rules.push(Rule { group: "networking.istio.io", resources: gateways, verbs: &["create"], own_namespace: true, names: Vec::new() });
     let lease = vec!["leases".to_owned()];
     let verbs = &["get", "create", "update"];
     rules.push(Rule { group: "coordination.k8s.io", resources: lease, verbs, own_namespace: true, names: Vec::new() });
+    rules.extend(identity());
     rules
 }
+
+/// What identities need: the key that signs, roots in every namespace, and what the API server knows of callers.
+fn identity() -> Vec<Rule> {
+    let rule = |group, resource: &str, verbs, own_namespace, name: Option<&str>| Rule {
+        group,
+        resources: vec![resource.to_owned()],
+        verbs,
+        own_namespace,
+        names: name.map(str::to_owned).into_iter().collect(),
+    };
+    vec![
+        rule("", "secrets", &["get", "update"], true, Some(CA_SECRET)),
+        // Of what is made, the name is not known when that is decided.
+        rule("", "secrets", &["create"], true, None),
+        rule("", "configmaps", &["list", "create", "patch"], false, Some(roots::CONFIG_MAP)),
+        rule("authentication.k8s.io", "tokenreviews", &["create"], false, None),
+        rule("authorization.k8s.io", "subjectaccessreviews", &["create"], false, None),
+    ]
+}
+
+/// The Secret with the key that signs, if nobody plugs one in.
+pub const CA_SECRET: &str = "istio-ca-secret";
 
 /// A service account with exactly these rights, and what gives them to it.
 pub fn manifests(namespace: &str, account: &str, config_maps: &[&str]) -> Vec<Value> {
@@ -123,7 +127,7 @@ mod tests {
     fn writes_are_few() {
         let writes: Vec<_> = rules(&["istio"])
             .into_iter()
-            .filter(|r| !r.verbs.contains(&"list") || r.verbs.contains(&"patch"))
+            .filter(|r| !r.verbs.contains(&"list"))
             .map(|r| (r.group, r.resources.join(" "), r.verbs))
             .collect();
         let networking = "destinationrules gateways serviceentries sidecars virtualservices workloadentries";
@@ -135,14 +139,11 @@ mod tests {
                 ("security.istio.io", "peerauthentications".to_owned(), &["get"]),
                 ("networking.istio.io", with_status, &["patch"]),
                 ("security.istio.io", "peerauthentications/status".to_owned(), &["patch"]),
-                ("", "configmaps".to_owned(), &["get"]),
-                (
-                    "admissionregistration.k8s.io",
-                    "mutatingwebhookconfigurations validatingwebhookconfigurations".to_owned(),
-                    &["list", "patch"],
-                ),
-                ("networking.istio.io", "gateways".to_owned(), &["create"]),
                 ("coordination.k8s.io", "leases".to_owned(), &["get", "create", "update"]),
+                ("", "secrets".to_owned(), &["get", "update"]),
+                ("", "secrets".to_owned(), &["create"]),
+                ("authentication.k8s.io", "tokenreviews".to_owned(), &["create"]),
+                ("authorization.k8s.io", "subjectaccessreviews".to_owned(), &["create"]),
             ]
         );
     }

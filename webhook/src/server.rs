@@ -166,14 +166,10 @@ impl Webhooks {
         }
     }
 
-    /// All pages.
+    /// The pages. Also for a plain port where something else ends TLS.
     pub fn router(&self) -> Router {
-        self.pages().route("/ready", get(|| async { StatusCode::OK }))
-    }
-
-    /// The webhooks' pages, also for a plain port where something else ends TLS.
-    pub fn pages(&self) -> Router {
         Router::new()
+            .route("/ready", get(|| async { StatusCode::OK }))
             .route("/inject", any(inject_page))
             .route("/inject/{*path}", any(inject_page))
             .route("/validate", any(validate_page))

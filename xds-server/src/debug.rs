@@ -112,6 +112,11 @@ impl<T: Translate> Debug<T> {
         self.sessions().iter().map(|s| (s.connection_id.to_string(), s.proxy.clone())).collect()
     }
 
+    /// The namespace of the proxy that such an id names.
+    pub fn namespace_of(&self, proxy_id: &str) -> Option<String> {
+        self.find(Some(proxy_id)).ok().map(|session| session.proxy.namespace.to_string())
+    }
+
     fn one_type(&self, proxy_id: Option<&str>, type_url: TypeUrl) -> Result<Value, DebugError> {
         Ok(dump::resources(&self.find(proxy_id)?.snapshot(), &[type_url]))
     }
@@ -140,7 +145,7 @@ fn connection(session: &Session) -> Map<String, Value> {
     let mut map = Map::new();
     map.insert("connectionId".into(), json!(session.connection_id));
     map.insert("connectedAt".into(), json!(rfc3339(session.connected_at)));
-    map.insert("address".into(), json!(session.peer.map(|p| p.to_string()).unwrap_or_default()));
+    map.insert("address".into(), json!(session.peer.to_string()));
     map
 }
 

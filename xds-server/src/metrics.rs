@@ -49,6 +49,8 @@ pub struct Metrics {
     pub(crate) internal_errors: Count,
     /// Counts requests for types that are not served.
     pub(crate) unknown_types: Count,
+    /// Counts requests that the access table refused.
+    refused: Count,
 }
 
 /// Bounds of what should take milliseconds, in seconds.
@@ -73,6 +75,7 @@ impl Default for Metrics {
             confirmed: Family::new_with_constructor(|| Histogram::new(MOMENTS)),
             internal_errors: Count::default(),
             unknown_types: Count::default(),
+            refused: Count::default(),
         }
     }
 }
@@ -103,6 +106,7 @@ impl Metrics {
         );
         registry.register("pilot_total_xds_internal_errors", "Errors of the server itself", self.internal_errors.clone());
         registry.register("pilotfish_xds_unknown_types", "Requests for types that are not served", self.unknown_types.clone());
+        registry.register("pilotfish_xds_refused", "Requests of callers that may not have what they ask for", self.refused.clone());
     }
 
     pub(crate) fn connected(&self, version: &ProxyVersion, change: i64) {
@@ -134,6 +138,11 @@ impl Metrics {
     /// A client has taken it.
     pub(crate) fn confirmed(&self, type_url: TypeUrl, after: Duration) {
         self.confirmed.get_or_create(&TypeLabel { r#type: type_url.short() }).observe(after.as_secs_f64());
+    }
+
+    /// Somebody asked for what it may not have.
+    pub(crate) fn refused(&self) {
+        self.refused.inc();
     }
 
     pub(crate) fn stale(&self, type_url: TypeUrl) {

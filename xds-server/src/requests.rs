@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body;
 use hyper::body::Incoming;
 use tonic::Status;
@@ -46,6 +46,28 @@ impl<R: prost::Message + Default> Requests<R> {
                 }
             }
         }
+    }
+}
+
+/// The one message of a body that ends with it.
+pub(crate) async fn one(mut body: Incoming, max_bytes: usize) -> Result<Bytes, Status> {
+    let mut buffer = BytesMut::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(|error| Status::unavailable(format!("the stream broke: {error}")))?;
+        if let Ok(data) = frame.into_data() {
+            buffer.extend_from_slice(&data);
+        }
+        if buffer.len() > max_bytes + PREFIX {
+            return Err(Status::out_of_range(format!("a request is larger than the limit of {max_bytes}")));
+        }
+    }
+    match buffer.split_first_chunk::<PREFIX>() {
+        Some((&[0, a, b, c, d], rest)) if u32::from_be_bytes([a, b, c, d]) as usize == rest.len() => {
+            buffer.advance(PREFIX);
+            Ok(buffer.freeze())
+        }
+        Some((&[compressed, ..], _)) if compressed != 0 => Err(Status::unimplemented("compressed requests are not supported")),
+        _ => Err(Status::internal("not one message")),
     }
 }
 

@@ -1,14 +1,13 @@
 //! Key material: who may be handed any, and how it joins what a stream is sent.
 //!
-//! The rule, until clients prove who they are: key material leaves this server only to a **loopback** peer, and only out of
-//! the **namespace that the proxy names**. On one's own machine whoever can reach the port could ask the API server, or read
-//! the folder, just as well. The first half is [`may_hold_keys`], the second is [`crate::Translate::secrets`]'s to keep.
-//! For everybody else a name that stands for key material stays without an answer.
+//! Who may have any is the access table's to say; that it comes out of the **namespace** that the proxy is of is
+//! [`crate::Translate::secrets`]'s to keep. A verified workload must also be allowed to read Secrets itself, as the API server
+//! says: what it could not get there it does not get here. For everybody else a name that stands for key material stays
+//! without an answer.
 //!
 //! It is made for one stream, is held by that stream's [`Client`](crate::client::Client) alone, and ends with it. Snapshots
 //! of classes never hold any. What cannot be served is never mentioned (see [`is_silent`]).
 
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -17,9 +16,21 @@ use pilotfish_envoy::{Resource, TypeUrl};
 use crate::Translate;
 use crate::store::{Session, Store};
 
-/// True for peers that may be handed key material. An unknown peer may not.
-pub(crate) fn may_hold_keys(peer: Option<SocketAddr>) -> bool {
-    peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())
+/// Start of names that need the right to read Secrets. Others are only given where a Gateway of the mesh refers to them.
+const READABLE: &str = "kubernetes://";
+/// End of names of roots, which are no secret.
+const ROOTS: &str = "-cacert";
+
+/// True for names of what only those get who may read Secrets.
+pub(crate) fn needs_right(name: &str) -> bool {
+    name.starts_with(READABLE) && !name.ends_with(ROOTS)
+}
+
+/// Names of key material that a stream asks for.
+pub(crate) fn asked(session: &Session) -> Vec<Arc<str>> {
+    let client = session.client();
+    let asked = client.subscriptions().filter(|s| s.type_url() == TypeUrl::Secret);
+    asked.flat_map(|s| s.names().iter().cloned()).collect()
 }
 
 /// True for types of which the absence of a resource is never told: Envoy takes an answer without the secret that it asked
@@ -28,14 +39,12 @@ pub(crate) const fn is_silent(type_url: TypeUrl) -> bool {
     matches!(type_url, TypeUrl::Secret)
 }
 
-/// Looks up the key material that a stream asks for, in the newest world.
-pub(crate) fn refresh<T: Translate>(store: &Store<T>, session: &Session) {
-    let names: Vec<Arc<str>> = {
-        let client = session.client();
-        let asked = client.subscriptions().filter(|s| s.type_url() == TypeUrl::Secret);
-        asked.flat_map(|s| s.names().iter().cloned()).collect()
-    };
-    let allowed = !names.is_empty() && may_hold_keys(session.peer);
+/// Looks up the key material of these names in the newest world. Without `right`, of those that need none.
+pub(crate) fn refresh<T: Translate>(store: &Store<T>, session: &Session, mut names: Vec<Arc<str>>, right: bool) {
+    if !right {
+        names.retain(|name| !needs_right(name));
+    }
+    let allowed = !names.is_empty() && session.may_have(TypeUrl::Secret);
     let found = match store.newest().filter(|_| allowed) {
         Some(world) => look_up(&*store.translate, &world, session, &names),
         None => Some(Vec::new()),
@@ -59,21 +68,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_for_this_machine_only() {
-        let rows = [
-            ("127.0.0.1:7", true),
-            ("127.8.9.10:7", true),
-            ("[::1]:7", true),
-            ("[::ffff:127.0.0.1]:7", true),
-            ("10.0.0.1:7", false),
-            ("0.0.0.0:7", false),
-            ("[::]:7", false),
-            ("[fe80::1]:7", false),
-            ("[::ffff:10.0.0.1]:7", false),
-        ];
-        for (peer, expected) in rows {
-            assert_eq!(may_hold_keys(Some(peer.parse().unwrap())), expected, "{peer}");
+    fn names_that_need_a_right() {
+        for (name, needed) in [
+            ("kubernetes://cert", true),
+            ("kubernetes://ns/cert", true),
+            ("kubernetes://ns/cert-cacert", false),
+            ("kubernetes-gateway://ns/cert", false),
+            ("default", false),
+        ] {
+            assert_eq!(needs_right(name), needed, "{name}");
         }
-        assert!(!may_hold_keys(None));
     }
 }

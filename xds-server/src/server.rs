@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::debug::Debug;
+use crate::guard::{NoGuard, Port};
 use crate::metrics::Metrics;
 use crate::store::{PushReport, Store, Work};
 use crate::{Translate, serve};
@@ -121,10 +122,15 @@ impl<T: Translate> Server<T> {
         self.shared.store.run(self.shared.config.keep, drain).await;
     }
 
-    /// Serves ADS in clear text until `drain` is cancelled; then takes no connection any more, tells clients to go (GOAWAY,
-    /// streams end) and returns when they have gone, or after the drain timeout.
+    /// Serves ADS in clear text to whoever may have it that way, and nothing else; see [`Server::serve_port`].
     pub async fn serve(&self, listener: TcpListener, drain: CancellationToken) -> io::Result<()> {
-        serve::serve(self.shared.clone(), listener, drain).await
+        self.serve_port(listener, Port::clear(Arc::new(NoGuard)), drain).await
+    }
+
+    /// Serves a port until `drain` is cancelled; then takes no connection any more, tells clients to go (GOAWAY, streams end)
+    /// and returns when they have gone, or after the drain timeout.
+    pub async fn serve_port(&self, listener: TcpListener, port: Port, drain: CancellationToken) -> io::Result<()> {
+        serve::serve(self.shared.clone(), listener, port, drain).await
     }
 
     /// The generation that is served; 0 before the first world.

@@ -5,11 +5,12 @@ use pilotfish_ca::auth::keys::{Keys, Proof};
 use pilotfish_ca::issue::{Policy, issue};
 use pilotfish_ca::{Material, chain, pem};
 use pilotfish_model::Identity;
+use pilotfish_testkit::token::Issuer;
 use proptest::prelude::*;
 use rcgen::PKCS_ECDSA_P256_SHA256;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::tokens::{Issuer, keys};
+use super::tokens::keys;
 use super::{csr, der, identity, material, now};
 
 fn shared() -> &'static Material {

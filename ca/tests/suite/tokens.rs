@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use http::{HeaderMap, HeaderValue};
@@ -15,37 +13,12 @@ use pilotfish_ca::auth::{Authenticator, Connection, Options};
 use pilotfish_ca::service::Boxed;
 use pilotfish_model::Caller;
 use pilotfish_model::identity::PodRef;
+use pilotfish_testkit::token::Issuer;
 use pretty_assertions::assert_eq;
 use serde_json::{Value, json};
 use tonic::Code;
 
 use super::now;
-
-/// Who gives tokens out.
-pub(crate) struct Issuer(EcdsaKeyPair, &'static str);
-
-impl Issuer {
-    pub(crate) fn new(id: &'static str) -> Self {
-        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
-        Issuer(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref()).unwrap(), id)
-    }
-
-    pub(crate) fn jwk(&self) -> Value {
-        let point = self.0.public_key().as_ref();
-        let (x, y) = (BASE64.encode(&point[1..33]), BASE64.encode(&point[33..]));
-        json!({"kty": "EC", "crv": "P-256", "kid": self.1, "alg": "ES256", "use": "sig", "x": x, "y": y})
-    }
-
-    pub(crate) fn sign_with(&self, header: &Value, claims: &Value) -> String {
-        let signed = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
-        let signature = self.0.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
-        format!("{signed}.{}", BASE64.encode(signature.as_ref()))
-    }
-
-    pub(crate) fn sign(&self, claims: &Value) -> String {
-        self.sign_with(&json!({"alg": "ES256", "kid": self.1}), claims)
-    }
-}
 
 pub(crate) fn keys(of: &[&Issuer]) -> Keys {
     let set = json!({"keys": of.iter().map(|i| i.jwk()).collect::<Value>()});

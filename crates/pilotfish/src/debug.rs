@@ -57,7 +57,20 @@ const PATHS: &[(&str, &str)] = &[
     ("watchz", "How far the watches of the API server are"),
 ];
 
+/// Pages about one proxy, which those of its namespace may see too.
+pub const PROXY_PAGES: [&str; 3] = ["config_dump", "edsz", "ndsz"];
+
 impl Debug {
+    /// The namespace of the proxy that such an id names, as the pages find it.
+    pub fn namespace_of(&self, proxy_id: &str) -> Option<String> {
+        self.ads.namespace_of(proxy_id)
+    }
+
+    /// Where the control plane is.
+    pub fn root_namespace(&self) -> String {
+        self.state.borrow().snapshot.mesh.config.root_namespace.to_string()
+    }
+
     /// Answers from these sources.
     pub fn new(
         ads: AdsDebug<MeshTranslator>,

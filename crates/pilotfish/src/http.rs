@@ -1,7 +1,8 @@
 //! `/ready`, `/debug/*`, `/metrics` and `/version`.
 //!
-//! Debug answers come from [`crate::debug`], which knows nothing of HTTP: the same answers travel over ADS later. Until
-//! callers can be authenticated, `/debug` answers loopback only.
+//! Debug answers come from [`crate::debug`], which knows nothing of HTTP: the same answers travel over ADS later. Who gets one
+//! is in the table of [`pilotfish_xds_server::access`]: everybody on this machine, elsewhere whoever proves to be of the control
+//! plane, and of pages about one proxy, whoever proves to be of its namespace.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,13 +11,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use pilotfish_xds_server::access::{Asset, Who, allows};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::debug::{Answer, Debug};
+use crate::debug::{self, Answer, Debug};
+use crate::identity::guard::{Callers, page_caller};
 
 /// Set once everything has been read and served ports accept.
 #[derive(Clone, Default)]
@@ -41,6 +44,8 @@ pub struct Pages {
     pub ready: Readiness,
     /// Debug answers.
     pub debug: Arc<Debug>,
+    /// Who finds out who asks; nobody can prove anything without.
+    pub callers: Option<Arc<Callers>>,
     /// The metrics page.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -80,21 +85,43 @@ async fn metrics(State(pages): State<Pages>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (pages.metrics)()).into_response()
 }
 
-async fn index(State(pages): State<Pages>, ConnectInfo(peer): ConnectInfo<SocketAddr>) -> Response {
-    if !peer.ip().to_canonical().is_loopback() {
-        return StatusCode::UNAUTHORIZED.into_response();
+async fn index(State(pages): State<Pages>, ConnectInfo(peer): ConnectInfo<SocketAddr>, headers: HeaderMap) -> Response {
+    if let Err(refused) = admit(&pages, peer, &headers, "", &BTreeMap::new()).await {
+        return refused.into_response();
     }
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], pages.debug.index()).into_response()
+}
+
+/// Whether somebody may see a page.
+async fn admit(
+    pages: &Pages,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+    path: &str,
+    query: &BTreeMap<String, String>,
+) -> Result<(), StatusCode> {
+    let (way, caller) = page_caller(pages.callers.as_ref(), peer, headers).await.map_err(|_| StatusCode::UNAUTHORIZED)?;
+    let proxy = query.get("proxyID").filter(|_| debug::PROXY_PAGES.contains(&path));
+    let asset = if proxy.is_some() { Asset::ProxyPage } else { Asset::MeshPage };
+    let namespace = proxy.and_then(|id| pages.debug.namespace_of(id)).unwrap_or_default();
+    match Who::looks_at(&caller, &namespace, &pages.debug.root_namespace()) {
+        who if allows(asset, way, who) => Ok(()),
+        Who::Anonymous => Err(StatusCode::UNAUTHORIZED),
+        // Whose proxies are connected is not for others to know.
+        _ if asset == Asset::ProxyPage => Err(StatusCode::NOT_FOUND),
+        _ => Err(StatusCode::FORBIDDEN),
+    }
 }
 
 async fn debug(
     State(pages): State<Pages>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
     Path(path): Path<String>,
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
-    if !peer.ip().to_canonical().is_loopback() {
-        return StatusCode::UNAUTHORIZED.into_response();
+    if let Err(refused) = admit(&pages, peer, &headers, &path, &query).await {
+        return refused.into_response();
     }
     // Dumps of a large mesh take time to render: not on the threads that serve streams.
     let (handle, pretty) = (pages.debug.clone(), query.contains_key("pretty"));

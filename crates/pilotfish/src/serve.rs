@@ -1,14 +1,15 @@
 //! `pilotfish serve`: starts everything under one supervisor and ends it in order.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use anyhow::Context;
-use pilotfish_controller::Cluster;
 use pilotfish_controller::jwks::{self, Fetcher, Guard};
 use pilotfish_controller::run::{Controller, Handle};
 use pilotfish_push::Timing;
-use pilotfish_xds_server::{Config, Server};
+use pilotfish_xds_server::guard::{self, NoGuard};
+use pilotfish_xds_server::{Config, Port, Server};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
@@ -17,14 +18,15 @@ use crate::cli::{Listen, ServeArgs};
 use crate::debug::Debug;
 use crate::findings::{self, Findings};
 use crate::http::{self, Pages, Readiness};
+use crate::identity::Identities;
 use crate::metrics::Registry;
 use crate::pipeline::{self, MeshTranslator};
 use crate::status::Status;
 use crate::supervise::Supervisor;
-use crate::{mesh_config, offline, webhooks, work};
+use crate::{mesh_config, offline, work};
 
-/// Where webhooks are served in a Pod, unless somebody says otherwise.
-const WEBHOOKS: std::net::SocketAddr = std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 15017);
+/// Where agents of the mesh look for TLS.
+const SECURE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15012);
 
 /// Runs until SIGTERM or SIGINT, or until something fails.
 pub fn main(args: ServeArgs) -> anyhow::Result<()> {
@@ -44,16 +46,13 @@ fn start_logging(args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    if args.secure_grpc_addr.is_some_and(|l| l.0.is_some()) {
-        warn!(flag = "--secure-grpc-addr", "is accepted but not served yet");
+    if args.https_addr.is_some_and(|l| l.0.is_some()) {
+        warn!(flag = "--https-addr", "is accepted but not served yet: there is no webhook");
     }
     // Ports first: a second process on this machine should fail before it reads anything.
     let http_listener = listen("--http-addr", args.http_addr).await?;
     let grpc_listener = listen("--grpc-addr", args.grpc_addr).await?;
     let monitoring_listener = listen("--monitoring-addr", args.monitoring_addr).await?;
-    let in_pod = args.mesh.kubeconfig.is_none() && args.mesh.config_dir.is_empty() && Cluster::around().is_some();
-    let https = args.https_addr.unwrap_or(Listen(in_pod.then_some(WEBHOOKS)));
-    let https_listener = listen("--https-addr", https).await?;
 
     let options = offline::controller_options(&args.mesh)?;
     if options.config_dirs.is_empty() && options.cluster.is_none() {
@@ -82,18 +81,32 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         Some(cluster) => Some(Status::new(cluster, &args.status, &args.mesh.namespace, state.clone(), findings.clone(), &drain).await?),
         None => None,
     };
-    let webhooks = webhooks::new(state.clone(), &args.mesh);
+    let leadership = status.as_ref().map(Status::leadership);
+    let identities = Identities::new(&args.identity, &args.mesh, cluster.as_ref(), leadership, state.clone()).await?;
+    let secure_addr = args.secure_grpc_addr.unwrap_or(Listen(Some(SECURE)));
+    let secure = match &identities {
+        Some(identities) => match listen("--secure-grpc-addr", secure_addr).await? {
+            Some(listener) => Some((listener, identities.for_proxies()?)),
+            None => None,
+        },
+        None if args.secure_grpc_addr.is_some_and(|l| l.0.is_some()) => {
+            warn!("--secure-grpc-addr is not served: there is neither a cluster nor a folder with a certificate authority");
+            None
+        }
+        None => None,
+    };
+    let callers = identities.as_ref().map(Identities::callers);
     let (counted, statuses, fetched) = (server.clone(), status.as_ref().map(Status::counts), fetcher.counts());
-    let registry = Registry::new(server.metrics(), &webhooks.metrics(), state.clone(), health.clone(), move || {
-        let statuses = statuses.iter().flat_map(|counts| counts());
-        work::counts(&counted, &translator).into_iter().chain(statuses).chain(work::keys(&fetched)).collect()
+    let identified = identities.as_ref().map(Identities::counts);
+    let registry = Registry::new(server.metrics(), state.clone(), health.clone(), move || {
+        let others = statuses.iter().flat_map(|counts| counts()).chain(identified.iter().flat_map(|counts| counts()));
+        work::counts(&counted, &translator).into_iter().chain(others).chain(work::keys(&fetched)).collect()
     });
     let ready = Readiness::default();
     let debug = Debug::new(server.debug(), state, findings, health, args.mesh.cluster_id.clone());
     let metrics = registry.clone();
-    let pages = Pages { ready: ready.clone(), debug: Arc::new(debug), metrics: Arc::new(move || metrics.text()) };
+    let pages = Pages { ready: ready.clone(), debug: Arc::new(debug), metrics: Arc::new(move || metrics.text()), callers: callers.clone() };
 
-    webhooks::start(&mut supervisor, &webhooks, https_listener, cluster.as_ref(), &args.webhooks, &args.mesh).await?;
     let watching = drain.clone();
     supervisor.spawn("controller", async move {
         tokio::select! {
@@ -120,6 +133,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(status) = status {
         status.start(&mut supervisor, server.debug(), backlog.clone());
     }
+    if let Some(identities) = identities {
+        identities.start(&mut supervisor);
+    }
     let (publisher, push_metrics, taking) = (server.clone(), registry.push(), drain.clone());
     let prepared = tokio::task::spawn_blocking(pilotfish_envoy::validate::prepare);
     supervisor.spawn("intake", async move {
@@ -143,15 +159,17 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     });
     if let Some(listener) = grpc_listener {
         let (server, drain) = (server.clone(), drain.clone());
-        supervisor.spawn("ads", async move { server.serve(listener, drain).await.context("ADS failed") });
+        let port = Port::clear(callers.clone().map_or_else(|| Arc::new(NoGuard) as Arc<dyn guard::Guard>, |callers| callers));
+        supervisor.spawn("ads", async move { server.serve_port(listener, port, drain).await.context("ADS failed") });
+    }
+    if let Some(((listener, tls), callers)) = secure.zip(callers) {
+        let (server, drain) = (server.clone(), drain.clone());
+        let port = Port::tls(tls, callers);
+        supervisor.spawn("ads over tls", async move { server.serve_port(listener, port, drain).await.context("ADS over TLS failed") });
     }
     let with_metrics = monitoring_listener.is_none();
     if let Some(listener) = http_listener {
-        let router = http::http_pages(pages.clone(), with_metrics);
-        // Asked for by an empty address: something in front ends TLS.
-        let plain = args.https_addr == Some(Listen(None));
-        let router = if plain { router.merge(webhooks.pages()) } else { router };
-        supervisor.spawn("http", http::serve(listener, router, drain.clone()));
+        supervisor.spawn("http", http::serve(listener, http::http_pages(pages.clone(), with_metrics), drain.clone()));
     }
     if let Some(listener) = monitoring_listener {
         supervisor.spawn("monitoring", http::serve(listener, http::monitoring_pages(pages.clone()), drain.clone()));

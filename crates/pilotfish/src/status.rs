@@ -80,6 +80,11 @@ impl Status {
         Ok(Status { task, lease, election, leadership, reports, state, conditions: args.status, counts })
     }
 
+    /// Whether this replica does what only one may do.
+    pub fn leadership(&self) -> Leadership {
+        self.leadership.clone()
+    }
+
     /// What it did, for metrics.
     pub fn counts(&self) -> impl Fn() -> Vec<Count> + Send + Sync + use<> {
         let (leadership, counts) = (self.leadership.clone(), self.counts.clone());

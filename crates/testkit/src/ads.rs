@@ -7,8 +7,11 @@ mod proxy;
 mod watcher;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use pilotfish_envoy::TypeUrl;
 use pilotfish_envoy::pb::envoy::config::core::v3::Node;
 use pilotfish_envoy::pb::envoy::service::discovery::v3::{
@@ -21,6 +24,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use crate::tls::TlsClient;
 pub use proxy::{Held, Proxy, TYPES};
 pub use watcher::{Seen, Watcher};
 
@@ -55,19 +59,51 @@ pub async fn channel(url: &str) -> Channel {
     Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap()
 }
 
+/// Connects over TLS to a server of this name, once.
+pub async fn tls_channel(addr: SocketAddr, name: &str, client: &TlsClient<'_>) -> anyhow::Result<Channel> {
+    let (stream, _) = client.clone().alpn(&["h2"]).connect(addr, name).await?;
+    let endpoint = Channel::from_shared(format!("http://{name}"))?;
+    Ok(endpoint.connect_with_connector(Once(Some(TokioIo::new(stream)))).await?)
+}
+
+/// Gives a connection away that is there already.
+struct Once<T>(Option<T>);
+
+impl<T: Send + 'static> tonic::codegen::Service<http::Uri> for Once<T> {
+    type Response = T;
+    type Error = std::io::Error;
+    type Future = std::future::Ready<Result<T, std::io::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), std::io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Uri) -> Self::Future {
+        std::future::ready(self.0.take().ok_or_else(|| std::io::Error::other("the connection is gone")))
+    }
+}
+
 impl<Q, S> Ads<Q, S>
 where
     Q: prost::Message + Default + 'static,
     S: prost::Message + Default + std::fmt::Debug + 'static,
 {
     async fn open(channel: Channel, method: &'static str, node: Node) -> Self {
+        Self::try_open(channel, method, node, None).await.unwrap()
+    }
+
+    /// A server may refuse before it says anything.
+    async fn try_open(channel: Channel, method: &'static str, node: Node, bearer: Option<&str>) -> Result<Self, Status> {
         let (requests, receiver) = mpsc::channel(64);
         let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(64 << 20);
         grpc.ready().await.unwrap();
-        let request = tonic::Request::new(ReceiverStream::new(receiver));
+        let mut request = tonic::Request::new(ReceiverStream::new(receiver));
+        if let Some(token) = bearer {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
         let codec = ProstCodec::<Q, S>::default();
-        let responses = grpc.streaming(request, method.parse().unwrap(), codec).await.unwrap().into_inner();
-        Ads { requests, responses, node: Some(node) }
+        let responses = grpc.streaming(request, method.parse().unwrap(), codec).await?.into_inner();
+        Ok(Ads { requests, responses, node: Some(node) })
     }
 
     /// Sends any request.
@@ -157,6 +193,11 @@ impl Delta {
     /// A stream on a shared connection.
     pub async fn on(channel: Channel, node: Node) -> Self {
         Self::open(channel, DELTA, node).await
+    }
+
+    /// The same with a bearer token, or why there is none.
+    pub async fn on_as(channel: Channel, node: Node, bearer: Option<&str>) -> Result<Self, Status> {
+        Self::try_open(channel, DELTA, node, bearer).await
     }
 
     /// Asks for more names of a type.

@@ -6,6 +6,7 @@ use rcgen::string::Ia5String;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
 use tempfile::TempDir;
 use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 
 /// An authority with a key of its own.
 pub struct Authority {
@@ -53,6 +54,16 @@ impl Authority {
 }
 
 impl Identity {
+    /// Somebody else's certificates: what leads to a root (the leaf first), and all roots.
+    pub fn of(chain: &str, roots: &str, key: &KeyPair) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, text) in [("chain.pem", chain), ("key.pem", &key.serialize_pem()), ("roots.pem", roots)] {
+            std::fs::write(dir.path().join(file), text).unwrap();
+        }
+        let first = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        Identity { dir, der: first(chain), root: first(roots), key: key.serialize_der() }
+    }
+
     /// Path of the certificate.
     pub fn chain(&self) -> PathBuf {
         self.dir.path().join("chain.pem")

@@ -7,9 +7,9 @@
 
 pub mod ads;
 pub mod authority;
+pub mod csr;
 pub mod envoy;
 pub mod golden;
-pub mod helm;
 pub mod http;
 pub mod jwt;
 pub mod kube;
@@ -21,6 +21,7 @@ pub mod random;
 pub mod skip;
 pub mod tcp;
 pub mod tls;
+pub mod token;
 
 pub use authority::{Authority, Identity};
 pub use envoy::Envoy;

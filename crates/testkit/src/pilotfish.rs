@@ -18,6 +18,7 @@ pub struct Pilotfish {
     process: Process,
     http: SocketAddr,
     grpc: SocketAddr,
+    secure: SocketAddr,
     monitoring: SocketAddr,
 }
 
@@ -62,7 +63,7 @@ impl Pilotfish {
 
     /// The same without waiting.
     pub fn start(binary: &Path, options: Options) -> Self {
-        let (http, grpc, monitoring) = (free_addr(), options.grpc.unwrap_or_else(free_addr), free_addr());
+        let (http, grpc, secure, monitoring) = (free_addr(), options.grpc.unwrap_or_else(free_addr), free_addr(), free_addr());
         let mut command = Command::new(binary);
         command.arg("serve");
         for path in &options.config {
@@ -71,12 +72,13 @@ impl Pilotfish {
         if let Some(path) = &options.mesh_config {
             command.arg("--mesh-config").arg(path);
         }
-        for (flag, addr) in [("--http-addr", http), ("--grpc-addr", grpc), ("--monitoring-addr", monitoring)] {
+        let ports = [("--http-addr", http), ("--grpc-addr", grpc), ("--secure-grpc-addr", secure), ("--monitoring-addr", monitoring)];
+        for (flag, addr) in ports {
             command.arg(flag).arg(addr.to_string());
         }
         command.args(&options.args);
         let process = Process::start("pilotfish", tempfile::tempdir().unwrap(), command);
-        Pilotfish { process, http, grpc, monitoring }
+        Pilotfish { process, http, grpc, secure, monitoring }
     }
 
     /// Serves one file or directory, everything else at its default.
@@ -92,6 +94,11 @@ impl Pilotfish {
     /// ADS in clear text.
     pub fn grpc(&self) -> SocketAddr {
         self.grpc
+    }
+
+    /// ADS and the certificate authority over TLS, where there is one.
+    pub fn secure(&self) -> SocketAddr {
+        self.secure
     }
 
     /// `/metrics`.

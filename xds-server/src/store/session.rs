@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use pilotfish_envoy::Snapshot;
-use pilotfish_model::Proxy;
+use pilotfish_envoy::TypeUrl;
+use pilotfish_model::{Caller, Proxy};
 
 use super::{Mailbox, Store};
 use crate::Translate;
+use crate::access::{Asset, Way, Who, allows};
 use crate::client::Client;
+use crate::stream::Opened;
 
 /// A connected stream.
 pub(crate) struct Session {
@@ -19,22 +22,34 @@ pub(crate) struct Session {
     pub(crate) proxy: Arc<Proxy>,
     /// The node's metadata as they came, encoded: only the debug interface reads them.
     pub(crate) metadata: Vec<u8>,
-    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) peer: SocketAddr,
+    /// How it came, and who it is as seen from the proxy that it speaks for.
+    pub(crate) way: Way,
+    pub(crate) who: Who,
+    pub(crate) caller: Caller,
     pub(crate) connected_at: SystemTime,
     client: Mutex<Client>,
 }
 
 impl Session {
-    pub(crate) fn new(id: u64, proxy: Proxy, metadata: Vec<u8>, peer: Option<SocketAddr>, client: Client) -> Self {
+    pub(crate) fn new(id: u64, proxy: Proxy, metadata: Vec<u8>, opened: &Opened, who: Who, client: Client) -> Self {
         Session {
             id,
             connection_id: format!("{}-{id}", proxy.name),
             proxy: Arc::new(proxy),
             metadata,
-            peer,
+            peer: opened.peer.address,
+            way: opened.peer.way,
+            who,
+            caller: opened.caller.clone(),
             connected_at: SystemTime::now(),
             client: Mutex::new(client),
         }
+    }
+
+    /// Whether it may have resources of a type.
+    pub(crate) fn may_have(&self, type_url: TypeUrl) -> bool {
+        allows(Asset::Type(type_url), self.way, self.who)
     }
 
     /// The stream's state. Locked for one step at a time; a panic in a step ends the stream, not the reader.

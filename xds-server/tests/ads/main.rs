@@ -3,6 +3,7 @@
 // The lints for production code do not see that this is a test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
 mod convergence;
 mod debug;
 mod fake;

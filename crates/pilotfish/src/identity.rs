@@ -1,0 +1,195 @@
+//! Identities: glue between the certificate authority, the API server, and the ports that ask who calls.
+
+pub mod args;
+pub mod cluster;
+pub mod guard;
+mod keeper;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use pilotfish_ca::auth::tokens::{Reviewer, Tokens};
+use pilotfish_ca::auth::{Authenticator, Options};
+use pilotfish_ca::service::{NoPods, Pods};
+use pilotfish_ca::tls::Serving;
+use pilotfish_ca::{Authority, Service};
+use pilotfish_controller::api::KubeApi;
+use pilotfish_controller::lease::Leadership;
+use pilotfish_controller::roots::{self, Placed};
+use pilotfish_controller::{Cluster, State};
+use tokio::sync::watch;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::MeshArgs;
+use crate::metrics::Count;
+use crate::supervise::Supervisor;
+use args::IdentityArgs;
+use cluster::ClusterFacts;
+use guard::Callers;
+use keeper::{Keeper, Origin, is_given};
+
+/// How long a question to the API server may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the cluster's public keys are asked for.
+const KEYS: Duration = Duration::from_secs(300);
+
+/// What is there to be started.
+pub struct Identities {
+    callers: Arc<Callers>,
+    serving: Serving,
+    authority: Arc<Authority>,
+    keeper: Keeper,
+    api: Option<KubeApi>,
+    bundle: watch::Receiver<Arc<str>>,
+    placed: watch::Sender<Placed>,
+    state: watch::Receiver<State>,
+    leadership: Leadership,
+}
+
+impl Identities {
+    /// `None` if there is neither a folder with a key nor a cluster to keep one in, or none is wanted.
+    pub async fn new(
+        args: &IdentityArgs,
+        mesh: &MeshArgs,
+        cluster: Option<&Cluster>,
+        leadership: Option<Leadership>,
+        state: watch::Receiver<State>,
+    ) -> anyhow::Result<Option<Identities>> {
+        let leadership = leadership.unwrap_or_else(Leadership::always);
+        let api = match cluster {
+            Some(cluster) => Some(KubeApi::new(cluster, PATIENCE).await?),
+            None => None,
+        };
+        let origin = match &api {
+            _ if !args.ca_server => return Ok(None),
+            _ if is_given(&args.ca_dir) => Origin::Folder(args.ca_dir.clone()),
+            Some(api) => Origin::Secret { api: api.clone(), namespace: mesh.namespace.clone(), leadership: leadership.clone() },
+            None => return Ok(None),
+        };
+        let facts = api.clone().map(ClusterFacts);
+        let reviewer = facts.clone().map(|facts| Arc::new(facts) as Arc<dyn Reviewer>);
+        let pods: Arc<dyn Pods> = match facts.clone() {
+            Some(facts) => Arc::new(facts),
+            None => Arc::new(NoPods),
+        };
+        let tokens = Tokens::new(args.token_audiences.clone(), args.rules()?, reviewer);
+        let authenticator = Authenticator::new(Options { gateways: args.trusted_gateways.clone(), ..Options::default() }, tokens);
+        let authority = Arc::<Authority>::default();
+        let service = Service::new(authority.clone(), args.policy(), &args.trusted_node_accounts, pods);
+        let callers = Arc::new(Callers { authenticator, service, facts });
+        let serving = Serving::default();
+        let (bundle, bundles) = watch::channel(Arc::from(""));
+        let (placed, placing) = watch::channel(Placed::default());
+        let keeper = Keeper {
+            args: args.clone(),
+            origin,
+            names: args.names(&mesh.namespace, &mesh.revision),
+            authority: authority.clone(),
+            serving: serving.clone(),
+            bundle,
+            placed: placing,
+            rotation: None,
+            renew: None,
+            said: None,
+        };
+        Ok(Some(Identities { callers, serving, authority, keeper, api, bundle: bundles, placed, state, leadership }))
+    }
+
+    /// Who callers are.
+    pub fn callers(&self) -> Arc<Callers> {
+        self.callers.clone()
+    }
+
+    /// TLS for proxies.
+    pub fn for_proxies(&self) -> anyhow::Result<Arc<ServerConfig>> {
+        self.serving.for_proxies(&self.keeper.args.tls()).context("TLS for proxies")
+    }
+
+    /// TLS for whoever asks for no certificate: webhooks.
+    pub fn for_anyone(&self) -> anyhow::Result<Arc<ServerConfig>> {
+        self.serving.for_anyone(&self.keeper.args.tls()).context("TLS")
+    }
+
+    /// What it did, for metrics.
+    pub fn counts(&self) -> impl Fn() -> Vec<Count> + Send + Sync + use<> {
+        let (callers, authority) = (self.callers.clone(), self.authority.clone());
+        move || {
+            let metrics = callers.service.metrics();
+            let mut counts: Vec<Count> = metrics.counters().map(|(name, help, n)| Count::counter(name, help, n)).into();
+            if let Some(signing) = &authority.current().signing {
+                let ends = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+                let (end, now) = (ends(signing.not_after()), ends(SystemTime::now()));
+                let chain = (!signing.chain().is_empty()).then_some([
+                    ("citadel_server_cert_chain_expiry_timestamp", "When the intermediate that signs ends", end),
+                    ("citadel_server_cert_chain_expiry_seconds", "Seconds until the intermediate that signs ends", end - now),
+                ]);
+                let root = signing.roots().iter().filter_map(|root| pilotfish_ca::chain::ends(root)).min().map(ends).unwrap_or(end);
+                let of_root = [
+                    ("citadel_server_root_cert_expiry_timestamp", "When the first root ends", root),
+                    ("citadel_server_root_cert_expiry_seconds", "Seconds until the first root ends", root - now),
+                ];
+                let all = of_root.into_iter().chain(chain.into_iter().flatten());
+                counts.extend(all.map(|(name, help, value)| Count::gauge(name, help, value)));
+            }
+            counts
+        }
+    }
+
+    /// Starts its tasks.
+    pub fn start(self, supervisor: &mut Supervisor) {
+        let drain = supervisor.drain_token();
+        let Identities { callers, mut keeper, api, bundle, placed, state, leadership, .. } = self;
+        let (period, hand_out) = (keeper.args.ca_check_interval, keeper.args.root_config_maps);
+        let (draining, mut settings, known) = (drain.clone(), state.clone(), callers.clone());
+        let mut placing = keeper.placed.clone();
+        let mut leading = leadership.clone();
+        supervisor.spawn("certificate authority", async move {
+            until(&draining, async {
+                // The trust domain is known with the first mesh.
+                if settings.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                loop {
+                    let mesh = settings.borrow().snapshot.mesh.clone();
+                    known.authenticator.set_trust(&mesh.config.trust_domain, &mesh.config.trust_domain_aliases);
+                    keeper.round(&mesh.config.trust_domain, SystemTime::now()).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(period) => {}
+                        () = leading.changed() => {}
+                        Ok(()) = placing.changed() => {}
+                    }
+                }
+            })
+            .await
+        });
+        let Some(api) = api else { return };
+        let draining = drain.clone();
+        supervisor.spawn("token keys", async move {
+            until(&draining, async {
+                loop {
+                    let outcome = callers.authenticator.tokens().refresh(SystemTime::now()).await;
+                    let pause = if outcome.is_ok() { KEYS } else { PATIENCE };
+                    if let Err(error) = outcome {
+                        tracing::debug!(error, "no keys of the cluster");
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            })
+            .await
+        });
+        if hand_out {
+            supervisor.spawn("roots", async move { until(&drain, roots::run(api, bundle, state, leadership, placed)).await });
+        }
+    }
+}
+
+/// Runs until the drain; what ends before waits for it: whose end it follows has said why.
+async fn until(drain: &CancellationToken, task: impl Future<Output = ()>) -> anyhow::Result<()> {
+    tokio::select! {
+        () = drain.cancelled() => {}
+        () = task => drain.cancelled().await,
+    }
+    Ok(())
+}
