@@ -6,6 +6,7 @@
 mod attachments;
 mod destination_rules;
 mod gateways;
+mod policies;
 mod routes;
 mod services;
 mod sidecars;
@@ -33,6 +34,7 @@ pub fn findings<'a>(world: &World, workloads: &Workloads, objects: impl Iterator
     sidecars::look(world, workloads, &mut report);
     attachments::look(world, workloads, &mut report);
     telemetry::look(world, &mut report);
+    policies::look(world, workloads, &mut report);
     services::look(world, workloads, objects, &mut report);
     let mut found = report.0;
     for list in found.values_mut() {

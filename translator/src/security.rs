@@ -12,6 +12,7 @@ mod resolve;
 mod term;
 mod trust_domain;
 
+pub(crate) use ext_authz::{BadProvider, ask};
 pub(crate) use filters::{HttpFilters, NetworkFilters, can_enforce, http_filters, network_filters};
 pub use rbac::grpc_filters;
 pub use resolve::Security;

@@ -169,3 +169,54 @@ fn destination_rules_that_nobody_uses() {
         ]
     );
 }
+
+#[test]
+fn policies_that_deny_because_nobody_can_be_asked() {
+    let custom = |name: &str, provider: &str, app: &str| {
+        let spec = json!({"action": "CUSTOM", "provider": {"name": provider}, "selector": {"matchLabels": {"app": app}}, "rules": [{}]});
+        istio("security", "AuthorizationPolicy", name, spec)
+    };
+    let found = found(&[custom("one", "a", "web"), custom("two", "b", "web")]);
+    let denied = "Whatever the rules match is denied";
+    let unknown = format!("spec.provider.name: cannot be asked: the mesh has no such provider, or it does not authorise. {denied}");
+    let other = format!("spec.provider.name: cannot be asked: other policies of a workload ask another one. {denied}");
+    let expected: Vec<String> =
+        ["one", "two"].iter().flat_map(|name| [&other, &unknown].map(|m| format!("AuthorizationPolicy shop/{name}: {m}"))).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn policies_on_requests_at_ports_without_them() {
+    let status = json!({"phase": "Running", "podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.2"}], "conditions": [{"type": "Ready", "status": "True"}]});
+    let meta = |name: &str, labels: Value| json!({"name": name, "namespace": "shop", "labels": labels});
+    let objects = [
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": meta("web", json!({})),
+            "spec": {"clusterIP": "10.0.0.1", "ports": [{"name": "http", "port": 80}, {"name": "tcp-db", "port": 5432}], "selector": {"app": "web"}}}),
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta("web", json!({"app": "web"})),
+            "spec": {"containers": [{"name": "app"}]}, "status": status}),
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta("web-1", json!({"kubernetes.io/service-name": "web"})),
+            "addressType": "IPv4", "ports": [{"name": "http", "port": 80}, {"name": "tcp-db", "port": 5432}],
+            "endpoints": [{"addresses": ["10.0.0.2"], "conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": "web", "namespace": "shop"}}]}),
+        istio(
+            "security",
+            "AuthorizationPolicy",
+            "a",
+            json!({"rules": [
+            {"from": [{"source": {"namespaces": ["x"]}}]}, {"to": [{"operation": {"methods": ["GET"]}}]}]}),
+        ),
+        istio(
+            "security",
+            "AuthorizationPolicy",
+            "b",
+            json!({"action": "DENY", "rules": [{"when": [{"key": "request.headers[a]", "values": ["b"]}]}]}),
+        ),
+    ];
+    let at = "looks at requests, but some ports are not read as HTTP, such as 5432 of web.shop.svc.cluster.local: there";
+    let expected = [
+        format!("AuthorizationPolicy shop/a: spec.rules[1]: {at} it allows nothing"),
+        format!("AuthorizationPolicy shop/b: spec.rules[0]: {at} that part is left out, so it matches more"),
+    ];
+    let found = found(&objects);
+    let of_policies: Vec<&String> = found.iter().filter(|f| f.starts_with("AuthorizationPolicy")).collect();
+    assert_eq!(of_policies, expected.iter().collect::<Vec<_>>());
+}

@@ -42,15 +42,20 @@ enum Kind {
 
 /// Why nobody can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub(super) enum BadProvider {
+pub(crate) enum BadProvider {
     #[error("the mesh has no such provider, or it does not authorise")]
     Unknown,
-    #[error("several providers for one workload")]
+    #[error("other policies of a workload ask another one")]
     Several,
-    #[error("no service {0}, or several")]
+    #[error("there is no service {0}, or there are several")]
     NoService(Str),
-    #[error("{0} is not valid")]
+    #[error("its {0} is not valid")]
     Invalid(&'static str),
+}
+
+/// Whether a provider can be asked.
+pub(crate) fn ask(world: &World, name: &str) -> Result<(), BadProvider> {
+    resolve(world, name, &mut BTreeSet::new()).map(|_| ())
 }
 
 /// Finds a provider. Hosts that it was looked for under are noted, found or not.
