@@ -152,11 +152,21 @@ pub struct Stage {
 impl Stage {
     /// Serves these objects under this MeshConfig (YAML).
     pub async fn start(suite: &str, objects: &[Value], mesh_config: &str) -> Option<Self> {
+        Self::start_with(suite, objects, mesh_config, &[]).await
+    }
+
+    /// The same with further arguments.
+    pub async fn start_with(suite: &str, objects: &[Value], mesh_config: &str, args: &[&str]) -> Option<Self> {
         let (pilotfish, binary) = (pilotfish::binary(suite)?, envoy::binary(suite)?);
         let (mesh, config) = (MeshDir::default(), tempfile::NamedTempFile::new().ok()?);
         std::fs::write(config.path(), mesh_config).ok()?;
         mesh.write("objects.yaml", objects);
-        let options = Options { config: vec![mesh.path().into()], mesh_config: Some(config.path().into()), ..Options::default() };
+        let options = Options {
+            config: vec![mesh.path().into()],
+            mesh_config: Some(config.path().into()),
+            args: args.iter().map(Into::into).collect(),
+            ..Options::default()
+        };
         Some(Stage { mesh, pilotfish: Pilotfish::serve(&pilotfish, options).await, binary, _config: config })
     }
 
