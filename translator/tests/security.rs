@@ -357,7 +357,7 @@ fn no_policy_costs_a_workload_its_listeners() {
             apply(&mut index, arbitrary(&mut random));
         }
         for istio in [true, false] {
-            let (mesh, _) = index.publish().map_or_else(|| (index.snapshot().mesh, Default::default()), |p| p);
+            let (mesh, _) = index.publish().unwrap_or_else(|| (index.snapshot().mesh, Default::default()));
             let world = World::new(mesh);
             let snapshot = snapshot(&world, &classify(&world, &proxy(istio, &[], "web")));
             let listener = snapshot.get(TypeUrl::Listener).get("virtualInbound");
