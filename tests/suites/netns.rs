@@ -275,6 +275,22 @@ async fn what_nobody_knows_passes_unless_forbidden() {
         Ok(heard) => Err(heard),
     })
     .await;
+    // What is known by its address passes again, to where it was going.
+    let entry = istio(
+        "networking",
+        "ServiceEntry",
+        "stranger",
+        json!({
+            "hosts": ["stranger.example"], "addresses": [format!("{}/32", unknown.ip())], "resolution": "NONE", "location": "MESH_EXTERNAL",
+            "ports": [{"number": unknown.port(), "name": "tcp", "protocol": "TCP"}]
+        }),
+    );
+    cluster.mesh.write("entry.yaml", &[entry]);
+    until("that it is known", async || match cluster.say(unknown).await {
+        Ok(heard) if heard == "stranger: hello" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
     cluster.until_answer(200).await;
     assert_eq!(cluster.rejected().await, [0, 0]);
 }

@@ -40,7 +40,7 @@ enum Group {
 const KUBE: [&str; 7] = ["kube", "crds", "kube_source", "kube_references", "kube_status", "replicas", "kube_survival"];
 
 /// Suites that send traffic through stock Envoys, one per group of fields.
-const BEHAVIOUR: [&str; 8] = [
+const BEHAVIOUR: [&str; 9] = [
     "behaviour_routes",
     "behaviour_destinations",
     "behaviour_gateways",
@@ -48,6 +48,7 @@ const BEHAVIOUR: [&str; 8] = [
     "behaviour_mesh",
     "behaviour_security",
     "behaviour_patches",
+    "behaviour_telemetry",
     "netns",
 ];
 
