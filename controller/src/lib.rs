@@ -26,6 +26,7 @@ pub mod run;
 pub mod source;
 pub mod status;
 pub mod strings;
+pub mod webhooks;
 
 pub use index::{Index, Settings, Snapshot, Stats};
 pub use mesh_config::{Layer, MeshConfigError, load_mesh_config};

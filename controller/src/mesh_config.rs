@@ -79,6 +79,13 @@ pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> Result<MeshConf
     read("", Value::Object(all.0))
 }
 
+/// What layers say together, as they spell it: for readers of fields that the model has no use for.
+pub fn combined<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> Value {
+    let mut all = Layer::default();
+    layers.into_iter().for_each(|layer| all.cover(layer));
+    Value::Object(all.0)
+}
+
 /// Reads MeshConfig from YAML or JSON. An empty text and `{}` give the defaults.
 pub fn load_mesh_config(text: &str) -> Result<MeshConfig, MeshConfigError> {
     merge([&Layer::parse(text)?])

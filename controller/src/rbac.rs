@@ -33,6 +33,26 @@ pub fn rules(config_maps: &[&str]) -> Vec<Rule> {
     let names: Vec<String> = config_maps.iter().map(|n| (*n).to_owned()).collect();
     let settings = grouped([Kind::ConfigMap].into_iter(), "", &["list", "watch"]);
     rules.extend(settings.into_iter().map(|rule| Rule { own_namespace: true, names: names.clone(), ..rule }));
+    // The injector's configuration is read beside the mesh's, and webhook configurations of our revision are patched.
+    let get = |group, resource: &str| Rule {
+        group,
+        resources: vec![resource.to_owned()],
+        verbs: &["get"],
+        own_namespace: true,
+        names: Vec::new(),
+    };
+    rules.push(get("", "configmaps"));
+    let webhooks = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"].map(str::to_owned).to_vec();
+    rules.push(Rule {
+        group: "admissionregistration.k8s.io",
+        resources: webhooks,
+        verbs: &["list", "patch"],
+        own_namespace: false,
+        names: Vec::new(),
+    });
+    // The Gateway that must be refused: tried without effect, to see whether the webhook answers.
+    let gateways = vec!["gateways".to_owned()];
+    rules.push(Rule { group: "networking.istio.io", resources: gateways, verbs: &["create"], own_namespace: true, names: Vec::new() });
     let lease = vec!["leases".to_owned()];
     let verbs = &["get", "create", "update"];
     rules.push(Rule { group: "coordination.k8s.io", resources: lease, verbs, own_namespace: true, names: Vec::new() });
@@ -127,7 +147,7 @@ mod tests {
     fn writes_are_few() {
         let writes: Vec<_> = rules(&["istio"])
             .into_iter()
-            .filter(|r| !r.verbs.contains(&"list"))
+            .filter(|r| !r.verbs.contains(&"list") || r.verbs.contains(&"patch"))
             .map(|r| (r.group, r.resources.join(" "), r.verbs))
             .collect();
         let networking = "destinationrules gateways serviceentries sidecars virtualservices workloadentries";
@@ -139,6 +159,13 @@ mod tests {
                 ("security.istio.io", "peerauthentications".to_owned(), &["get"]),
                 ("networking.istio.io", with_status, &["patch"]),
                 ("security.istio.io", "peerauthentications/status".to_owned(), &["patch"]),
+                ("", "configmaps".to_owned(), &["get"]),
+                (
+                    "admissionregistration.k8s.io",
+                    "mutatingwebhookconfigurations validatingwebhookconfigurations".to_owned(),
+                    &["list", "patch"],
+                ),
+                ("networking.istio.io", "gateways".to_owned(), &["create"]),
                 ("coordination.k8s.io", "leases".to_owned(), &["get", "create", "update"]),
                 ("", "secrets".to_owned(), &["get", "update"]),
                 ("", "secrets".to_owned(), &["create"]),

@@ -69,10 +69,10 @@ impl Default for Metrics {
 impl Metrics {
     /// Puts them on a page.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("sidecar_injection_requests", "Requests for injection", self.requests.clone());
-        registry.register("sidecar_injection_success", "Requests for injection that were answered", self.successes.clone());
-        registry.register("sidecar_injection_failure", "Requests for injection that failed", self.failures.clone());
-        registry.register("sidecar_injection_skip", "Pods that were left as they are", self.skips.clone());
+        registry.register("sidecar_injection_requests_total", "Requests for injection", self.requests.clone());
+        registry.register("sidecar_injection_success_total", "Requests for injection that were answered", self.successes.clone());
+        registry.register("sidecar_injection_failure_total", "Requests for injection that failed", self.failures.clone());
+        registry.register("sidecar_injection_skip_total", "Pods that were left as they are", self.skips.clone());
         registry.register("sidecar_injection_time_seconds", "Seconds that one injection took", self.seconds.clone());
         registry.register("galley_validation_passed", "Objects that were accepted", self.passed.clone());
         registry.register("galley_validation_failed", "Objects that were refused", self.failed.clone());

@@ -166,10 +166,14 @@ impl Webhooks {
         }
     }
 
-    /// The pages. Also for a plain port where something else ends TLS.
+    /// All pages.
     pub fn router(&self) -> Router {
+        self.pages().route("/ready", get(|| async { StatusCode::OK }))
+    }
+
+    /// The webhooks' pages, also for a plain port where something else ends TLS.
+    pub fn pages(&self) -> Router {
         Router::new()
-            .route("/ready", get(|| async { StatusCode::OK }))
             .route("/inject", any(inject_page))
             .route("/inject/{*path}", any(inject_page))
             .route("/validate", any(validate_page))

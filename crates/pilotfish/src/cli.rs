@@ -31,6 +31,11 @@ pub enum Command {
     Bootstrap(BootstrapArgs),
     /// Write what proxies would get, without serving: for reviews and tests.
     Translate(TranslateArgs),
+    /// Write manifests with the sidecars that the webhook would give them.
+    #[command(alias = "kube-inject")]
+    Inject(InjectArgs),
+    /// Say what is wrong with manifests. Exits with 65 if anything is.
+    Validate(ValidateArgs),
     /// Print the version.
     Version,
 }
@@ -87,9 +92,12 @@ pub struct ServeArgs {
     /// Address of /metrics and /version. Empty: both move to the HTTP address.
     #[arg(long = "monitoring-addr", alias = "monitoringAddr", default_value = ":15014", value_name = "ADDR")]
     pub monitoring_addr: Listen,
-    /// Address of the webhooks. Not served yet: it comes with injection and validation.
+    /// Address of the webhooks; :15017 in a Pod of a cluster, else off. Empty: their pages are on the HTTP address.
     #[arg(long = "https-addr", alias = "httpsAddr", value_name = "ADDR")]
     pub https_addr: Option<Listen>,
+    /// The webhooks.
+    #[command(flatten)]
+    pub webhooks: WebhookArgs,
     /// How long streams may take to end after SIGTERM.
     #[arg(long = "shutdown-duration", alias = "shutdownDuration", default_value = "10s", value_parser = duration)]
     pub shutdown_duration: Duration,
@@ -163,6 +171,90 @@ pub struct StatusArgs {
     /// Name of this replica.
     #[arg(long, env = "POD_NAME", default_value = "pilotfish")]
     pub pod_name: String,
+}
+
+/// What the webhooks are configured by.
+#[derive(Args, Clone, Debug)]
+pub struct WebhookArgs {
+    /// Serve injection at all.
+    #[arg(long, env = "INJECT_ENABLED", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
+    pub inject_enabled: bool,
+    /// Folder with the files `config` and `values`; without them, a ConfigMap istio-sidecar-injector of the cluster.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/istio/inject")]
+    pub injection_dir: PathBuf,
+    /// Empty: mutating webhook configurations are left alone.
+    #[arg(long, env = "INJECTION_WEBHOOK_CONFIG_NAME", value_name = "NAME", default_value = "istio-sidecar-injector")]
+    pub injection_webhook: String,
+    /// Empty: validating webhook configurations are left alone.
+    #[arg(long, env = "VALIDATION_WEBHOOK_CONFIG_NAME", value_name = "NAME", default_value = "istio-istio-system")]
+    pub validation_webhook: String,
+    /// Run proxies as init containers that stay: true, false, or auto for what the nodes can do.
+    #[arg(long, env = "ENABLE_NATIVE_SIDECARS", value_name = "MODE", default_value = "auto")]
+    pub native_sidecars: String,
+    /// The platform, where it differs: openshift.
+    #[arg(long, env = "PLATFORM", default_value = "", hide_default_value = true)]
+    pub platform: String,
+    /// Compliance policy of proxies, such as fips-140-3.
+    #[arg(long, env = "COMPLIANCE_POLICY", default_value = "", hide_default_value = true)]
+    pub compliance_policy: String,
+    /// Certificate of the webhooks. Without it: one of a root of this process' own.
+    #[arg(long = "tls-cert-file", alias = "tlsCertFile", value_name = "FILE", requires = "tls_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its private key.
+    #[arg(long = "tls-key-file", alias = "tlsKeyFile", value_name = "FILE")]
+    pub tls_key_file: Option<PathBuf>,
+    /// The roots that it leads to.
+    #[arg(long = "ca-cert-file", alias = "caCertFile", value_name = "FILE")]
+    pub ca_cert_file: Option<PathBuf>,
+    /// Further host or address that the webhooks' own certificate is for. Repeatable.
+    #[arg(long, value_name = "HOST")]
+    pub webhook_host: Vec<String>,
+}
+
+/// Arguments of `inject`.
+#[derive(Args, Clone, Debug)]
+pub struct InjectArgs {
+    /// File or folder with manifests; `-` for standard input. Repeatable.
+    #[arg(long, short = 'f', required = true, value_name = "PATH")]
+    pub filename: Vec<PathBuf>,
+    /// File to write; standard output if not given.
+    #[arg(long, short)]
+    pub output: Option<PathBuf>,
+    /// File with the key `config` of the injector's ConfigMap.
+    #[arg(long = "inject-config-file", alias = "injectConfigFile", value_name = "FILE")]
+    pub inject_config_file: Option<PathBuf>,
+    /// File with Helm values.
+    #[arg(long = "values-file", alias = "valuesFile", value_name = "FILE")]
+    pub values_file: Option<PathBuf>,
+    /// File with the MeshConfig.
+    #[arg(long = "mesh-config-file", alias = "meshConfigFile", value_name = "FILE")]
+    pub mesh_config_file: Option<PathBuf>,
+    /// Revision of the control plane.
+    #[arg(long, short, default_value = "", hide_default_value = true)]
+    pub revision: String,
+    /// Run the proxy as an init container that stays.
+    #[arg(long, env = "ENABLE_NATIVE_SIDECARS", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
+    pub native_sidecars: bool,
+}
+
+/// Arguments of `validate`.
+#[derive(Args, Clone, Debug)]
+pub struct ValidateArgs {
+    /// File or folder with manifests; `-` for standard input. Repeatable.
+    #[arg(long, short = 'f', required = true, value_name = "PATH")]
+    pub filename: Vec<PathBuf>,
+    /// How to say it.
+    #[arg(long, short, value_enum, default_value = "table")]
+    pub output: Output,
+}
+
+/// A form of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
 }
 
 /// See [`ServeArgs::ignored`].

@@ -9,6 +9,7 @@ pub mod debug;
 pub mod findings;
 pub mod http;
 pub mod identity;
+pub mod manifests;
 pub mod mesh_config;
 pub mod metrics;
 pub mod offline;
@@ -16,6 +17,7 @@ pub mod pipeline;
 pub mod serve;
 pub mod status;
 pub mod supervise;
+pub mod webhooks;
 pub mod work;
 
 use clap::Parser;
@@ -30,6 +32,11 @@ pub fn run() -> std::process::ExitCode {
         cli::Command::Serve(args) => serve::main(*args),
         cli::Command::Bootstrap(args) => bootstrap::main(&args),
         cli::Command::Translate(args) => offline::main(&args),
+        cli::Command::Inject(args) => manifests::inject(&args),
+        cli::Command::Validate(args) => match manifests::validate(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         cli::Command::Version => {
             println!("pilotfish {VERSION}");
             Ok(())

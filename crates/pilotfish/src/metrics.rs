@@ -58,6 +58,7 @@ impl Registry {
     /// Registers everything once. `health` and `work` are asked with every look at the page.
     pub fn new(
         server: &Metrics,
+        webhooks: &pilotfish_webhook::metrics::Metrics,
         state: watch::Receiver<State>,
         health: Arc<Health>,
         work: impl Fn() -> Vec<Count> + Send + Sync + 'static,
@@ -72,6 +73,7 @@ impl Registry {
         let (suppressed, diagnostics, uptime) = (Gauge::default(), Gauge::default(), Gauge::default());
         let mut r = prometheus_client::registry::Registry::default();
         server.register(&mut r);
+        webhooks.register(&mut r);
         r.register("pilot_inbound_updates", "Updates that came in, by type", push.inbound.clone());
         r.register("pilot_push_triggers", "Pushes, by what caused them", push.triggers.clone());
         r.register("pilot_debounce_time", "Seconds from the first change of a batch to its push", push.debounce.clone());

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use anyhow::Context;
+use pilotfish_controller::Cluster;
 use pilotfish_controller::jwks::{self, Fetcher, Guard};
 use pilotfish_controller::run::{Controller, Handle};
 use pilotfish_push::Timing;
@@ -23,7 +24,10 @@ use crate::metrics::Registry;
 use crate::pipeline::{self, MeshTranslator};
 use crate::status::Status;
 use crate::supervise::Supervisor;
-use crate::{mesh_config, offline, work};
+use crate::{mesh_config, offline, webhooks, work};
+
+/// Where webhooks are served in a Pod, unless somebody says otherwise.
+const WEBHOOKS: std::net::SocketAddr = std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 15017);
 
 /// Where agents of the mesh look for TLS.
 const SECURE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15012);
@@ -46,13 +50,13 @@ fn start_logging(args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    if args.https_addr.is_some_and(|l| l.0.is_some()) {
-        warn!(flag = "--https-addr", "is accepted but not served yet: there is no webhook");
-    }
     // Ports first: a second process on this machine should fail before it reads anything.
     let http_listener = listen("--http-addr", args.http_addr).await?;
     let grpc_listener = listen("--grpc-addr", args.grpc_addr).await?;
     let monitoring_listener = listen("--monitoring-addr", args.monitoring_addr).await?;
+    let in_pod = args.mesh.kubeconfig.is_none() && args.mesh.config_dir.is_empty() && Cluster::around().is_some();
+    let https = args.https_addr.unwrap_or(Listen(in_pod.then_some(WEBHOOKS)));
+    let https_listener = listen("--https-addr", https).await?;
 
     let options = offline::controller_options(&args.mesh)?;
     if options.config_dirs.is_empty() && options.cluster.is_none() {
@@ -96,9 +100,10 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         None => None,
     };
     let callers = identities.as_ref().map(Identities::callers);
+    let webhooks = webhooks::new(state.clone(), &args.mesh);
     let (counted, statuses, fetched) = (server.clone(), status.as_ref().map(Status::counts), fetcher.counts());
     let identified = identities.as_ref().map(Identities::counts);
-    let registry = Registry::new(server.metrics(), state.clone(), health.clone(), move || {
+    let registry = Registry::new(server.metrics(), &webhooks.metrics(), state.clone(), health.clone(), move || {
         let others = statuses.iter().flat_map(|counts| counts()).chain(identified.iter().flat_map(|counts| counts()));
         work::counts(&counted, &translator).into_iter().chain(others).chain(work::keys(&fetched)).collect()
     });
@@ -107,6 +112,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let metrics = registry.clone();
     let pages = Pages { ready: ready.clone(), debug: Arc::new(debug), metrics: Arc::new(move || metrics.text()), callers: callers.clone() };
 
+    webhooks::start(&mut supervisor, &webhooks, https_listener, cluster.as_ref(), &args.webhooks, &args.mesh).await?;
     let watching = drain.clone();
     supervisor.spawn("controller", async move {
         tokio::select! {
@@ -169,7 +175,11 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     }
     let with_metrics = monitoring_listener.is_none();
     if let Some(listener) = http_listener {
-        supervisor.spawn("http", http::serve(listener, http::http_pages(pages.clone(), with_metrics), drain.clone()));
+        let router = http::http_pages(pages.clone(), with_metrics);
+        // Asked for by an empty address: something in front ends TLS.
+        let plain = args.https_addr == Some(Listen(None));
+        let router = if plain { router.merge(webhooks.pages()) } else { router };
+        supervisor.spawn("http", http::serve(listener, router, drain.clone()));
     }
     if let Some(listener) = monitoring_listener {
         supervisor.spawn("monitoring", http::serve(listener, http::monitoring_pages(pages.clone()), drain.clone()));

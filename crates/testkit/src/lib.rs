@@ -10,6 +10,7 @@ pub mod authority;
 pub mod csr;
 pub mod envoy;
 pub mod golden;
+pub mod helm;
 pub mod http;
 pub mod jwt;
 pub mod kube;

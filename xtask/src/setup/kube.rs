@@ -9,10 +9,12 @@ use anyhow::{Context, Result};
 use crate::{paths, shell};
 
 const SOURCES: &str = "tests/kube";
+const HELM: &str = "tests/helm";
 const PROGRAMS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"];
 
 /// Builds them if their sources changed. Who has programs of his own says so in `KUBEBUILDER_ASSETS`.
 pub(super) fn install() -> Result<()> {
+    helm()?;
     if env::var_os("KUBEBUILDER_ASSETS").is_some() {
         return Ok(());
     }
@@ -36,6 +38,27 @@ pub(super) fn install() -> Result<()> {
     Ok(())
 }
 
+/// Helm, for tests of the charts. Who has one says so in `HELM`.
+fn helm() -> Result<()> {
+    if env::var_os("HELM").is_some() {
+        return Ok(());
+    }
+    let sources = paths::workspace().join(HELM);
+    let dir = paths::target().join("tools/helm");
+    let (stamp, wanted) = (dir.join("built-from.txt"), content(&sources)?);
+    if fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+        return Ok(());
+    }
+    println!("Building Helm from {HELM}: minutes the first time");
+    fs::create_dir_all(&dir)?;
+    let _ = fs::remove_file(&stamp);
+    let mut go = shell::command("go");
+    go.args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", "-s -w", "-o"]).arg(dir.join("helm"));
+    shell::run(go.arg("helm.sh/helm/v3/cmd/helm").current_dir(&sources).env("CGO_ENABLED", "0"))?;
+    fs::write(stamp, wanted)?;
+    Ok(())
+}
+
 fn build(sources: &Path, binary: &Path) -> Result<()> {
     let module = fs::read_to_string(sources.join("go.mod"))?;
     let version = required(&module, "k8s.io/kubernetes").context("tests/kube/go.mod requires no k8s.io/kubernetes")?;
@@ -48,7 +71,8 @@ fn build(sources: &Path, binary: &Path) -> Result<()> {
 
 /// All that the build depends on, as one text.
 fn content(sources: &Path) -> Result<String> {
-    let mut files: Vec<PathBuf> = fs::read_dir(sources).context(SOURCES)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(sources).with_context(|| sources.display().to_string())?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     files.sort();
     let mut all = shell::read(shell::command("go").arg("version").current_dir(sources)).context("Go is needed: https://go.dev/dl")?;
     for file in files {
