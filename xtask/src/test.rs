@@ -41,7 +41,7 @@ const KUBE: [&str; 9] =
     ["kube", "charts", "kube_webhooks", "crds", "kube_source", "kube_references", "kube_status", "replicas", "kube_survival"];
 
 /// Suites that send traffic through stock Envoys, one per group of fields.
-const BEHAVIOUR: [&str; 9] = [
+const BEHAVIOUR: [&str; 10] = [
     "behaviour_routes",
     "behaviour_destinations",
     "behaviour_gateways",
@@ -50,6 +50,7 @@ const BEHAVIOUR: [&str; 9] = [
     "behaviour_security",
     "behaviour_patches",
     "behaviour_telemetry",
+    "behaviour_identities",
     "netns",
 ];
 
