@@ -32,6 +32,9 @@ pub enum DebugError {
     NotConnected(String),
 }
 
+/// What every scope and every class has now.
+pub type Made<T> = (Vec<Arc<<T as Translate>::View>>, Vec<Arc<<T as Translate>::Own>>);
+
 /// A view on the server's streams.
 pub struct Debug<T: Translate> {
     store: Arc<Store<T>>,
@@ -103,7 +106,7 @@ impl<T: Translate> Debug<T> {
     }
 
     /// What was made for those who are connected, for who tells users what became of their objects.
-    pub fn made(&self) -> (Vec<Arc<T::View>>, Vec<Arc<T::Own>>) {
+    pub fn made(&self) -> Made<T> {
         self.store.made()
     }
 

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Translate;
+use crate::debug::Made;
 use crate::metrics::Metrics;
 use cell::Cell;
 use job::Pending;
@@ -130,7 +131,7 @@ impl<T: Translate> Store<T> {
     }
 
     /// What was made for those who are connected.
-    pub(crate) fn made(&self) -> (Vec<Arc<T::View>>, Vec<Arc<T::Own>>) {
+    pub(crate) fn made(&self) -> Made<T> {
         let (mut views, mut owns) = (Vec::new(), Vec::new());
         for cell in self.cells() {
             let inner = cell.lock();

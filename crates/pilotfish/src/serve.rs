@@ -165,7 +165,11 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     });
     if let Some(listener) = grpc_listener {
         let (server, drain) = (server.clone(), drain.clone());
-        let port = Port::clear(callers.clone().map_or_else(|| Arc::new(NoGuard) as Arc<dyn guard::Guard>, |callers| callers));
+        let guard: Arc<dyn guard::Guard> = match &callers {
+            Some(callers) => callers.clone(),
+            None => Arc::new(NoGuard),
+        };
+        let port = Port::clear(guard);
         supervisor.spawn("ads", async move { server.serve_port(listener, port, drain).await.context("ADS failed") });
     }
     if let Some(((listener, tls), callers)) = secure.zip(callers) {

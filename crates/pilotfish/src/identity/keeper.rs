@@ -56,12 +56,12 @@ impl Keeper {
         let outcome = match &self.origin {
             Origin::Folder(dir) => {
                 let dir = dir.clone();
-                self.from_folder(&dir, now)
+                self.load_folder(&dir, now)
             }
             Origin::Secret { api, namespace, leadership } => {
                 let (api, namespace) = (api.clone(), namespace.clone());
                 let leads = leadership.holds(tokio::time::Instant::now()).is_some();
-                self.from_secret(&api, &namespace, leads, trust_domain, now).await
+                self.load_secret(&api, &namespace, leads, trust_domain, now).await
             }
         };
         if let Err(why) = outcome {
@@ -91,7 +91,7 @@ impl Keeper {
         Evidence { placed: placed.since.filter(|_| *placed.bundle == *bundle), unconfirmed: 0 }
     }
 
-    fn from_folder(&mut self, dir: &Path, now: SystemTime) -> anyhow::Result<()> {
+    fn load_folder(&mut self, dir: &Path, now: SystemTime) -> anyhow::Result<()> {
         let (times, evidence) = (self.times(), self.evidence());
         let files = read_folder(dir)?;
         match &mut self.rotation {
@@ -108,7 +108,7 @@ impl Keeper {
         Ok(())
     }
 
-    async fn from_secret(
+    async fn load_secret(
         &mut self,
         api: &KubeApi,
         namespace: &str,
