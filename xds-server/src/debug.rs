@@ -33,9 +33,6 @@ pub enum DebugError {
     NotConnected(String),
 }
 
-/// What every scope and every class has now.
-pub type Made<T> = (Vec<Arc<<T as Translate>::View>>, Vec<Arc<<T as Translate>::Own>>);
-
 /// A view on the server's streams.
 pub struct Debug<T: Translate> {
     store: Arc<Store<T>>,

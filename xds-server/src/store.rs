@@ -28,7 +28,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Translate;
-use crate::debug::Made;
 use crate::metrics::Metrics;
 use cell::Cell;
 use job::Pending;
