@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 pub use tally::{Report, Tally};
 
 use crate::Translate;
+pub use crate::store::Made;
 use crate::store::{Session, Store};
 use time::rfc3339;
 

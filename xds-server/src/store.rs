@@ -62,6 +62,14 @@ struct Slot<T: Translate> {
     place: Option<(T::Class, Arc<Cell<T>>)>,
 }
 
+/// What was made for those who are connected.
+pub struct Made<T: Translate> {
+    /// One for each of their scopes.
+    pub views: Vec<Arc<T::View>>,
+    /// One for each of their classes.
+    pub owns: Vec<Arc<T::Own>>,
+}
+
 impl<T: Translate> Store<T> {
     pub(crate) fn new(translate: T, parallel: NonZeroUsize, metrics: Metrics) -> Self {
         Store {
@@ -139,7 +147,7 @@ impl<T: Translate> Store<T> {
                 owns.extend(inner.present().filter_map(|(_, member)| member.own.clone()));
             }
         }
-        (views, owns)
+        Made { views, owns }
     }
 
     /// True if nothing waits to be made.

@@ -9,7 +9,7 @@ use pilotfish_controller::State;
 use pilotfish_model::{Diagnostic, ObjectId};
 use pilotfish_translator::diagnose::{Workloads, findings};
 use pilotfish_translator::{World, patch_diagnostics};
-use pilotfish_xds_server::debug::Debug;
+use pilotfish_xds_server::debug::{Debug, Made};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,7 @@ fn patches(world: &World, debug: &Debug<MeshTranslator>) -> Vec<Diagnostic> {
     if world.mesh.envoy_filters.is_empty() {
         return Vec::new();
     }
-    let (views, owns) = debug.made();
+    let Made { views, owns } = debug.made();
     patch_diagnostics(views.iter().flat_map(|v| v.applied()).chain(owns.iter().flat_map(|o| o.applied())))
 }
 
