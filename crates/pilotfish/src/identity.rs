@@ -12,7 +12,7 @@ use anyhow::Context;
 use pilotfish_ca::auth::tokens::{Reviewer, Tokens};
 use pilotfish_ca::auth::{Authenticator, Options};
 use pilotfish_ca::service::{NoPods, Pods};
-use pilotfish_ca::tls::Serving;
+use pilotfish_ca::tls::{self, Serving};
 use pilotfish_ca::{Authority, Service};
 use pilotfish_controller::api::KubeApi;
 use pilotfish_controller::lease::Leadership;
@@ -35,6 +35,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the cluster's public keys are asked for.
 const KEYS: Duration = Duration::from_secs(300);
 
+/// What other servers of this process prove themselves by.
+pub struct Shared {
+    /// The certificate.
+    pub serving: Serving,
+    /// What connections may use.
+    pub tls: tls::Options,
+    /// Roots that are trusted, PEM; empty before there are any.
+    pub bundle: watch::Receiver<Arc<str>>,
+}
+
 /// What is there to be started.
 pub struct Identities {
     callers: Arc<Callers>,
@@ -49,13 +59,14 @@ pub struct Identities {
 }
 
 impl Identities {
-    /// `None` if there is neither a folder with a key nor a cluster to keep one in, or none is wanted.
+    /// `names`: of this process, beside those that agents know. `None` if there is neither a folder with a key nor a cluster to keep one in, or none is wanted.
     pub async fn new(
         args: &IdentityArgs,
         mesh: &MeshArgs,
         cluster: Option<&Cluster>,
         leadership: Option<Leadership>,
         state: watch::Receiver<State>,
+        names: Vec<String>,
     ) -> anyhow::Result<Option<Identities>> {
         let leadership = leadership.unwrap_or_else(Leadership::always);
         let api = match cluster {
@@ -85,7 +96,11 @@ impl Identities {
         let keeper = Keeper {
             args: args.clone(),
             origin,
-            names: args.names(&mesh.namespace, &mesh.revision),
+            names: {
+                let mut all = args.names(&mesh.namespace, &mesh.revision);
+                all.extend(names);
+                all
+            },
             authority: authority.clone(),
             serving: serving.clone(),
             bundle,
@@ -107,9 +122,9 @@ impl Identities {
         self.serving.for_proxies(&self.keeper.args.tls()).context("TLS for proxies")
     }
 
-    /// TLS for whoever asks for no certificate: webhooks.
-    pub fn for_anyone(&self) -> anyhow::Result<Arc<ServerConfig>> {
-        self.serving.for_anyone(&self.keeper.args.tls()).context("TLS")
+    /// For servers beside ADS, such as webhooks: the same certificate, and the roots that vouch for it.
+    pub fn shared(&self) -> Shared {
+        Shared { serving: self.serving.clone(), tls: self.keeper.args.tls(), bundle: self.bundle.clone() }
     }
 
     /// What it did, for metrics.

@@ -86,7 +86,15 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         None => None,
     };
     let leadership = status.as_ref().map(Status::leadership);
-    let identities = Identities::new(&args.identity, &args.mesh, cluster.as_ref(), leadership, state.clone()).await?;
+    let identities = Identities::new(
+        &args.identity,
+        &args.mesh,
+        cluster.as_ref(),
+        leadership,
+        state.clone(),
+        webhooks::names(&args.webhooks, &args.mesh),
+    )
+    .await?;
     let secure_addr = args.secure_grpc_addr.unwrap_or(Listen(Some(SECURE)));
     let secure = match &identities {
         Some(identities) => match listen("--secure-grpc-addr", secure_addr).await? {
@@ -112,7 +120,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let metrics = registry.clone();
     let pages = Pages { ready: ready.clone(), debug: Arc::new(debug), metrics: Arc::new(move || metrics.text()), callers: callers.clone() };
 
-    webhooks::start(&mut supervisor, &webhooks, https_listener, cluster.as_ref(), &args.webhooks, &args.mesh).await?;
+    let shared = identities.as_ref().map(Identities::shared);
+    webhooks::start(&mut supervisor, &webhooks, https_listener, cluster.as_ref(), shared, &args.webhooks, &args.mesh).await?;
     let watching = drain.clone();
     supervisor.spawn("controller", async move {
         tokio::select! {

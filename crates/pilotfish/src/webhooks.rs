@@ -23,6 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{MeshArgs, WebhookArgs};
+use crate::identity::Shared;
 use crate::offline;
 use crate::supervise::Supervisor;
 
@@ -98,6 +99,7 @@ pub async fn start(
     webhooks: &Webhooks,
     listener: Option<TcpListener>,
     cluster: Option<&Cluster>,
+    shared: Option<Shared>,
     args: &WebhookArgs,
     mesh: &MeshArgs,
 ) -> anyhow::Result<()> {
@@ -107,8 +109,11 @@ pub async fn start(
         None => None,
     };
     if let Some(listener) = listener {
-        let identity = Identity::new(args, mesh)?;
-        let tls = identity.serving.for_anyone(&tls::Options::default())?;
+        // Replicas have one root between them where there is a certificate authority: the API server is told of one.
+        let shared = shared.filter(|_| args.tls_cert_file.is_none());
+        let options = shared.as_ref().map(|s| s.tls.clone()).unwrap_or_default();
+        let identity = Identity::new(args, mesh, shared.as_ref().map(|s| s.serving.clone()))?;
+        let tls = identity.serving.for_anyone(&options)?;
         let (listener, serving, stop) = (listener.into_std()?, webhooks.clone(), drain.clone());
         let (ended, end) = oneshot::channel();
         std::thread::Builder::new().name("webhooks".into()).spawn(move || {
@@ -142,7 +147,10 @@ pub async fn start(
                 Ok(())
             });
         }
-        supervisor.spawn("webhook certificate", identity.renew(drain.clone()));
+        match shared {
+            Some(shared) => supervisor.spawn("webhook certificate", follow(shared.bundle, identity.bundle, drain.clone())),
+            None => supervisor.spawn("webhook certificate", identity.renew(drain.clone())),
+        }
     }
     if args.inject_enabled {
         supervisor.spawn("injection", Injection::new(args, mesh, api).run(webhooks.clone(), drain));
@@ -150,7 +158,29 @@ pub async fn start(
     Ok(())
 }
 
-/// By what the webhooks prove themselves: files, or a root of this process' own.
+/// Names that the API server knows the webhooks by.
+pub fn names(args: &WebhookArgs, mesh: &MeshArgs) -> Vec<String> {
+    let suffix = if matches!(mesh.revision.as_str(), "" | "default") { String::new() } else { format!("-{}", mesh.revision) };
+    let service = format!("istiod{suffix}.{}.svc", mesh.namespace);
+    let mut names = vec![service.clone(), format!("{service}.{}", mesh.domain)];
+    names.extend(args.webhook_host.iter().cloned());
+    names
+}
+
+/// Passes on which roots vouch for the certificate that all servers of this process share.
+async fn follow(mut from: watch::Receiver<Arc<str>>, to: watch::Sender<String>, drain: CancellationToken) -> anyhow::Result<()> {
+    loop {
+        let bundle = from.borrow_and_update().to_string();
+        to.send_if_modified(|known| std::mem::replace(known, bundle.clone()) != bundle);
+        tokio::select! {
+            () = drain.cancelled() => return Ok(()),
+            Ok(()) = from.changed() => {}
+            else => return Ok(drain.cancelled().await),
+        }
+    }
+}
+
+/// By what the webhooks prove themselves: what all servers share, files, or a root of this process' own.
 struct Identity {
     serving: Serving,
     bundle: watch::Sender<String>,
@@ -163,18 +193,18 @@ const TTL: Duration = Duration::from_secs(90 * 86400);
 const RENEW: Duration = Duration::from_secs(60 * 86400);
 
 impl Identity {
-    fn new(args: &WebhookArgs, mesh: &MeshArgs) -> anyhow::Result<Identity> {
-        let suffix = if matches!(mesh.revision.as_str(), "" | "default") { String::new() } else { format!("-{}", mesh.revision) };
-        let service = format!("istiod{suffix}.{}.svc", mesh.namespace);
-        let mut names = vec![service.clone(), format!("{service}.{}", mesh.domain)];
-        names.extend(args.webhook_host.iter().cloned());
+    fn new(args: &WebhookArgs, mesh: &MeshArgs, shared: Option<Serving>) -> anyhow::Result<Identity> {
+        let names = names(args, mesh);
         let files = match (&args.tls_cert_file, &args.tls_key_file) {
             (Some(cert), Some(key)) => Some([cert.clone(), key.clone(), args.ca_cert_file.clone().unwrap_or_else(|| cert.clone())]),
             _ => None,
         };
         let (bundle, _) = watch::channel(String::new());
-        let identity = Identity { serving: Serving::default(), bundle, files, names };
-        identity.load()?;
+        let is_shared = shared.is_some();
+        let identity = Identity { serving: shared.unwrap_or_default(), bundle, files, names };
+        if !is_shared {
+            identity.load()?;
+        }
         Ok(identity)
     }
 
