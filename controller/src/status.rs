@@ -36,7 +36,13 @@ pub const WRITTEN: &[Kind] = &[
     Kind::Sidecar,
     Kind::VirtualService,
     Kind::WorkloadEntry,
+    Kind::EnvoyFilter,
     Kind::PeerAuthentication,
+    Kind::RequestAuthentication,
+    Kind::AuthorizationPolicy,
+    Kind::Telemetry,
+    Kind::WasmPlugin,
+    Kind::TrafficExtension,
 ];
 
 /// Under which name fields are owned.

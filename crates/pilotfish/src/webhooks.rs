@@ -175,7 +175,10 @@ async fn follow(mut from: watch::Receiver<Arc<str>>, to: watch::Sender<String>, 
         tokio::select! {
             () = drain.cancelled() => return Ok(()),
             Ok(()) = from.changed() => {}
-            else => return Ok(drain.cancelled().await),
+            else => {
+                drain.cancelled().await;
+                return Ok(());
+            }
         }
     }
 }
