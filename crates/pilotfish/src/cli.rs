@@ -31,6 +31,8 @@ pub enum Command {
     Bootstrap(BootstrapArgs),
     /// Write what proxies would get, without serving: for reviews and tests.
     Translate(TranslateArgs),
+    /// Say what is wrong with a mesh out of files: mistakes, and what has no effect. Exits with 65 if something is not in force.
+    Analyze(AnalyzeArgs),
     /// Write manifests with the sidecars that the webhook would give them.
     #[command(alias = "kube-inject")]
     Inject(InjectArgs),
@@ -320,6 +322,14 @@ pub struct BootstrapArgs {
     /// File to write; standard output if not given.
     #[arg(long, short)]
     pub output: Option<PathBuf>,
+}
+
+/// Arguments of `analyze`.
+#[derive(Args, Clone, Debug)]
+pub struct AnalyzeArgs {
+    /// The mesh.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
 }
 
 /// Arguments of `translate`.

@@ -32,6 +32,10 @@ pub fn run() -> std::process::ExitCode {
         cli::Command::Serve(args) => serve::main(*args),
         cli::Command::Bootstrap(args) => bootstrap::main(&args),
         cli::Command::Translate(args) => offline::main(&args),
+        cli::Command::Analyze(args) => match offline::analyze(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         cli::Command::Inject(args) => manifests::inject(&args),
         cli::Command::Validate(args) => match manifests::validate(&args) {
             Ok(code) => return code,

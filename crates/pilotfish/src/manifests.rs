@@ -19,7 +19,7 @@ use crate::cli::{InjectArgs, Output, ValidateArgs};
 use crate::offline;
 
 /// Something in a manifest is not as it should be.
-const BAD_DATA: u8 = 65;
+pub(crate) const BAD_DATA: u8 = 65;
 
 /// A document with the place it was read from.
 struct Document {

@@ -1,6 +1,7 @@
 //! `pilotfish translate`: what proxies would get, without serving.
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -8,13 +9,16 @@ use pilotfish_controller::mesh_config::merge;
 use pilotfish_controller::run::{Options, read_files};
 use pilotfish_controller::{Cluster, Layer, Settings};
 use pilotfish_envoy::{Snapshot, TypeUrl, json};
+use pilotfish_model::diagnostic::Severity;
 use pilotfish_model::proxy::Node;
-use pilotfish_model::{Kind, ObjectId, Proxy};
+use pilotfish_model::{Diagnostic, Kind, ObjectId, Proxy};
 use pilotfish_translator::World;
+use pilotfish_translator::diagnose::{Workloads, findings};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::cli::{MeshArgs, TranslateArgs};
+use crate::cli::{AnalyzeArgs, MeshArgs, TranslateArgs};
+use crate::manifests::BAD_DATA;
 
 /// Reads the mesh configuration; nothing where no file is named.
 pub fn mesh_config(path: Option<&Path>) -> anyhow::Result<Layer> {
@@ -82,6 +86,24 @@ pub fn main(args: &TranslateArgs) -> anyhow::Result<()> {
     world.patch_diagnostics().for_each(|d| eprintln!("{d}"));
     pilotfish_translator::patch_diagnostics(applied).iter().for_each(|d| eprintln!("{d}"));
     Ok(())
+}
+
+/// Prints what is wrong with files and objects, and which objects have no effect.
+pub fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+    let (mesh, state) = read_files(&controller_options(&args.mesh)?)?;
+    let world = World::new(mesh.clone());
+    let between = findings(&world, &Workloads::of(&mesh), state.snapshot.objects.keys());
+    let mut all: Vec<&Diagnostic> = state.snapshot.diagnostics.iter().chain(between.values().flatten()).collect();
+    all.sort_by_key(|d| (&d.object, &d.field));
+    state.problems.iter().for_each(|p| println!("error: {p}"));
+    for diagnostic in all {
+        let severity = match diagnostic.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        println!("{severity}: {diagnostic}");
+    }
+    Ok(if state.has_errors() { ExitCode::from(BAD_DATA) } else { ExitCode::SUCCESS })
 }
 
 /// Resources as proto JSON, by type and name.
