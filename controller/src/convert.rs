@@ -10,6 +10,7 @@ mod envoy_filter;
 mod extension;
 mod fields;
 mod gateway;
+mod key_pair;
 mod kubernetes;
 mod peer_authentication;
 mod protocol;

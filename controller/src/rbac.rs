@@ -150,28 +150,30 @@ mod tests {
             .filter(|r| !r.verbs.contains(&"list") || r.verbs.contains(&"patch"))
             .map(|r| (r.group, r.resources.join(" "), r.verbs))
             .collect();
-        let networking = "destinationrules gateways serviceentries sidecars virtualservices workloadentries";
-        let with_status = networking.split(' ').map(|n| format!("{n}/status")).collect::<Vec<_>>().join(" ");
-        assert_eq!(
-            writes,
-            [
-                ("networking.istio.io", networking.to_owned(), &["get"][..]),
-                ("security.istio.io", "peerauthentications".to_owned(), &["get"]),
-                ("networking.istio.io", with_status, &["patch"]),
-                ("security.istio.io", "peerauthentications/status".to_owned(), &["patch"]),
-                ("", "configmaps".to_owned(), &["get"]),
-                (
-                    "admissionregistration.k8s.io",
-                    "mutatingwebhookconfigurations validatingwebhookconfigurations".to_owned(),
-                    &["list", "patch"],
-                ),
-                ("networking.istio.io", "gateways".to_owned(), &["create"]),
-                ("coordination.k8s.io", "leases".to_owned(), &["get", "create", "update"]),
-                ("", "secrets".to_owned(), &["get", "update"]),
-                ("", "secrets".to_owned(), &["create"]),
-                ("authentication.k8s.io", "tokenreviews".to_owned(), &["create"]),
-                ("authorization.k8s.io", "subjectaccessreviews".to_owned(), &["create"]),
-            ]
-        );
+        let written = [
+            ("networking.istio.io", "destinationrules gateways serviceentries sidecars virtualservices workloadentries envoyfilters"),
+            ("security.istio.io", "peerauthentications requestauthentications authorizationpolicies"),
+            ("telemetry.istio.io", "telemetries"),
+            ("extensions.istio.io", "wasmplugins trafficextensions"),
+        ];
+        let read = written.map(|(group, all)| (group, all.to_owned(), &["get"][..]));
+        let status = |all: &str| all.split(' ').map(|n| format!("{n}/status")).collect::<Vec<_>>().join(" ");
+        let patched = written.map(|(group, all)| (group, status(all), &["patch"][..]));
+        let expected = [
+            ("", "configmaps".to_owned(), &["get"][..]),
+            (
+                "admissionregistration.k8s.io",
+                "mutatingwebhookconfigurations validatingwebhookconfigurations".to_owned(),
+                &["list", "patch"],
+            ),
+            ("networking.istio.io", "gateways".to_owned(), &["create"]),
+            ("coordination.k8s.io", "leases".to_owned(), &["get", "create", "update"]),
+            ("", "secrets".to_owned(), &["get", "update"]),
+            ("", "secrets".to_owned(), &["create"]),
+            ("", "configmaps".to_owned(), &["list", "create", "patch"]),
+            ("authentication.k8s.io", "tokenreviews".to_owned(), &["create"]),
+            ("authorization.k8s.io", "subjectaccessreviews".to_owned(), &["create"]),
+        ];
+        assert_eq!(writes, [&read[..], &patched[..], &expected[..]].concat());
     }
 }

@@ -32,7 +32,7 @@ fn find<'a>(mesh: &'a Mesh, proxy: &Proxy, name: &str) -> Option<&'a Arc<Secret>
     match object.strip_suffix(ROOTS_SUFFIX) {
         // Roots stand in a Secret of their own, or beside the certificate.
         Some(base) => [get(object), get(base)].into_iter().flatten().find(|s| !s.ca_certificate.is_empty()),
-        None => get(object).filter(|s| !s.certificate.is_empty() && !s.private_key.is_empty()),
+        None => get(object).filter(|s| !s.certificate.is_empty() && !s.private_key.is_empty() && s.mistake.is_none()),
     }
 }
 
@@ -60,6 +60,7 @@ mod tests {
             ("shop", "keyless", &secret("c", "", "")),
             ("shop", "split", &secret("c", "k", "")),
             ("shop", "split-cacert", &secret("", "", "r")),
+            ("shop", "odd", &Arc::new(Secret { mistake: Some("no pair"), ..Secret::clone(&whole) })),
             ("bank", "vault", &whole),
         ] {
             mesh.secrets.insert(ObjectKey { namespace: namespace.into(), name: name.into() }, secret.clone());
@@ -74,6 +75,8 @@ mod tests {
             ("kubernetes-gateway://shop/whole", true),
             ("kubernetes://split", true),
             ("kubernetes://split-cacert", true),
+            ("kubernetes://odd", false),
+            ("kubernetes://odd-cacert", true),
             ("kubernetes://keyless", false),
             ("kubernetes://keyless-cacert", false),
             ("kubernetes://none", false),

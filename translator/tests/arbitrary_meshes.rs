@@ -2,7 +2,7 @@
 //! Envoy's own validation rules.
 //!
 //! The random numbers are seeded by the round, so a failure repeats. `ARBITRARY_ROUNDS` runs more of them; seeds that once failed
-//! stand in `testdata/arbitrary/seeds.txt` and are run always.
+//! stand in `tests/arbitrary/seeds.txt` and are run always.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
@@ -50,7 +50,7 @@ fn proxies() -> Vec<Proxy> {
 #[test]
 fn what_is_accepted_translates_into_what_envoy_accepts() {
     let rounds: u64 = std::env::var("ARBITRARY_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
-    let corpus = include_str!("../testdata/arbitrary/seeds.txt").lines().filter_map(|l| l.split_whitespace().next()?.parse().ok());
+    let corpus = include_str!("arbitrary/seeds.txt").lines().filter_map(|l| l.split_whitespace().next()?.parse().ok());
     let kinds = arbitrary::kinds();
     let base: Vec<_> = yaml::split(BASE).into_iter().map(|d| yaml::parse(d.text).unwrap()).collect();
     let (mut failures, mut accepted) = (Vec::new(), BTreeMap::<&str, usize>::new());

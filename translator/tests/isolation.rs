@@ -2,11 +2,16 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+use std::sync::Arc;
+
 use pilotfish_controller::object::{Decoded, decode};
 use pilotfish_controller::{Index, Settings};
 use pilotfish_envoy::{Snapshot, TypeUrl};
 use pilotfish_model::Proxy;
+use pilotfish_model::name::Labels;
 use pilotfish_model::proxy::{Metadata, Node};
+use pilotfish_translator::diagnose::{Workloads, findings};
+use pilotfish_translator::secret::secrets;
 use pilotfish_translator::{World, classify, snapshot};
 use serde_json::{Value, json};
 
@@ -84,4 +89,46 @@ fn ten_megabytes_of_rules_are_rules() {
     let (port_80, said) = beside_web(vec![service("big"), huge]);
     assert_eq!(said, [""; 0]);
     assert!(contains(&port_80, "34999-xxx") && contains(&port_80, "outbound|80||other.shop.svc.cluster.local"));
+}
+
+#[test]
+fn of_32_secrets_one_that_is_no_pair_is_kept_back() {
+    let pairs: Vec<(String, String)> = (0..32)
+        .map(|i| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = rcgen::CertificateParams::new(vec![format!("{i}.example")]).unwrap().self_signed(&key).unwrap();
+            (certificate.pem(), key.serialize_pem())
+        })
+        .collect();
+    let mut index = Index::new(Settings::default());
+    let mut apply = |object: Value| {
+        let Decoded::Object(object) = decode(object).unwrap() else { panic!("not ours") };
+        index.apply((*object).into());
+    };
+    for (i, (certificate, key)) in pairs.iter().enumerate() {
+        // The seventh has its neighbour's key.
+        let key = if i == 7 { &pairs[8].1 } else { key };
+        apply(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("c{i}"), "namespace": "shop"},
+            "stringData": {"tls.crt": certificate, "tls.key": key}}));
+    }
+    let server = |i: usize| {
+        json!({"port": {"number": 443, "name": format!("https-{i}"), "protocol": "HTTPS"}, "hosts": [format!("{i}.example")],
+            "tls": {"mode": "SIMPLE", "credentialName": format!("c{i}")}})
+    };
+    apply(object("Gateway", "edge", json!({"selector": {"istio": "gw"}, "servers": (0..32).map(server).collect::<Vec<_>>()})));
+    let (mesh, _) = index.publish().unwrap();
+
+    let node = Node { id: "router~10.9.9.9~edge.shop~shop.svc.cluster.local".into(), ..Node::default() };
+    let proxy = Proxy::parse(node, "istio-system", "cluster.local").unwrap();
+    let names: Vec<Arc<str>> = (0..32).map(|i| Arc::from(format!("kubernetes://c{i}"))).collect();
+    let served: Vec<Arc<str>> = secrets(&mesh, &proxy, &names).iter().map(|r| r.name().clone()).collect();
+    let expected: Vec<&Arc<str>> = names.iter().filter(|n| &***n != "kubernetes://c7").collect();
+    assert_eq!(served.iter().collect::<Vec<_>>(), expected);
+
+    let mut workloads = Workloads::default();
+    workloads.add(&"shop".into(), &Labels::from([("istio".into(), "gw".into())]));
+    let found = findings(&World::new(mesh), &workloads, std::iter::empty());
+    let said: Vec<String> = found.into_values().flatten().map(|d| d.to_string()).collect();
+    let mistake = "Secret shop/c7 is not served: the key is not that of the certificate";
+    assert_eq!(said, [format!("Gateway shop/edge: spec.servers[7].tls.credentialName: {mistake}")]);
 }

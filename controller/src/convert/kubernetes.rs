@@ -11,10 +11,10 @@ use pilotfish_model::name::{Labels, Str};
 use pilotfish_model::secret::Secret;
 use pilotfish_model::{Kind, Locality, ObjectId};
 
-use super::Fact;
 use super::fields::{Path, Scope};
 use super::service::{TRAFFIC_DISTRIBUTION, distribution};
 use super::workload::{NETWORK, TLS_MODE, locality_label};
+use super::{Fact, key_pair};
 
 /// A Node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -218,11 +218,19 @@ pub(super) fn secret(scope: &mut Scope<'_>, s: &ApiSecret) -> Secret {
         }
         Arc::from([])
     };
-    Secret {
+    let mut secret = Secret {
         certificate: get(&["tls.crt", "cert"]),
         private_key: get(&["tls.key", "key"]),
         ca_certificate: get(&["ca.crt", "cacert"]),
         crl: get(&["ca.crl", "crl"]),
         ocsp_staple: get(&["tls.ocsp-staple"]),
+        mistake: None,
+    };
+    if !secret.certificate.is_empty() && !secret.private_key.is_empty() {
+        secret.mistake = key_pair::mistake(&secret.certificate, &secret.private_key);
     }
+    if let Some(mistake) = secret.mistake {
+        scope.warning(&root, format!("is not served: {mistake}"));
+    }
+    secret
 }

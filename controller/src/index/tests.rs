@@ -246,7 +246,7 @@ fn nothing_is_said_of_namespaces_that_are_left_out() {
     let in_ns = "key: team, operator: In, values: [a]";
     let gateway =
         "{servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.b], tls: {mode: SIMPLE, credentialName: cert}}]}";
-    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: cert, namespace: other}\nstringData: {tls.crt: c, tls.key: k}\n---\n";
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: cert, namespace: other}\nstringData: {ca.crt: c}\n---\n";
     let mut index = Index::new(Settings { mesh_config: config(in_ns), ..Settings::default() });
     let broken = mk_istio("DestinationRule", "broken", "{host: ''}");
     let all = [namespace("ns", "b"), namespace("other", "a"), broken.clone(), mk_istio("Gateway", "gw", gateway), secret.into()].concat();

@@ -16,6 +16,8 @@ pub struct Secret {
     pub crl: Arc<[u8]>,
     /// DER OCSP response.
     pub ocsp_staple: Arc<[u8]>,
+    /// Why nobody can prove itself with the certificate and key.
+    pub mistake: Option<&'static str>,
 }
 
 impl fmt::Debug for Secret {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use pilotfish_model::Service;
 use pilotfish_model::destination_rule::{DestinationRule, TrafficPolicy};
+use pilotfish_model::mesh::{Mesh, ObjectKey};
 use pilotfish_model::name::{Kind, Labels, Str, selects};
-use pilotfish_model::{Service, mesh::Mesh};
 
 use super::workloads::{Workloads, shown};
 use super::{Report, full_name, id};
@@ -35,6 +36,7 @@ pub(super) fn look(world: &World, workloads: &Workloads, report: &mut Report) {
             continue;
         }
         behind_older(world, rule, report);
+        credentials(world, rule, report);
         subsets(world, rule, &services, report);
     }
 }
@@ -92,6 +94,22 @@ fn behind_older(world: &World, rule: &DestinationRule, report: &mut Report) {
         if let Some(first) = older.iter().find(|o| o.subsets.iter().any(|s| s.name == subset.name)) {
             let message = format!("has no effect: the older {} has a subset of that name", full_name(&first.meta));
             report.warn(&object, format!("spec.subsets[{i}]"), message);
+        }
+    }
+}
+
+/// Secrets that clients could not prove themselves with.
+fn credentials(world: &World, rule: &DestinationRule, report: &mut Report) {
+    let ports = |policy: &TrafficPolicy| policy.ports.values().filter_map(|p| p.tls.clone()).collect::<Vec<_>>();
+    let named = [("spec.trafficPolicy".to_owned(), &rule.policy)].into_iter();
+    let named = named.chain(rule.subsets.iter().enumerate().map(|(i, s)| (format!("spec.subsets[{i}].trafficPolicy"), &s.policy)));
+    for (field, policy) in named {
+        for tls in policy.tls.iter().cloned().chain(ports(policy)) {
+            let key = ObjectKey { namespace: rule.meta.namespace.clone(), name: tls.credential_name.clone() };
+            if let Some(mistake) = world.mesh.secrets.get(&key).and_then(|s| s.mistake) {
+                let message = format!("Secret {}/{} is not served: {mistake}", key.namespace, key.name);
+                report.warn(&id(Kind::DestinationRule, &rule.meta), field.clone(), message);
+            }
         }
     }
 }

@@ -43,6 +43,7 @@ pub(super) fn look(world: &World, workloads: &Workloads, report: &mut Report) {
             }
             continue;
         }
+        let namespaces: BTreeSet<&Str> = selected.iter().map(|(ns, _)| *ns).collect();
         for (index, server) in gateway.servers.iter().enumerate() {
             if !served.contains(&(at, index)) {
                 let message =
@@ -55,10 +56,17 @@ pub(super) fn look(world: &World, workloads: &Workloads, report: &mut Report) {
             }
             let names = server.tls.iter().flat_map(|t| &t.credential_names).filter(|name| !name.is_empty() && !name.contains("://"));
             for name in names.filter(|_| !is_passthrough(server)) {
-                let lacks = |ns: &Str| !mesh.secrets.contains_key(&ObjectKey { namespace: ns.clone(), name: name.clone() });
-                if let Some((namespace, _)) = selected.iter().find(|(ns, _)| lacks(ns)) {
-                    let message = format!("namespace {namespace} of its workloads has no Secret {name:?}");
-                    report.warn(&object, format!("spec.servers[{index}].tls.credentialName"), message);
+                let secret = |ns: &Str| mesh.secrets.get(&ObjectKey { namespace: ns.clone(), name: name.clone() });
+                let field = || format!("spec.servers[{index}].tls.credentialName");
+                for namespace in namespaces.iter() {
+                    match secret(namespace) {
+                        None => report.warn(&object, field(), format!("namespace {namespace} of its workloads has no Secret {name:?}")),
+                        Some(secret) => {
+                            if let Some(mistake) = secret.mistake {
+                                report.warn(&object, field(), format!("Secret {namespace}/{name} is not served: {mistake}"));
+                            }
+                        }
+                    }
                 }
             }
         }
