@@ -37,8 +37,11 @@ fn tls(name: &str, credential: &str) -> Value {
     istio("networking", "Gateway", name, json!({"selector": {"istio": "edge"}, "servers": [server]}))
 }
 
-fn secret(namespace: &str, name: &str, certificate: &str) -> Value {
-    let data = json!({"tls.crt": certificate, "tls.key": "key"});
+/// A certificate and its key, with a remark before the certificate as PEM allows it.
+fn secret(namespace: &str, name: &str, remark: &str) -> Value {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["web.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let data = json!({"tls.crt": format!("{remark}\n{}", certificate.pem()), "tls.key": key.serialize_pem()});
     json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "stringData": data})
 }
 
@@ -82,8 +85,10 @@ async fn only_secrets_that_are_referred_to_are_read() {
     cluster.apply(&[secret(NAMESPACE, "late", "late")]).await;
     let text = include_str!("../../controller/manifests/rbac.yaml");
     cluster.try_kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], text).await.unwrap();
-    let role = cluster.kubectl(&["get", "clusterrole", "pilotfish-istio-system", "--output", "json"]).await;
-    assert!(!role.contains("resourceNames"), "{role}");
+    let role: Value =
+        serde_json::from_str(&cluster.kubectl(&["get", "clusterrole", "pilotfish-istio-system", "--output", "json"]).await).unwrap();
+    let rule = role["rules"].as_array().unwrap().iter().find(|r| r["resources"] == json!(["secrets"])).unwrap();
+    assert!(rule.get("resourceNames").is_none(), "{rule}");
     cluster.apply(&[tls("late", "late")]).await;
     client.subscribe(TypeUrl::Secret, &["kubernetes://late"]).await;
     assert!(certificate(&mut client).await.contains("late"));

@@ -185,7 +185,9 @@ async fn whoever_reverts_everything_is_answered_rarely() {
     let (Some(assets), Some(binary)) = (kube::assets("kube_status"), pilotfish::binary("kube_status")) else { return };
     let cluster = cluster(&assets).await;
     let live = follow(&binary, &cluster).await;
-    cluster.apply(&[istio("networking", "VirtualService", "good", routes("a.example"))]).await;
+    let a = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": NAMESPACE},
+        "spec": {"ports": [{"name": "http", "port": 80}]}});
+    cluster.apply(&[a, istio("networking", "VirtualService", "good", routes("a"))]).await;
     condition(&cluster, "virtualservice", "good", "Accepted", "Accepted").await;
     let (begun, before) = (Instant::now(), metric(&live, "pilotfish_status_writes").await.unwrap());
     let mut reverts = 0;
