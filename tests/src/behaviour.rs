@@ -127,6 +127,17 @@ impl Verdicts {
         self.note(case, if got == expected { Ok(()) } else { wrong() });
     }
 
+    /// One more, that holds if each of two answers comes about every second time. Less than 10 of 60 comes once in ten
+    /// million.
+    pub async fn halves(&mut self, case: impl Display, mut ask: impl AsyncFnMut() -> String, answers: [&str; 2]) {
+        let mut seen = [0, 0];
+        for _ in 0..60 {
+            let answer = ask().await;
+            seen.iter_mut().zip(answers).filter(|(_, a)| *a == answer).for_each(|(n, _)| *n += 1);
+        }
+        self.equal(format_args!("{case}: {seen:?}"), seen[0] + seen[1] == 60 && seen.iter().all(|n| *n >= 10), true);
+    }
+
     /// One more, that holds if an Envoy has rejected nothing.
     pub async fn accepted(&mut self, name: &str, envoy: &Envoy) {
         self.equal(format_args!("{name}: rejected updates"), envoy.rejected().await, 0);

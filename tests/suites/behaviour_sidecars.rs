@@ -119,16 +119,7 @@ async fn services_are_reached_by_what_they_say() {
     let say = async |addr: SocketAddr| tcp::say(addr, "hello").await.unwrap_or_else(|e| format!("{e:#}"));
     verdicts.equal("bytes", say(port).await.as_str(), "t: hello");
     verdicts.equal("bytes by rule", say(ruled).await.as_str(), "u: hello");
-    let mut seen = [0, 0];
-    for _ in 0..60 {
-        match say(split).await.as_str() {
-            "t: hello" => seen[0] += 1,
-            "u: hello" => seen[1] += 1,
-            _ => {}
-        }
-    }
-    // 60 draws of a half; less than 10 comes once in ten million.
-    verdicts.equal(format_args!("bytes by weight: {seen:?}"), seen[0] + seen[1] == 60 && seen.iter().all(|n| *n >= 10), true);
+    verdicts.halves("bytes by weight", async || say(split).await, ["t: hello", "u: hello"]).await;
     let client = TlsClient::new(authority.root());
     let reached = async |name: &str| -> Result<String> { Ok(client.send(tls, name, &Ask::get("/")).await?.0.echo().backend) };
     for (name, backend) in [("one.tls.example", "x"), ("two.tls.example", "y"), ("other.tls.example", "y")] {

@@ -70,7 +70,7 @@ impl MergedServer {
 
     /// The object.
     pub fn object(&self) -> ObjectId {
-        ObjectId::new(Kind::Gateway, self.gateway.meta.namespace.clone(), self.gateway.meta.name.clone())
+        self.gateway.meta.id(Kind::Gateway)
     }
 
     /// What VirtualServices name to be attached.

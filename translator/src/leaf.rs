@@ -4,14 +4,14 @@
 //! in here is built, held to the validation rules of Envoy's protos (once, not once per scope) and put in.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hash};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use pilotfish_envoy::encoded::{Fragment, Sources, WeakFragment, WeakResource};
 use pilotfish_envoy::validate::{self, Violation};
-use pilotfish_envoy::{Layer, Resource, TypeUrl, any};
+use pilotfish_envoy::{Hashed, Layer, Resource, TypeUrl, any};
 use pilotfish_model::ContentHash;
 use pilotfish_model::hash::StableHasher;
 use prost::{Message, Name};
@@ -121,29 +121,9 @@ macro_rules! kept {
 
 kept!(Unit => Unit, Assigned => Assigned, View => View, ScopeFacts => Scope, ClassFacts => Class, Outcome => Patched);
 
-/// Keys are hashes already.
-#[derive(Default)]
-pub(crate) struct First8(u64);
-
-impl Hasher for First8 {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for (i, byte) in bytes.iter().take(8).enumerate() {
-            self.0 ^= u64::from(*byte) << (8 * i);
-        }
-    }
-
-    fn write_u128(&mut self, hash: u128) {
-        self.0 = hash as u64;
-    }
-}
-
 #[derive(Default)]
 struct Shard {
-    entries: HashMap<ContentHash, Entry, BuildHasherDefault<First8>>,
+    entries: HashMap<ContentHash, Entry, BuildHasherDefault<Hashed>>,
     /// Sweep when there are so many.
     limit: usize,
 }

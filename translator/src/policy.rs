@@ -87,7 +87,7 @@ fn overlay(merged: &mut TrafficPolicy, level: &TrafficPolicy, port: u16) {
 impl MergedRule {
     fn of(rule: &DestinationRule, visibility: Visibility) -> Self {
         MergedRule {
-            sources: vec![ObjectId::new(Kind::DestinationRule, rule.meta.namespace.clone(), rule.meta.name.clone())],
+            sources: vec![rule.meta.id(Kind::DestinationRule)],
             host: rule.host.clone(),
             policy: rule.policy.clone(),
             subsets: rule.subsets.clone(),
@@ -97,7 +97,7 @@ impl MergedRule {
     }
 
     fn absorb(&mut self, rule: &DestinationRule) {
-        self.sources.push(ObjectId::new(Kind::DestinationRule, rule.meta.namespace.clone(), rule.meta.name.clone()));
+        self.sources.push(rule.meta.id(Kind::DestinationRule));
         if self.policy == TrafficPolicy::default() {
             self.policy = rule.policy.clone();
         }

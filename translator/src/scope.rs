@@ -308,7 +308,7 @@ pub(crate) fn sidecar_for(mesh: &Mesh, class: &ScopeFacts) -> Option<Arc<Sidecar
 
 /// A Sidecar's identity.
 pub(crate) fn sidecar_object(sidecar: &Sidecar) -> ObjectId {
-    ObjectId::new(Kind::Sidecar, sidecar.meta.namespace.clone(), sidecar.meta.name.clone())
+    sidecar.meta.id(Kind::Sidecar)
 }
 
 /// Services of an import, in the order of age, each once.

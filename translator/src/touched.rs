@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pilotfish_model::attachment::Attached;
 use pilotfish_model::mesh::{ObjectKey, ServiceKey};
-use pilotfish_model::name::{Host, Meta, selects};
+use pilotfish_model::name::{Host, selects};
 use pilotfish_model::{ChangeSet, Kind, ObjectId, Service};
 
 use crate::facts::ScopeFacts;
@@ -53,14 +53,12 @@ impl View {
             Kind::Sidecar if self.facts().is_sidecar() => {
                 let old = self.scope.sidecar.as_ref();
                 let near = id.namespace == self.facts().namespace || id.namespace == *root;
-                old.is_some_and(|s| s.meta.name == id.name && s.meta.namespace == id.namespace)
-                    || (near && sidecar_for(&world.mesh, self.facts()).as_ref() != old)
+                old.is_some_and(|s| s.meta.is(id)) || (near && sidecar_for(&world.mesh, self.facts()).as_ref() != old)
             }
             Kind::Gateway if self.facts().is_router() => {
                 let servers = self.inputs.gateways.ports.iter().flat_map(|p| &p.servers);
                 let now = world.mesh.gateways.get(&ObjectKey::of(id));
-                now.is_some_and(|g| selects(&g.selector, &self.facts().labels))
-                    || servers.into_iter().any(|s| s.gateway.meta.name == id.name && s.gateway.meta.namespace == id.namespace)
+                now.is_some_and(|g| selects(&g.selector, &self.facts().labels)) || servers.into_iter().any(|s| s.gateway.meta.is(id))
             }
             Kind::EnvoyFilter => {
                 let near = id.namespace == self.facts().namespace || id.namespace == *root;
@@ -69,13 +67,12 @@ impl View {
             Kind::PeerAuthentication => id.namespace == *root || self.inputs.namespaces.binary_search(&id.namespace).is_ok(),
             Kind::Telemetry => {
                 let now = world.mesh.telemetries.get(&ObjectKey::of(id));
-                self.is_near(world, id)
-                    && (now.is_some_and(|o| self.covers(&**o)) || self.inputs.telemetries.iter().any(|o| is(&o.meta, id)))
+                self.is_near(world, id) && (now.is_some_and(|o| self.covers(&**o)) || self.inputs.telemetries.iter().any(|o| o.meta.is(id)))
             }
             Kind::WasmPlugin | Kind::TrafficExtension => {
                 let all = if id.kind == Kind::WasmPlugin { &world.mesh.wasm_plugins } else { &world.mesh.traffic_extensions };
                 let now = all.get(&ObjectKey::of(id));
-                let then = || self.inputs.extensions.iter().any(|o| o.kind == id.kind && is(&o.meta, id));
+                let then = || self.inputs.extensions.iter().any(|o| o.kind == id.kind && o.meta.is(id));
                 self.is_near(world, id) && (now.is_some_and(|o| self.covers(&**o)) || then())
             }
             Kind::AuthorizationPolicy | Kind::RequestAuthentication if self.facts().is_router() => {
@@ -101,7 +98,7 @@ impl View {
             return true;
         }
         let mut seen = self.scope.egress.iter().flat_map(|e| &*e.virtual_services);
-        seen.any(|r| (r.meta.name == id.name && r.meta.namespace == id.namespace) || r.delegates.contains(&key))
+        seen.any(|r| r.meta.is(id) || r.delegates.contains(&key))
     }
 
     fn touched_by_rule(&self, world: &World, id: &ObjectId) -> bool {
@@ -150,10 +147,6 @@ impl Own {
                 targets.any(|t| rule.host.covers(&t.host) && (wide || t.namespace == id.namespace))
             })
     }
-}
-
-fn is(meta: &Meta, id: &ObjectId) -> bool {
-    meta.name == id.name && meta.namespace == id.namespace
 }
 
 /// Whether a rule was chosen, or chosen from.

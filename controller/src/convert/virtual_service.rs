@@ -9,9 +9,9 @@ use pilotfish_model::VirtualService;
 use pilotfish_model::matching::StringMatch;
 use pilotfish_model::name::Host;
 use pilotfish_model::virtual_service::{
-    AbortStatus, Body, CorsPolicy, Delegate, Destination, DirectResponse, FaultAbort, FaultDelay, GatewayRef, HeaderOperations, HeaderOps,
-    HttpDestination, HttpFault, HttpMatch, HttpMirror, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, L4Match, PerMillion, RedirectPort,
-    RegexRewrite, TcpDestination, TcpRoute, TlsMatch, TlsRoute,
+    AbortStatus, Body, CorsPolicy, Delegate, Destination, DirectResponse, FaultAbort, FaultDelay, GRPC_STATUS, GatewayRef,
+    HeaderOperations, HeaderOps, HttpDestination, HttpFault, HttpMatch, HttpMirror, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
+    L4Match, PerMillion, RedirectPort, RegexRewrite, TcpDestination, TcpRoute, TlsMatch, TlsRoute,
 };
 
 use super::fields::{Path, Scope, labels, optional, strs};
@@ -268,26 +268,6 @@ fn fault_delay(scope: &mut Scope<'_>, path: &Path<'_>, d: &api::FaultDelay) -> O
 }
 
 /// gRPC's status names, by number.
-const GRPC_STATUS: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 fn fault_abort(scope: &mut Scope<'_>, path: &Path<'_>, a: &api::FaultAbort) -> Option<FaultAbort> {
     let percentage = scope.percent(&path.field("percentage"), &a.percentage);
     let status = match (&a.http_status, &a.grpc_status) {

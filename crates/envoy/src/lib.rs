@@ -6,6 +6,7 @@
 pub mod any;
 pub mod descriptors;
 pub mod encoded;
+mod hashed;
 pub mod json;
 pub mod merge;
 mod path;
@@ -14,6 +15,7 @@ pub mod validate;
 
 pub use any::any;
 pub use encoded::{Fragment, Layer, Layers, Resource, ResourceSet, Snapshot, Sources, Version};
+pub use hashed::Hashed;
 pub use types::TypeUrl;
 
 /// The generated types, in modules named by their proto packages.

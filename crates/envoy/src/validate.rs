@@ -7,7 +7,6 @@
 //! again wherever else it occurs.
 
 mod check;
-mod hashed;
 mod plan;
 mod rules;
 mod sound;

@@ -38,7 +38,7 @@ impl Extension {
 
     /// Its identity.
     pub fn id(&self) -> ObjectId {
-        ObjectId::new(self.kind, self.meta.namespace.clone(), self.meta.name.clone())
+        self.meta.id(self.kind)
     }
 
     /// Whether traffic of that direction and port passes through it.

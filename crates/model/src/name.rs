@@ -254,6 +254,16 @@ impl Meta {
     pub fn age_order(&self) -> (Timestamp, &str, &str) {
         (self.created, &self.name, &self.namespace)
     }
+
+    /// Names the object, which is of this kind.
+    pub fn id(&self, kind: Kind) -> ObjectId {
+        ObjectId::new(kind, self.namespace.clone(), self.name.clone())
+    }
+
+    /// Whether the object has the namespace and name of `id`; its kind is not looked at.
+    pub fn is(&self, id: &ObjectId) -> bool {
+        self.name == id.name && self.namespace == id.namespace
+    }
 }
 
 /// Who may see a service or rule.

@@ -32,12 +32,20 @@ pub async fn watch(
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
     let (mut pause, mut last) = (PERIOD, None);
+    // What was so at the last look, and whether it was so at the one before: what is made late is seen then.
+    let mut seen = (None, false);
     loop {
         tokio::select! {
             () = drain.cancelled() => return Ok(()),
             () = sleep(pause) => {}
         }
         let started = Instant::now();
+        let now = Some((debug.activity(), state.borrow().snapshot.revision));
+        let is_same = seen.0 == now;
+        if is_same && seen.1 {
+            continue;
+        }
+        seen = (now, is_same);
         let (debug, objects, before) = (debug.clone(), state.borrow().snapshot.objects.clone(), last.take());
         let look = move || {
             let world = debug.world()?;

@@ -100,11 +100,10 @@ fn behind_older(world: &World, rule: &DestinationRule, report: &mut Report) {
 
 /// Secrets that clients could not prove themselves with.
 fn credentials(world: &World, rule: &DestinationRule, report: &mut Report) {
-    let ports = |policy: &TrafficPolicy| policy.ports.values().filter_map(|p| p.tls.clone()).collect::<Vec<_>>();
     let named = [("spec.trafficPolicy".to_owned(), &rule.policy)].into_iter();
     let named = named.chain(rule.subsets.iter().enumerate().map(|(i, s)| (format!("spec.subsets[{i}].trafficPolicy"), &s.policy)));
     for (field, policy) in named {
-        for tls in policy.tls.iter().cloned().chain(ports(policy)) {
+        for tls in policy.tls.iter().chain(policy.ports.values().filter_map(|p| p.tls.as_ref())) {
             let key = ObjectKey { namespace: rule.meta.namespace.clone(), name: tls.credential_name.clone() };
             if let Some(mistake) = world.mesh.secrets.get(&key).and_then(|s| s.mistake) {
                 let message = format!("Secret {}/{} is not served: {mistake}", key.namespace, key.name);

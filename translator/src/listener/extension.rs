@@ -18,7 +18,6 @@ use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_ma
 use pilotfish_envoy::pb::envoy::extensions::filters::network::rbac::v3::Rbac as NetworkRbac;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::wasm::v3::Wasm as NetworkWasm;
 use pilotfish_envoy::pb::google::protobuf::Any;
-use pilotfish_model::attachment::Attached;
 use pilotfish_model::extension::{Code, FailStrategy, Phase};
 use pilotfish_model::name::Labels;
 use pilotfish_model::{Extension, Mesh};
@@ -26,6 +25,7 @@ use prost::Name;
 
 use super::pack::{self, ads};
 use super::settings::Side;
+use crate::attach::attached;
 use crate::extensions;
 use crate::facts::UnitFacts;
 
@@ -183,18 +183,11 @@ pub(crate) fn applicable(mesh: &Mesh, namespace: &str, labels: &Labels) -> Vec<A
         return Vec::new();
     }
     let root = &*mesh.config.root_namespace;
-    let of = |namespace: &str| {
-        let all = [&mesh.wasm_plugins, &mesh.traffic_extensions];
-        let mut found: Vec<Arc<Extension>> =
-            all.into_iter().flat_map(|map| Mesh::in_namespace(map, namespace)).filter(|e| e.attachment().covers(labels)).cloned().collect();
-        found.sort_by_cached_key(|e| (e.meta.created, e.unique_name()));
-        found
-    };
-    let mut found = of(namespace);
-    if root != namespace {
-        found.extend(of(root));
-    }
-    found.sort_by_key(|e| Reverse(e.priority.unwrap_or(i32::MIN)));
+    let all = [&mesh.wasm_plugins, &mesh.traffic_extensions];
+    let mut found: Vec<Arc<Extension>> = all.into_iter().flat_map(|map| attached(map, root, namespace, labels)).cloned().collect();
+    found.sort_by_cached_key(|e| {
+        (Reverse(e.priority.unwrap_or(i32::MIN)), *e.meta.namespace != *namespace, e.meta.created, e.unique_name())
+    });
     found
 }
 

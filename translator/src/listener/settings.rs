@@ -57,7 +57,7 @@ pub struct Settings {
 }
 
 fn telemetry_id(telemetry: &Telemetry) -> ObjectId {
-    ObjectId::new(Kind::Telemetry, telemetry.meta.namespace.clone(), telemetry.meta.name.clone())
+    telemetry.meta.id(Kind::Telemetry)
 }
 
 /// Which addresses the proxy can reach.

@@ -112,7 +112,7 @@ impl PatchIndex {
 
 impl Compiled {
     fn new(object: &Arc<EnvoyFilter>) -> Self {
-        let id = ObjectId::new(Kind::EnvoyFilter, object.meta.namespace.clone(), object.meta.name.clone());
+        let id = object.meta.id(Kind::EnvoyFilter);
         let mut diagnostics = Vec::new();
         let patches = object.patches.iter().filter_map(|patch| Ready::new(&id, patch, &mut diagnostics).map(Arc::new)).collect();
         Compiled { object: object.clone(), patches, diagnostics }

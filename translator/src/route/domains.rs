@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 
+use pilotfish_envoy::Hashed;
 use pilotfish_model::ContentHash;
 use pilotfish_model::name::Host;
 use pilotfish_model::service::{Address, Registry, Resolution, Service};
 
 use crate::facts::{ScopeFacts, UnitFacts};
-use crate::leaf::First8;
 
 /// Names of one virtual host.
 pub struct Domains {
@@ -104,7 +104,7 @@ pub struct Claims {
 }
 
 /// What is hashed already needs no second hash.
-type Hashes = HashSet<ContentHash, BuildHasherDefault<First8>>;
+type Hashes = HashSet<ContentHash, BuildHasherDefault<Hashed>>;
 
 impl Claims {
     /// Room for so many virtual hosts.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use pilotfish_model::virtual_service::GRPC_STATUS;
+
 use super::cursor::{At, Findings};
 use super::names;
 
@@ -349,7 +351,7 @@ fn fault(f: &mut Findings, fault: &At<'_>) {
         let grpc = abort.get("grpcStatus");
         if let Some(text) = grpc.text() {
             f.require(
-                GRPC.contains(&text.to_ascii_uppercase().replace('-', "_").as_str()),
+                GRPC_STATUS.contains(&text.to_ascii_uppercase().replace('-', "_").as_str()),
                 &grpc,
                 format!("gRPC status {text:?} is not supported"),
             );
@@ -364,26 +366,6 @@ fn fault(f: &mut Findings, fault: &At<'_>) {
         f.duration(&delay.get("exponentialDelay"));
     }
 }
-
-const GRPC: &[&str] = &[
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 const METHODS: &[&str] = &["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "CONNECT", "TRACE", "*"];
 

@@ -8,11 +8,11 @@ use prost_reflect::{DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::check::Check;
-use super::hashed::Hashed;
 use super::rules::{self, FieldRules, Limits};
 use super::sound::Sound;
 use super::walk::broken_default;
 use crate::descriptors;
+use crate::hashed::Hashed;
 
 /// The plans of all messages.
 pub(super) struct Plans {

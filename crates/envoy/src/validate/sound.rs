@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::hashed::Hashed;
+use crate::hashed::Hashed;
 
 /// How many hashes a generation has: 16 bytes each, in a table that is up to half empty.
 const GENERATION: usize = 4096;

@@ -77,7 +77,7 @@ fn bound_listener(context: &OwnContext<'_>, port: &ports::InboundPort) -> Listen
 /// The objects that say what a workload serves.
 pub(crate) fn sources(context: &OwnContext<'_>) -> BTreeSet<ObjectId> {
     let policies = policy::policies(context.mesh, &context.class.namespace, &context.own.labels);
-    let policies = policies.map(|p| ObjectId::new(Kind::PeerAuthentication, p.meta.namespace.clone(), p.meta.name.clone()));
+    let policies = policies.map(|p| p.meta.id(Kind::PeerAuthentication));
     let services = context.own.targets.iter().filter_map(|t| context.mesh.services.get(&t.service)).map(|s| s.source.clone());
     services.chain(context.sidecar.map(|s| sidecar_object(s))).chain(policies).collect()
 }

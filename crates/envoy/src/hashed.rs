@@ -1,10 +1,10 @@
-//! [`Hashed`]: for keys that are hashes already.
+//! [`Hashed`]: for keys that are hashes already, of which a table needs no second hash.
 
 use std::hash::Hasher;
 
 /// Takes the low half of a hash as it is.
 #[derive(Default)]
-pub(super) struct Hashed(u64);
+pub struct Hashed(u64);
 
 impl Hasher for Hashed {
     fn finish(&self) -> u64 {
