@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod behaviour;
+pub mod installed;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -41,7 +41,7 @@ async fn objects_outlive_the_api_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn controllers_join_services_with_pods_and_clear_namespaces() {
     let Some(assets) = kube::assets("kube") else { return };
-    let cluster = KubeCluster::start(&assets, Options { controllers: true }).await;
+    let cluster = KubeCluster::start(&assets, Options { controllers: true, ..Options::default() }).await;
     cluster.apply(&[namespace(), service()]).await;
     let slices = ["get", "endpointslices", "--namespace", NAMESPACE, "--selector", "kubernetes.io/service-name=web", "--output", "name"];
     let slice = async || {

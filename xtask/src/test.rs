@@ -37,8 +37,18 @@ enum Group {
 }
 
 /// Suites with a Kubernetes API, and with several replicas.
-const KUBE: [&str; 9] =
-    ["kube", "charts", "kube_webhooks", "crds", "kube_source", "kube_references", "kube_status", "replicas", "kube_survival"];
+const KUBE: [&str; 10] = [
+    "kube",
+    "charts",
+    "kube_webhooks",
+    "kube_installed",
+    "crds",
+    "kube_source",
+    "kube_references",
+    "kube_status",
+    "replicas",
+    "kube_survival",
+];
 
 /// Suites that send traffic through stock Envoys, one per group of fields.
 const BEHAVIOUR: [&str; 10] = [

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use anyhow::Context;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -39,6 +40,8 @@ pub struct KubeCluster {
 pub struct Options {
     /// The controller-manager: for EndpointSlices of Services, the end of namespaces and garbage collection.
     pub controllers: bool,
+    /// Where the API server listens, if not on a free port of loopback.
+    pub addr: Option<SocketAddr>,
 }
 
 impl KubeCluster {
@@ -114,6 +117,19 @@ impl KubeCluster {
         let mut wait = vec!["wait", "--for=condition=Established", "--timeout=60s"];
         wait.extend(names.iter().map(String::as_str));
         self.kubectl(&wait).await;
+    }
+
+    /// Where one of the ready Pods behind a Service serves one of its ports.
+    pub async fn endpoint(&self, namespace: &str, service: &str, port: &str) -> anyhow::Result<SocketAddr> {
+        let selector = format!("--selector=kubernetes.io/service-name={service}");
+        let text = self.try_kubectl(&["get", "endpointslices", "--namespace", namespace, &selector, "--output=json"], "").await?;
+        let slices: Value = serde_json::from_str(&text)?;
+        let found = slices["items"].as_array().into_iter().flatten().find_map(|slice| {
+            let number = slice["ports"].as_array()?.iter().find(|p| p["name"] == port)?["port"].as_u64()?;
+            let ready = slice["endpoints"].as_array()?.iter().find(|e| e["conditions"]["ready"] == true)?;
+            Some(SocketAddr::new(ready["addresses"][0].as_str()?.parse().ok()?, u16::try_from(number).ok()?))
+        });
+        found.with_context(|| format!("no endpoint of {service} in {namespace} for {port}"))
     }
 
     /// A client of the administrator: for what is done too often for a program each time.

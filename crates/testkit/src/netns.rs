@@ -76,16 +76,31 @@ impl Namespace {
 
     /// Lays a cable between two. Each end gets its address of a /24.
     pub fn connect(&self, address: Ipv4Addr, other: &Namespace, other_address: Ipv4Addr) {
+        self.connect_to(address, &other.name, other_address);
+    }
+
+    /// The same to a namespace of this name.
+    pub fn connect_to(&self, address: Ipv4Addr, other: &str, other_address: Ipv4Addr) {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         // Names of devices are short.
         let cable = format!("pf{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let (here, there) = (format!("{cable}a"), format!("{cable}b"));
-        let ends = ["type", "veth", "peer", "name", &there, "netns", &other.name];
+        let ends = ["type", "veth", "peer", "name", &there, "netns", other];
         ip(&[&["link", "add", &here, "netns", &self.name][..], &ends].concat());
-        for (namespace, device, address) in [(self, &here, address), (other, &there, other_address)] {
-            namespace.ip(&["addr", "add", &format!("{address}/24"), "dev", device]);
-            namespace.ip(&["link", "set", device, "up"]);
+        for (name, device, address) in [(&*self.name, &here, address), (other, &there, other_address)] {
+            ip(&["-n", name, "addr", "add", &format!("{address}/24"), "dev", device]);
+            ip(&["-n", name, "link", "set", device, "up"]);
         }
+    }
+
+    /// What the machine calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes an address its own.
+    pub fn address(&self, address: Ipv4Addr) {
+        self.ip(&["addr", "add", &format!("{address}/32"), "dev", "lo"]);
     }
 
     /// Sends what is for nobody else to an address that a cable leads to.

@@ -57,13 +57,18 @@ impl Process {
 
     /// Sends SIGTERM and waits for the end.
     pub async fn terminate(&mut self) -> ExitStatus {
-        if let Some(pid) = self.pid() {
-            // Through the `kill` program: signals without it need unsafe code or a crate.
-            let sent = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await;
-            assert!(sent.is_ok_and(|status| status.success()), "cannot signal {}", self.name);
-        }
+        self.signal("TERM").await;
         let what = format!("{} to end after SIGTERM", self.name);
         poll::until(&what, async || self.child.try_wait().unwrap().ok_or("still running")).await
+    }
+
+    /// Sends a signal, by its name.
+    pub async fn signal(&self, name: &str) {
+        if let Some(pid) = self.pid() {
+            // Through the `kill` program: signals without it need unsafe code or a crate.
+            let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().await;
+            assert!(sent.is_ok_and(|status| status.success()), "cannot signal {}", self.name);
+        }
     }
 
     /// Ends it without a chance to clean up, and waits until it is gone.

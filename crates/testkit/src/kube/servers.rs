@@ -48,7 +48,7 @@ pub(super) fn pilotfish_kubeconfig(dir: &Path) -> PathBuf {
 
 impl Servers {
     pub(super) async fn start(assets: &Assets, dir: &Path, options: Options) -> Self {
-        let (addr, etcd_addr) = (free_addr(), free_addr());
+        let (addr, etcd_addr) = (options.addr.unwrap_or_else(free_addr), free_addr());
         let etcd = start_etcd(assets, etcd_addr).await;
         let service_accounts = Command::new("openssl")
             .args(["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out"])
@@ -101,6 +101,8 @@ impl Servers {
             format!("--service-cluster-ip-range={SERVICE_ADDRESSES}"),
             // Otherwise its own address is an endpoint of a Service in every mesh.
             "--endpoint-reconciler-type=none".to_owned(),
+            // Nobody routes addresses of Services here: webhooks are called where their Pods are.
+            "--enable-aggregator-routing=true".to_owned(),
             "--allow-privileged=true".to_owned(),
         ]);
         if !self.options.controllers {
