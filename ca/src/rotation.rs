@@ -6,6 +6,9 @@
 //!                                 trusted: both                     trusted: both                       trusted: one
 //! ```
 //!
+//! Everybody has it when it is mounted wherever roots are mounted and confirmed by all who are told of roots, or when every
+//! certificate that was issued before the offer has ended: the roots came with the next one.
+//!
 //! A key under a root that everybody trusts already is taken at once. The state is kept beside the key, so that every
 //! replica, and the next process, goes on where this one was.
 
@@ -27,8 +30,10 @@ pub const STATE: &str = "pilotfish-rotation.json";
 const ROOTS: &str = "root-cert.pem";
 
 /// What was seen of the mesh.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
+    /// The roots that it is about, PEM. Of others it says nothing.
+    pub bundle: Arc<str>,
     /// Since when every place that hands roots out has all that are trusted now; `None`: not yet.
     pub placed: Option<SystemTime>,
     /// Proxies that are told of roots and have not confirmed these.
@@ -42,7 +47,7 @@ pub struct Times {
     pub mount: Duration,
     /// The longest that a certificate holds.
     pub longest: Duration,
-    /// For how long other replicas may not know yet that another key signs.
+    /// For how long other replicas may not know yet of another root, or that another key signs.
     pub lag: Duration,
 }
 
@@ -102,8 +107,15 @@ struct Retired {
 #[derive(Clone, Debug)]
 pub struct Rotation {
     signing: Source,
-    next: Option<Source>,
+    next: Option<Next>,
     retired: Vec<Retired>,
+}
+
+#[derive(Clone, Debug)]
+struct Next {
+    source: Source,
+    /// When it was offered.
+    since: SystemTime,
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -111,6 +123,8 @@ pub struct Rotation {
 struct Kept {
     /// Files of the next key, base64.
     next: BTreeMap<String, String>,
+    /// When it was offered, in seconds since 1970.
+    since: Option<u64>,
     /// Roots that do not sign any more.
     retired: Vec<KeptRoot>,
 }
@@ -129,16 +143,19 @@ impl Rotation {
         let kept: Kept = files.remove(STATE).and_then(|f| serde_json::from_slice(&f).ok()).unwrap_or_default();
         let decode = |text: &String| STANDARD.decode(text).ok();
         let next: Option<Files> = kept.next.iter().map(|(name, text)| Some((name.clone(), decode(text)?))).collect();
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let since = kept.since.map_or(now, at);
         let next = next.filter(|files| !files.is_empty()).and_then(|files| Source::load(files, now).ok());
+        let next = next.map(|source| Next { source, since });
         let retired: Vec<Retired> = kept
             .retired
             .iter()
             .filter_map(|kept| {
                 let root = CertificateDer::from(decode(&kept.root)?);
-                Some(Retired { root, until: SystemTime::UNIX_EPOCH + Duration::from_secs(kept.until) })
+                Some(Retired { root, until: at(kept.until) })
             })
             .collect();
-        let others = next.iter().flat_map(|n| n.material.roots()).chain(retired.iter().map(|r| &r.root));
+        let others = next.iter().flat_map(|n| n.source.material.roots()).chain(retired.iter().map(|r| &r.root));
         let others: Vec<_> = others.cloned().collect();
         if let Some(file) = files.get(ROOTS)
             && !others.is_empty()
@@ -159,10 +176,11 @@ impl Rotation {
         }
         let encode = |file: &[u8]| STANDARD.encode(file);
         let seconds = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let next = self.next.iter().flat_map(|n| &n.files).map(|(name, file)| (name.clone(), encode(file))).collect();
+        let since = self.next.as_ref().map(|n| seconds(n.since));
+        let next = self.next.iter().flat_map(|n| &n.source.files).map(|(name, file)| (name.clone(), encode(file))).collect();
         let retired = self.retired.iter().map(|r| KeptRoot { root: encode(&r.root), until: seconds(r.until) }).collect();
         files.insert(ROOTS.into(), pem::bundle(&self.trusted()).into_bytes());
-        files.insert(STATE.into(), serde_json::to_vec(&Kept { next, retired }).unwrap_or_default());
+        files.insert(STATE.into(), serde_json::to_vec(&Kept { next, since, retired }).unwrap_or_default());
         files
     }
 
@@ -173,12 +191,12 @@ impl Rotation {
 
     /// What is waiting to sign.
     pub fn next(&self) -> Option<&Arc<Material>> {
-        self.next.as_ref().map(|n| &n.material)
+        self.next.as_ref().map(|n| &n.source.material)
     }
 
     /// Roots that are trusted, that of the key that signs first.
     pub fn trusted(&self) -> Vec<CertificateDer<'static>> {
-        let next = self.next.iter().flat_map(|n| n.material.roots());
+        let next = self.next.iter().flat_map(|n| n.source.material.roots());
         let all = self.signing.material.roots().iter().chain(next).chain(self.retired.iter().map(|r| &r.root));
         let mut trusted: Vec<CertificateDer<'static>> = Vec::new();
         for root in all {
@@ -192,7 +210,7 @@ impl Rotation {
     /// Here is another key. What is not whole is refused, and everything stays as it is.
     pub fn offer(&mut self, files: Files, times: &Times, now: SystemTime) -> Result<Offer, MaterialError> {
         let new = Source::load(files, now)?;
-        if self.next.as_ref().is_some_and(|next| next.is(&new)) {
+        if self.next.as_ref().is_some_and(|next| next.source.is(&new)) {
             return Ok(Offer::Known);
         }
         if self.signing.is(&new) {
@@ -206,17 +224,18 @@ impl Rotation {
             self.replace(new, times, now);
             return Ok(Offer::Taken);
         }
-        self.next = Some(new);
+        self.next = Some(Next { source: new, since: now });
         Ok(Offer::Pending)
     }
 
     /// Does what is due.
     pub fn step(&mut self, evidence: &Evidence, times: &Times, now: SystemTime) -> Step {
-        let mounted = evidence.placed.is_some_and(|placed| now >= placed + times.mount) && evidence.unconfirmed == 0;
+        let is_about = *evidence.bundle == *pem::bundle(&self.trusted());
+        let mounted = is_about && evidence.placed.is_some_and(|placed| now >= placed + times.mount) && evidence.unconfirmed == 0;
         // A signer that cannot sign any more is no reason to wait for anything.
         let over = self.signing.material.not_after() <= now;
-        if let Some(next) = self.next.take_if(|_| mounted || over) {
-            self.replace(next, times, now);
+        if let Some(next) = self.next.take_if(|n| mounted || over || n.since + times.lag + times.longest <= now) {
+            self.replace(next.source, times, now);
             return Step::Switched;
         }
         let before = self.retired.len();

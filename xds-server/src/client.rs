@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use pilotfish_envoy::{Resource, ResourceSet, Snapshot, TypeUrl, Version};
 
 use crate::order::rule;
-use crate::subscription::{Diff, Protocol, Request, Subscription, Verdict};
+use crate::subscription::{Diff, Holding, Protocol, Request, Subscription, Verdict};
 
 /// What a client should hold.
 #[derive(Clone, Debug)]
@@ -58,7 +58,9 @@ pub struct Client {
     target: Option<Target>,
     /// Key material of this stream alone. The target's secrets are its class's and these.
     own_secrets: Vec<Resource>,
-    /// The target's snapshot as the class shares it, without `own_secrets`.
+    /// The roots of the mesh, if it asked for them: they are of no class.
+    roots: Option<Arc<ResourceSet>>,
+    /// The target's snapshot as the class shares it, without `own_secrets` and `roots`.
     shared: Arc<Snapshot>,
     /// Per type, the generation that last changed it.
     changed: BTreeMap<TypeUrl, u64>,
@@ -79,6 +81,7 @@ impl Client {
             subscriptions: BTreeMap::new(),
             target: None,
             own_secrets: Vec::new(),
+            roots: None,
             shared: Arc::default(),
             changed: BTreeMap::new(),
             awaited: BTreeSet::new(),
@@ -134,12 +137,40 @@ impl Client {
             return;
         }
         self.own_secrets = secrets;
+        self.retarget_to_own();
+    }
+
+    /// Takes the roots of the mesh, if it asks for such.
+    pub fn set_roots(&mut self, roots: &Arc<ResourceSet>) {
+        let known = self.roots.as_ref().is_some_and(|r| Arc::ptr_eq(r, roots));
+        if !known && self.subscriptions.contains_key(&TypeUrl::ProxyConfig) {
+            self.roots = Some(roots.clone());
+            self.retarget_to_own();
+        }
+    }
+
+    /// Whether it asks for roots and has not taken these.
+    pub fn lacks_roots(&self, roots: &ResourceSet) -> bool {
+        let Some(subscription) = self.subscriptions.get(&TypeUrl::ProxyConfig) else { return false };
+        let holdings = subscription.holdings();
+        roots.iter().any(|r| subscription.wants(r.name()) && holdings.of(r) != Holding::Confirmed)
+    }
+
+    fn retarget_to_own(&mut self) {
         if let Some(target) = self.target.clone() {
             self.retarget(Target { snapshot: self.shared.clone(), ..target });
         }
     }
 
-    /// The class's snapshot with the key material of this stream.
+    /// The class's snapshot with what this stream alone has.
+    fn with_own(&self, shared: &Arc<Snapshot>) -> Arc<Snapshot> {
+        let snapshot = self.with_own_secrets(shared);
+        let Some(roots) = &self.roots else { return snapshot };
+        let mut snapshot = Snapshot::clone(&snapshot);
+        snapshot.insert(TypeUrl::ProxyConfig, roots.clone());
+        Arc::new(snapshot)
+    }
+
     fn with_own_secrets(&self, shared: &Arc<Snapshot>) -> Arc<Snapshot> {
         if self.own_secrets.is_empty() {
             return shared.clone();
@@ -156,7 +187,7 @@ impl Client {
     /// Takes a newer target. Sets that are equal to the present ones change nothing.
     pub fn retarget(&mut self, mut target: Target) {
         self.shared = std::mem::take(&mut target.snapshot);
-        target.snapshot = self.with_own_secrets(&self.shared);
+        target.snapshot = self.with_own(&self.shared);
         for type_url in TypeUrl::ALL {
             let new = target.snapshot.get(type_url);
             let same = self.target.as_ref().is_some_and(|old| {

@@ -27,6 +27,7 @@ pub mod metrics;
 mod node;
 pub mod order;
 mod requests;
+mod roots;
 mod secret;
 mod serve;
 mod server;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::debug::Debug;
 use crate::guard::{NoGuard, Port};
 use crate::metrics::Metrics;
+use crate::roots::Roots;
 use crate::store::{PushReport, Store, Work};
 use crate::{Translate, serve};
 
@@ -70,6 +71,7 @@ pub(crate) struct Shared<T: Translate> {
     pub(crate) metrics: Metrics,
     /// Streams go through it before their first exchange.
     pub(crate) gate: Gate,
+    pub(crate) roots: Roots,
     streams: AtomicU64,
 }
 
@@ -97,7 +99,7 @@ impl<T: Translate> Server<T> {
         let store = Arc::new(Store::new(translate, config.parallel_jobs, metrics.clone()));
         let rate = config.streams_per_second.map(|per_second| Rate { per_second, burst: per_second });
         let gate = Gate::new(Limits { rate, concurrent: Some(config.parallel_connects) });
-        Server { shared: Arc::new(Shared { config, store, metrics, gate, streams: AtomicU64::new(0) }) }
+        Server { shared: Arc::new(Shared { config, store, metrics, gate, roots: Roots::default(), streams: AtomicU64::new(0) }) }
     }
 
     /// Makes `world` what everything is made of from now on. Streams that wait for the first one go ahead; others learn of it
@@ -136,6 +138,16 @@ impl<T: Translate> Server<T> {
     /// The generation that is served; 0 before the first world.
     pub fn generation(&self) -> u64 {
         self.shared.store.generation()
+    }
+
+    /// Hands these roots of the mesh (PEM, one each) to whoever asks for them, from now on.
+    pub fn set_roots(&self, certificates: Vec<String>) {
+        self.shared.roots.set(certificates);
+    }
+
+    /// Connections that ask for roots and have not confirmed those of the last [`Server::set_roots`].
+    pub fn lacking_roots(&self) -> Vec<String> {
+        self.shared.roots.lacking(&self.shared.store)
     }
 
     /// Data for the debug interface.

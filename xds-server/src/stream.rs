@@ -149,11 +149,15 @@ enum Event<R> {
 impl<T: Translate> Stream<T> {
     async fn serve<R: WireRequest>(mut self, first: R, mut requests: Requests<R>) -> Result<(), Status> {
         let mut keys = self.on_request(first)?;
+        let mut roots = self.shared.roots.watch();
         self.shared.store.place(&self.connected.session);
         loop {
             keys |= self.retarget() | self.recheck.is_some_and(|at| at <= Instant::now());
             if keys {
                 self.refresh_secrets().await;
+            }
+            if let Some(roots) = &*roots.borrow_and_update() {
+                self.connected.session.client().set_roots(roots);
             }
             let mut wake = self.send_all::<R>().await?;
             let served = self.connected.session.client().target().is_some();
@@ -167,6 +171,8 @@ impl<T: Translate> Stream<T> {
             let event = tokio::select! {
                 request = requests.message() => Event::Request(request?),
                 () = self.connected.mailbox.filled() => Event::Target,
+                // The sender lives as long as the server.
+                Ok(()) = roots.changed() => Event::Target,
                 () = sleep_until(wake) => Event::Patience,
             };
             keys = match event {

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use pilotfish_ca::chain;
 use pilotfish_ca::issue::{Policy, issue};
 use pilotfish_ca::material::Files;
 use pilotfish_ca::root::Key;
 use pilotfish_ca::rotation::{Evidence, Offer, Rotation, STATE, Step, Times};
+use pilotfish_ca::{chain, pem};
 use pretty_assertions::assert_eq;
 use rcgen::PKCS_ECDSA_P256_SHA256;
 use rustls::pki_types::CertificateDer;
@@ -17,6 +17,11 @@ const TIMES: Times = Times { mount: Duration::from_secs(3), longest: Duration::f
 
 fn after(seconds: u64) -> SystemTime {
     now() + Duration::from_secs(seconds)
+}
+
+/// Of the roots that are trusted now.
+fn placed(rotation: &Rotation, at: SystemTime) -> Evidence {
+    Evidence { bundle: pem::bundle(&rotation.trusted()).into(), placed: Some(at), unconfirmed: 0 }
 }
 
 fn first_root(files: &Files) -> CertificateDer<'static> {
@@ -35,22 +40,36 @@ fn a_root_signs_only_when_everybody_has_it_and_leaves_when_nobody_needs_it() {
     assert_eq!(rotation.trusted(), both);
     assert_eq!(rotation.signing().certificate(), &both[0]);
 
-    let placed = |seconds| Evidence { placed: Some(after(seconds)), unconfirmed: 0 };
+    let all = placed(&rotation, after(1));
+    let before = Evidence { bundle: pem::bundle(&both[..1]).into(), ..all.clone() };
     for (evidence, at) in
-        [(Evidence::default(), after(100)), (placed(10), after(12)), (Evidence { unconfirmed: 1, ..placed(10) }, after(100))]
+        [(Evidence::default(), 6), (placed(&rotation, after(1)), 3), (Evidence { unconfirmed: 1, ..all.clone() }, 6), (before, 6)]
     {
-        assert_eq!(rotation.step(&evidence, &TIMES, at), Step::None);
+        assert_eq!(rotation.step(&evidence, &TIMES, after(at)), Step::None);
         assert_eq!(rotation.signing().certificate(), &both[0]);
     }
-    assert_eq!(rotation.step(&placed(10), &TIMES, after(13)), Step::Switched);
+    assert_eq!(rotation.step(&all, &TIMES, after(4)), Step::Switched);
     assert_eq!(rotation.signing().certificate(), &both[1]);
     assert_eq!(rotation.trusted(), [both[1].clone(), both[0].clone()]);
 
-    // 13 + the longest life of a certificate + what other replicas may be behind.
-    assert_eq!(rotation.step(&placed(10), &TIMES, after(19)), Step::None);
-    assert_eq!(rotation.step(&placed(10), &TIMES, after(20)), Step::Dropped);
+    // 4 + the longest life of a certificate + what other replicas may be behind.
+    assert_eq!(rotation.step(&all, &TIMES, after(10)), Step::None);
+    assert_eq!(rotation.step(&all, &TIMES, after(11)), Step::Dropped);
     assert_eq!(rotation.trusted(), both[1..]);
     assert_eq!(rotation.files(), new);
+}
+
+#[test]
+fn who_was_certified_since_the_offer_has_the_root() {
+    let mut rotation = Rotation::restore(root(Key::P256), now()).unwrap();
+    rotation.offer(root(Key::P256), &TIMES, after(10)).unwrap();
+    // Nothing is mounted anywhere, and somebody never answers.
+    let silent = Evidence { unconfirmed: 1, ..Evidence::default() };
+    assert_eq!(rotation.step(&silent, &TIMES, after(16)), Step::None);
+    let mut restarted = Rotation::restore(rotation.files(), after(16)).unwrap();
+    for rotation in [&mut rotation, &mut restarted] {
+        assert_eq!(rotation.step(&silent, &TIMES, after(17)), Step::Switched);
+    }
 }
 
 #[test]
@@ -67,7 +86,7 @@ fn a_restart_changes_nothing_in_any_phase() {
     rotation.offer(root(Key::P384), &TIMES, now()).unwrap();
     assert!(rotation.files().contains_key(STATE));
     rotation = same(&rotation);
-    rotation.step(&Evidence { placed: Some(now()), unconfirmed: 0 }, &TIMES, after(3));
+    rotation.step(&placed(&rotation, now()), &TIMES, after(3));
     let mut rotation = same(&rotation);
     assert_eq!(rotation.trusted().len(), 2);
     assert_eq!(rotation.step(&Evidence::default(), &TIMES, after(10)), Step::Dropped);
@@ -78,10 +97,11 @@ fn a_restart_changes_nothing_in_any_phase() {
 fn a_key_that_cannot_sign_any_more_is_no_reason_to_wait() {
     let mut rotation = Rotation::restore(root(Key::P256), now()).unwrap();
     let over = rotation.signing().not_after();
+    let times = Times { longest: Duration::from_secs(3600), ..TIMES };
     let new = pilotfish_ca::root::generate("td", &Default::default(), over - Duration::from_secs(60)).unwrap();
-    rotation.offer(new, &TIMES, over - Duration::from_secs(60)).unwrap();
-    assert_eq!(rotation.step(&Evidence::default(), &TIMES, over - Duration::from_secs(1)), Step::None);
-    assert_eq!(rotation.step(&Evidence::default(), &TIMES, over), Step::Switched);
+    rotation.offer(new, &times, over - Duration::from_secs(60)).unwrap();
+    assert_eq!(rotation.step(&Evidence::default(), &times, over - Duration::from_secs(1)), Step::None);
+    assert_eq!(rotation.step(&Evidence::default(), &times, over), Step::Switched);
 }
 
 #[test]
@@ -106,16 +126,16 @@ fn three_rotations_in_a_minute_fail_nobody() {
     let (request, _) = csr(&PKCS_ECDSA_P256_SHA256, "spiffe://x/ns/a/sa/b");
     // Per second: what was trusted, and a certificate of that second.
     let mut history: Vec<(Vec<CertificateDer<'static>>, CertificateDer<'static>)> = Vec::new();
-    let (mut placed, mut bundle, mut switched) = (now(), Vec::new(), 0);
+    let (mut since, mut bundle, mut switched) = (now(), Vec::new(), 0);
     for second in 0..60 {
         let at = after(second);
         if [5, 22, 39].contains(&second) {
             assert_eq!(rotation.offer(root(Key::P256), &TIMES, at), Ok(Offer::Pending));
         }
         if rotation.trusted() != bundle {
-            (bundle, placed) = (rotation.trusted(), at);
+            (bundle, since) = (rotation.trusted(), at);
         }
-        let evidence = Evidence { placed: Some(placed), unconfirmed: 0 };
+        let evidence = placed(&rotation, since);
         switched += usize::from(rotation.step(&evidence, &TIMES, at) == Step::Switched);
         let issued = issue(rotation.signing(), &policy, &request, &[identity("a", "b")], 0, at).unwrap();
         history.push((rotation.trusted(), der(&issued.chain[0])));

@@ -28,6 +28,7 @@ use crate::supervise::Supervisor;
 use args::IdentityArgs;
 use cluster::ClusterFacts;
 use guard::Callers;
+pub use keeper::Streams;
 use keeper::{Keeper, Origin, is_given};
 
 /// How long a question to the API server may take.
@@ -67,6 +68,7 @@ impl Identities {
         leadership: Option<Leadership>,
         state: watch::Receiver<State>,
         names: Vec<String>,
+        streams: Streams,
     ) -> anyhow::Result<Option<Identities>> {
         let leadership = leadership.unwrap_or_else(Leadership::always);
         let api = match cluster {
@@ -105,9 +107,11 @@ impl Identities {
             serving: serving.clone(),
             bundle,
             placed: placing,
+            streams,
             rotation: None,
             renew: None,
             said: None,
+            waits: None,
         };
         Ok(Some(Identities { callers, serving, authority, keeper, api, bundle: bundles, placed, state, leadership }))
     }

@@ -19,7 +19,7 @@ use crate::cli::{Listen, ServeArgs};
 use crate::debug::Debug;
 use crate::findings::{self, Findings};
 use crate::http::{self, Pages, Readiness};
-use crate::identity::Identities;
+use crate::identity::{Identities, Streams};
 use crate::metrics::Registry;
 use crate::pipeline::{self, MeshTranslator};
 use crate::status::Status;
@@ -93,6 +93,10 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         leadership,
         state.clone(),
         webhooks::names(&args.webhooks, &args.mesh),
+        {
+            let (telling, told) = (server.clone(), server.clone());
+            Streams { hand_out: Box::new(move |roots| telling.set_roots(roots)), lacking: Box::new(move || told.lacking_roots()) }
+        },
     )
     .await?;
     let secure_addr = args.secure_grpc_addr.unwrap_or(Listen(Some(SECURE)));

@@ -26,6 +26,16 @@ const SERVING_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Less than this part of its time left, in percent, is said every day.
 const WARN_PERCENT: u32 = 10;
 const SAY_AGAIN: Duration = Duration::from_secs(86_400);
+/// Another replica has seen a change after that many of its looks for keys.
+const LOOKS: u32 = 6;
+
+/// How agents are told of roots over streams.
+pub struct Streams {
+    /// Tells them of these, PEM.
+    pub hand_out: Box<dyn Fn(Vec<String>) + Send + Sync>,
+    /// Who was told and has not confirmed.
+    pub lacking: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+}
 
 /// Where the key that signs comes from.
 pub(super) enum Origin {
@@ -44,10 +54,13 @@ pub(super) struct Keeper {
     pub(super) serving: Serving,
     pub(super) bundle: watch::Sender<Arc<str>>,
     pub(super) placed: watch::Receiver<Placed>,
+    pub(super) streams: Streams,
     pub(super) rotation: Option<Rotation>,
     /// When our own certificate is to be made anew.
     pub(super) renew: Option<SystemTime>,
     pub(super) said: Option<(String, SystemTime)>,
+    /// What was said last of those that a rotation waits for.
+    pub(super) waits: Option<(String, SystemTime)>,
 }
 
 impl Keeper {
@@ -81,18 +94,27 @@ impl Keeper {
     }
 
     fn times(&self) -> Times {
-        Times { mount: self.args.root_mount_time, longest: self.args.max_workload_cert_ttl, ..Times::default() }
+        let lag = self.args.ca_check_interval * LOOKS;
+        Times { mount: self.args.root_mount_time, longest: self.args.max_workload_cert_ttl, lag }
     }
 
-    fn evidence(&self) -> Evidence {
-        let Some(rotation) = &self.rotation else { return Evidence::default() };
-        let bundle = pem::bundle(&rotation.trusted());
-        let placed = self.placed.borrow();
-        Evidence { placed: placed.since.filter(|_| *placed.bundle == *bundle), unconfirmed: 0 }
+    /// About the roots that are handed out since the last round.
+    fn evidence(&mut self, now: SystemTime) -> Evidence {
+        let bundle = self.authority.current().bundle.clone();
+        let placed = self.placed.borrow().clone();
+        let lacking = (self.streams.lacking)();
+        if let (Some(first), true) = (lacking.first(), self.rotation.as_ref().is_some_and(|r| r.next().is_some())) {
+            warn_once(
+                &mut self.waits,
+                format!("the next root waits for {} proxies that have not confirmed it, such as {first}", lacking.len()),
+                now,
+            );
+        }
+        Evidence { placed: placed.since.filter(|_| placed.bundle == bundle), bundle, unconfirmed: lacking.len() }
     }
 
     fn load_folder(&mut self, dir: &Path, now: SystemTime) -> anyhow::Result<()> {
-        let (times, evidence) = (self.times(), self.evidence());
+        let (times, evidence) = (self.times(), self.evidence(now));
         let files = read_folder(dir)?;
         match &mut self.rotation {
             None => self.rotation = Some(Rotation::restore(files, now)?),
@@ -151,7 +173,7 @@ impl Keeper {
 
     /// What the leader does: the next root when it is time, and the next step when everybody is ready.
     async fn advance(&mut self, api: &KubeApi, path: &str, mut secret: Value, trust_domain: &str, now: SystemTime) -> anyhow::Result<()> {
-        let (times, evidence) = (self.times(), self.evidence());
+        let (times, evidence) = (self.times(), self.evidence(now));
         let Some(rotation) = &self.rotation else { return Ok(()) };
         let mut next = rotation.clone();
         let step = next.step(&evidence, &times, now);
@@ -181,8 +203,10 @@ impl Keeper {
         if !is_same || *current.trusted != *trusted {
             info!(roots = trusted.len(), not_after = ?signing.not_after(), "certificate authority");
             self.serving.set_clients(&trusted, signing.revocation_lists().to_vec())?;
+            let trusted_pem = trusted.iter().map(|root| pem::certificate(root)).collect();
             self.authority.set(signing.clone(), trusted);
             let bundle = self.authority.current().bundle.clone();
+            (self.streams.hand_out)(trusted_pem);
             self.bundle.send_if_modified(|b| std::mem::replace(b, bundle.clone()) != bundle);
         }
         if !is_same || self.renew.is_none_or(|at| now >= at) {
