@@ -37,7 +37,7 @@ enum Group {
 }
 
 /// Suites with a Kubernetes API, and with several replicas.
-const KUBE: [&str; 10] = [
+const KUBE: [&str; 12] = [
     "kube",
     "charts",
     "kube_webhooks",
@@ -46,6 +46,8 @@ const KUBE: [&str; 10] = [
     "kube_source",
     "kube_references",
     "kube_status",
+    "kube_identity",
+    "mesh_identity",
     "replicas",
     "kube_survival",
 ];

@@ -116,6 +116,11 @@ where
         tokio::time::timeout(TIMEOUT, self.responses.message()).await.expect("no response in time")
     }
 
+    /// What comes next, however long that takes.
+    pub async fn whenever(&mut self) -> Result<Option<S>, Status> {
+        self.responses.message().await
+    }
+
     /// The next response; panics if none comes in time.
     pub async fn next(&mut self) -> S {
         self.receive().await.unwrap().expect("the stream ended")

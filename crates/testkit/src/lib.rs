@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod ads;
+pub mod agent;
 pub mod authority;
 pub mod csr;
 pub mod envoy;
@@ -25,6 +26,7 @@ pub mod tcp;
 pub mod tls;
 pub mod token;
 
+pub use agent::Agent;
 pub use authority::{Authority, Identity};
 pub use envoy::Envoy;
 pub use golden::{Goldens, assert_golden};

@@ -31,6 +31,8 @@ pub struct Options {
     pub mesh_config: Option<PathBuf>,
     /// Where ADS listens, if not on a free port of loopback.
     pub grpc: Option<SocketAddr>,
+    /// Where ADS over TLS listens, if not on a free port of loopback.
+    pub secure: Option<SocketAddr>,
     /// Further arguments.
     pub args: Vec<OsString>,
 }
@@ -63,7 +65,8 @@ impl Pilotfish {
 
     /// The same without waiting.
     pub fn start(binary: &Path, options: Options) -> Self {
-        let (http, grpc, secure, monitoring) = (free_addr(), options.grpc.unwrap_or_else(free_addr), free_addr(), free_addr());
+        let (http, grpc, secure, monitoring) =
+            (free_addr(), options.grpc.unwrap_or_else(free_addr), options.secure.unwrap_or_else(free_addr), free_addr());
         let mut command = Command::new(binary);
         command.arg("serve");
         for path in &options.config {

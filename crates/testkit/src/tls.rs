@@ -37,7 +37,7 @@ pub struct TlsServer(TlsAcceptor);
 impl TlsServer {
     /// With this certificate. Asks for one of the same authority, and takes connections without, unless `demand`.
     pub fn new(identity: &Identity, alpn: &[&str], demand: bool) -> Self {
-        let roots = Arc::new(roots(&identity.root));
+        let roots = Arc::new(roots(std::slice::from_ref(&identity.root)));
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
         let verifier = if demand { verifier } else { verifier.allow_unauthenticated() };
         let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
@@ -59,7 +59,7 @@ impl TlsServer {
 /// How a client speaks TLS: `TlsClient::new(&root).certificate(&me)`.
 #[derive(Clone)]
 pub struct TlsClient<'a> {
-    root: CertificateDer<'static>,
+    roots: Vec<CertificateDer<'static>>,
     identity: Option<&'a Identity>,
     alpn: Vec<Vec<u8>>,
     versions: Vec<&'static SupportedProtocolVersion>,
@@ -68,7 +68,14 @@ pub struct TlsClient<'a> {
 impl<'a> TlsClient<'a> {
     /// Trusts one authority.
     pub fn new(root: CertificateDer<'static>) -> Self {
-        TlsClient { root, identity: None, alpn: Vec::new(), versions: vec![&version::TLS12, &version::TLS13] }
+        TlsClient { roots: vec![root], identity: None, alpn: Vec::new(), versions: vec![&version::TLS12, &version::TLS13] }
+    }
+
+    /// Trusts another authority too.
+    #[must_use]
+    pub fn also(mut self, root: CertificateDer<'static>) -> Self {
+        self.roots.push(root);
+        self
     }
 
     /// Shows this certificate if it is asked to.
@@ -94,7 +101,7 @@ impl<'a> TlsClient<'a> {
 
     /// Connects, asks for `name`, and verifies that it is there.
     pub async fn connect(&self, addr: SocketAddr, name: &str) -> anyhow::Result<(tokio_rustls::client::TlsStream<TcpStream>, Seen)> {
-        let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(&self.root)), provider()).build()?;
+        let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(&self.roots)), provider()).build()?;
         let config = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&self.versions)?.with_webpki_verifier(roots);
         let mut config = match self.identity {
             Some(identity) => config.with_client_auth_cert(vec![identity.der.clone()], key(identity))?,
@@ -118,9 +125,9 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-fn roots(root: &CertificateDer<'static>) -> RootCertStore {
+fn roots(roots: &[CertificateDer<'static>]) -> RootCertStore {
     let mut store = RootCertStore::empty();
-    store.add(root.clone()).unwrap();
+    roots.iter().for_each(|root| store.add(root.clone()).unwrap());
     store
 }
 

@@ -9,5 +9,6 @@ mod debug;
 mod fake;
 mod make_before_break;
 mod protocol;
+mod roots;
 mod secrets;
 mod streams;
