@@ -181,7 +181,7 @@ fn generate(set: FileDescriptorSet) -> Result<(), Error> {
     for (name, path) in [
         ("Duration", "::prost_types::Duration"),
         ("Timestamp", "::prost_types::Timestamp"),
-        ("Struct", "::prost_types::Struct"),
+        ("Struct", "crate::structs::Struct"),
         ("Value", "::prost_types::Value"),
         ("ListValue", "::prost_types::ListValue"),
         ("NullValue", "::prost_types::NullValue"),
@@ -197,6 +197,7 @@ fn generate(set: FileDescriptorSet) -> Result<(), Error> {
     ] {
         config.extern_path(format!(".google.protobuf.{name}"), path);
     }
+    config.extern_path(".envoy.config.core.v3.Metadata", "crate::structs::Metadata");
     // Options and comments need descriptors, not Rust types; nothing of ours names them.
     config.extern_path(".google.protobuf.FileDescriptorSet", "()");
     // Messages only: service traits would pull gRPC, and with it an async runtime, into translation.

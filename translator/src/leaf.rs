@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use bytes::Bytes;
 use pilotfish_envoy::encoded::{Fragment, Sources, WeakFragment, WeakResource};
 use pilotfish_envoy::validate::{self, Violation};
-use pilotfish_envoy::{Hashed, Layer, Resource, TypeUrl, any};
+use pilotfish_envoy::{Hashed, Layer, Resource, TypeUrl};
 use pilotfish_model::ContentHash;
 use pilotfish_model::hash::StableHasher;
 use prost::{Message, Name};
@@ -197,12 +197,11 @@ impl Leaves {
         });
         let made = found.unwrap_or_else(|| {
             let (message, sources) = contained(make).map_err(|v| self.refuse(key, v))?;
-            let message = any(&message);
             self.work.leaves_built.add(1);
-            if checked && let Err(violations) = validate::validate_any(&message) {
+            let resource = Resource::new(name.clone(), &message).with_sources(sources);
+            if checked && let Err(violations) = validate::validate(type_url.as_str(), resource.value()) {
                 return Err(self.refuse(key, violations));
             }
-            let resource = Resource::from_any(name.clone(), &message).with_sources(sources);
             self.work.bytes_encoded.add(resource.delta_len() as u64);
             let resource = served.and_then(|l| l.get(&name)).filter(|r| **r == resource).cloned().unwrap_or(resource);
             self.put(key, Entry::Resource(resource.downgrade()));

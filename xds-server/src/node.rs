@@ -23,7 +23,7 @@ pub(crate) fn read(node: &core::Node) -> Result<Node, NodeError> {
     if node.id.is_empty() {
         return Err(BadNode::Missing.into());
     }
-    let metadata = node.metadata.as_ref().map_or_else(|| Value::Object(Map::new()), object);
+    let metadata = node.metadata.as_ref().map_or_else(|| Value::Object(Map::new()), |m| object(&m.decoded()));
     let metadata: Metadata = serde_path_to_error::deserialize(metadata)
         .map_err(|e| NodeError::Metadata { path: e.path().to_string(), reason: e.inner().to_string() })?;
     let locality = node.locality.as_ref().map_or_else(Locality::default, |l| Locality {
@@ -74,7 +74,7 @@ mod tests {
 
     fn node(metadata: &[(&str, ProtoValue)]) -> core::Node {
         let fields = metadata.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
-        core::Node { id: "edge".into(), metadata: Some(Struct { fields }), ..Default::default() }
+        core::Node { id: "edge".into(), metadata: Some((&Struct { fields }).into()), ..Default::default() }
     }
 
     #[test]

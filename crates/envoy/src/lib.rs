@@ -10,12 +10,14 @@ mod hashed;
 pub mod json;
 pub mod merge;
 mod path;
+mod structs;
 pub mod types;
 pub mod validate;
 
 pub use any::any;
 pub use encoded::{Fragment, Layer, Layers, Resource, ResourceSet, Snapshot, Sources, Version};
 pub use hashed::Hashed;
+pub use structs::{Metadata, Struct, Value};
 pub use types::TypeUrl;
 
 /// The generated types, in modules named by their proto packages.

@@ -1,10 +1,8 @@
 //! [`ClusterInput`]: everything that one cluster depends on, and the cluster made of it.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use pilotfish_envoy::any;
 use pilotfish_envoy::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
 };
@@ -19,6 +17,7 @@ use pilotfish_envoy::pb::envoy::extensions::clusters::dynamic_forward_proxy::v3 
 use pilotfish_envoy::pb::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
 use pilotfish_envoy::pb::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
 use pilotfish_envoy::pb::udpa::r#type::v1::TypedStruct;
+use pilotfish_envoy::{Metadata, Struct, Value, any};
 use pilotfish_model::destination_rule::{ConnectionPool, LoadBalancer, OutlierDetection, RetryBudget, TcpKeepalive};
 use pilotfish_model::name::Str;
 
@@ -273,34 +272,25 @@ fn bind(sources: &[Str]) -> Option<BindConfig> {
     })
 }
 
-fn labels(labels: &ClusterLabels) -> Option<pilotfish_envoy::pb::envoy::config::core::v3::Metadata> {
-    use metadata::{boolean, list, object_value, text};
-    let mut fields = BTreeMap::new();
-    let mut put = |key: &str, value| fields.insert(key.to_owned(), value);
-    if let Some(config) = &labels.config {
-        put("config", text(&**config));
-    }
-    if let Some(subset) = &labels.subset {
-        put("subset", text(&**subset));
-    }
-    if !labels.services.is_empty() {
-        let service = |(host, name, namespace): &(Str, Str, Str)| {
-            object_value([("host", text(&**host)), ("name", text(&**name)), ("namespace", text(&**namespace))])
-        };
-        put("services", list(labels.services.iter().map(service)));
-    }
-    if labels.external {
-        put("external", boolean(true));
-    }
-    if labels.user_tls {
-        put("alpn_override", text("false"));
-    }
-    if fields.is_empty() { None } else { metadata::istio(fields) }
+fn labels(labels: &ClusterLabels) -> Option<Metadata> {
+    let service = |(host, name, namespace): &(Str, Str, Str)| {
+        let fields = [("host", Value::text(host)), ("name", Value::text(name)), ("namespace", Value::text(namespace))];
+        Value::object(fields)
+    };
+    let fields = [
+        ("config", labels.config.as_deref().map(Value::text)),
+        ("subset", labels.subset.as_deref().map(Value::text)),
+        ("services", (!labels.services.is_empty()).then(|| Value::list(labels.services.iter().map(service)))),
+        ("external", labels.external.then(|| Value::boolean(true))),
+        ("alpn_override", labels.user_tls.then(|| Value::text("false"))),
+    ];
+    let said: Vec<_> = fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    (!said.is_empty()).then(|| metadata::istio(said))
 }
 
 /// The network filter by which Istio's proxies tell each other what they are. Encoded once: nearly every cluster has it.
 static PEER_EXCHANGE: LazyLock<Filter> = LazyLock::new(|| {
-    let value = metadata::object([("enable_discovery", metadata::boolean(true)), ("protocol", metadata::text("istio-peer-exchange"))]);
+    let value = Struct::new([("enable_discovery", Value::boolean(true)), ("protocol", Value::text("istio-peer-exchange"))]);
     Filter {
         name: extensions::ISTIO_METADATA_EXCHANGE.to_owned(),
         typed_config: Some(any(&TypedStruct {

@@ -4,9 +4,9 @@ use pilotfish_envoy::pb::envoy::config::cluster::v3::{Cluster, cluster::Transpor
 use pilotfish_envoy::pb::envoy::config::core::v3::proxy_protocol_config::Version;
 use pilotfish_envoy::pb::envoy::config::core::v3::{ProxyProtocolConfig, TransportSocket};
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
+use pilotfish_envoy::{Struct, Value};
 use pilotfish_model::destination_rule::ProxyProtocolVersion;
 
-use crate::metadata;
 use crate::tls::{self, UpstreamTls};
 
 pub(super) const PROXY_PROTOCOL: &str = "envoy.transport_sockets.upstream_proxy_protocol";
@@ -44,11 +44,11 @@ pub(super) fn apply(security: &Security, cluster: &mut Cluster) {
         TlsChoice::ByEndpoint(tls) => {
             let by_mode = |name: &str, fields: Vec<(&str, _)>, socket| TransportSocketMatch {
                 name: name.to_owned(),
-                r#match: Some(metadata::object(fields)),
+                r#match: Some(Struct::new(fields)),
                 transport_socket: Some(wrapped(socket)),
             };
             cluster.transport_socket_matches = vec![
-                by_mode("tlsMode-istio", vec![("tlsMode", metadata::text("istio"))], tls::upstream(tls)),
+                by_mode("tlsMode-istio", vec![("tlsMode", Value::text("istio"))], tls::upstream(tls)),
                 by_mode("tlsMode-disabled", Vec::new(), tls::raw_socket()),
             ];
         }

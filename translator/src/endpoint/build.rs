@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use pilotfish_envoy::pb::envoy::config::core::v3::{HealthStatus, Locality as LocalityMessage, Metadata};
+use pilotfish_envoy::pb::envoy::config::core::v3::{HealthStatus, Locality as LocalityMessage};
 use pilotfish_envoy::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
+use pilotfish_envoy::{Metadata, Struct, Value};
 use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Locality, Workload};
 
 use super::address;
@@ -66,24 +67,24 @@ fn endpoint(input: &AssignmentInput, index: usize, endpoint: &Endpoint) -> LbEnd
     let mtls = endpoint.workload.mtls && input.tells_mtls(index);
     LbEndpoint {
         health_status: health.into(),
-        metadata: labels(&endpoint.workload, mtls),
+        metadata: Some(labels(&endpoint.workload, mtls)),
         load_balancing_weight: Some(endpoint.weight.max(1)),
         host_identifier: Some(address::endpoint(address)),
     }
 }
 
-fn labels(workload: &Workload, mtls: bool) -> Option<Metadata> {
-    let workload = (metadata::ISTIO, metadata::object([("workload", metadata::text(describe(workload)))]));
-    let mtls = mtls.then(|| (SOCKET_MATCH, metadata::object([("tlsMode", metadata::text("istio"))])));
-    metadata::metadata(std::iter::once(workload).chain(mtls))
+fn labels(workload: &Workload, mtls: bool) -> Metadata {
+    let workload = (metadata::ISTIO, Struct::new([("workload", Value::text(&describe(workload)))]));
+    let mtls = mtls.then(|| (SOCKET_MATCH, Struct::new([("tlsMode", Value::text("istio"))])));
+    Metadata::new(std::iter::once(workload).chain(mtls))
 }
 
 /// `workload;namespace;service;revision;cluster`: what telemetry calls the server.
 fn describe(workload: &Workload) -> String {
-    let label = |keys: &[&str]| keys.iter().find_map(|k| workload.labels.get(*k)).cloned().unwrap_or_default();
+    let label = |keys: &[&str]| keys.iter().find_map(|k| workload.labels.get(*k)).map_or("", |v| &**v);
     let service = label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
-    let service = if service.is_empty() { workload.workload_name.clone() } else { service };
+    let service = if service.is_empty() { &*workload.workload_name } else { service };
     let revision = label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
-    let revision = if &*revision == "latest" { "" } else { &*revision };
-    format!("{};{};{service};{revision};{}", workload.workload_name, workload.namespace, workload.cluster_id)
+    let revision = if revision == "latest" { "" } else { revision };
+    [&*workload.workload_name, &workload.namespace, service, revision, &workload.cluster_id].join(";")
 }

@@ -104,7 +104,7 @@ fn who_counts() {
 fn mesh_mtls_is_told_of_endpoints_that_accept_it() {
     let says = |input: &AssignmentInput| {
         let endpoints = assignment(input).endpoints.into_iter().flat_map(|g| g.lb_endpoints);
-        endpoints.map(|e| e.metadata.unwrap().filter_metadata.contains_key("envoy.transport_socket_match")).collect::<Vec<_>>()
+        endpoints.map(|e| e.metadata.unwrap().filters().contains_key("envoy.transport_socket_match")).collect::<Vec<_>>()
     };
     let all = of(four_zones(), Spread::Even);
     assert_eq!(says(&all), [true, true, true, true]);

@@ -1,18 +1,19 @@
 //! Log files: lines as text or JSON.
 
-use pilotfish_envoy::any;
+use std::collections::BTreeMap;
+
 use pilotfish_envoy::pb::envoy::config::accesslog::v3::AccessLog;
 use pilotfish_envoy::pb::envoy::config::core::v3::{
     DataSource, JsonFormatOptions, SubstitutionFormatString, TypedExtensionConfig, data_source, substitution_format_string,
 };
 use pilotfish_envoy::pb::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
 use pilotfish_envoy::pb::envoy::extensions::formatter::req_without_query::v3::ReqWithoutQuery;
+use pilotfish_envoy::{Struct, Value, any};
 use pilotfish_model::mesh_config::Json;
-use prost_types::Struct;
+use pilotfish_model::name::Str;
 
 use super::access_log::{FileLog, LineFormat, access_log};
 use crate::extensions;
-use crate::metadata;
 
 /// Fields of the default line: the JSON key, and the operator. The text line has the same operators in this order.
 const FIELDS: [(&str, &str); 24] = [
@@ -50,8 +51,8 @@ pub(super) fn log(input: &FileLog) -> AccessLog {
             let formatters = formatters([&*text]);
             (Format::TextFormatSource(inline(text)), formatters)
         }
-        LineFormat::Json(text) => json_format(text.as_deref().and_then(parse_json).unwrap_or_else(default_json)),
-        LineFormat::Labels(labels) => json_format(metadata::object(labels.iter().map(|(k, v)| (k.to_string(), label(v))))),
+        LineFormat::Json(text) => text.as_deref().and_then(parsed_json).unwrap_or_else(default_json),
+        LineFormat::Labels(labels) => labels_json(labels),
     };
     let format = SubstitutionFormatString {
         omit_empty_values: input.omit_empty_values,
@@ -66,23 +67,28 @@ pub(super) fn log(input: &FileLog) -> AccessLog {
 }
 
 /// Only texts at the top say which extensions are needed, as in the reference.
-fn json_format(fields: Struct) -> (substitution_format_string::Format, Vec<TypedExtensionConfig>) {
-    let texts = fields.fields.values().filter_map(|v| match &v.kind {
-        Some(prost_types::value::Kind::StringValue(text)) => Some(text.as_str()),
-        _ => None,
-    });
-    let formatters = formatters(texts);
-    (substitution_format_string::Format::JsonFormat(fields), formatters)
+fn json_format<'a>(fields: Struct, texts: impl IntoIterator<Item = &'a str>) -> JsonLine {
+    (substitution_format_string::Format::JsonFormat(fields), formatters(texts))
 }
 
-fn label(json: &Json) -> prost_types::Value {
+type JsonLine = (substitution_format_string::Format, Vec<TypedExtensionConfig>);
+
+fn labels_json(labels: &BTreeMap<Str, Json>) -> JsonLine {
+    let texts = labels.values().filter_map(|v| match v {
+        Json::Text(text) => Some(&**text),
+        _ => None,
+    });
+    json_format(Struct::new(labels.iter().map(|(k, v)| (k, label(v)))), texts)
+}
+
+fn label(json: &Json) -> Value {
     match json {
-        Json::Null => prost_types::Value { kind: Some(prost_types::value::Kind::NullValue(0)) },
-        Json::Bool(b) => metadata::boolean(*b),
-        Json::Number(n) => metadata::number(n.get()),
-        Json::Text(text) => metadata::text(text.to_string()),
-        Json::List(items) => metadata::list(items.iter().map(label)),
-        Json::Object(fields) => metadata::object_value(fields.iter().map(|(k, v)| (k.to_string(), label(v)))),
+        Json::Null => Value::null(),
+        Json::Bool(b) => Value::boolean(*b),
+        Json::Number(n) => Value::number(n.get()),
+        Json::Text(text) => Value::text(text),
+        Json::List(items) => Value::list(items.iter().map(label)),
+        Json::Object(fields) => Value::object(fields.iter().map(|(k, v)| (k, label(v)))),
     }
 }
 
@@ -110,27 +116,25 @@ pub(super) fn default_text() -> String {
     line
 }
 
-fn default_json() -> Struct {
-    metadata::object(FIELDS.map(|(k, v)| (k, metadata::text(v))))
+fn default_json() -> JsonLine {
+    json_format(Struct::new(FIELDS.map(|(k, v)| (k, Value::text(v)))), FIELDS.map(|(_, v)| v))
 }
 
 /// A user's own JSON line; what is not an object is not used.
-fn parse_json(text: &str) -> Option<Struct> {
-    match serde_json::from_str(text).ok()? {
-        serde_json::Value::Object(fields) => Some(metadata::object(fields.into_iter().map(|(k, v)| (k, value(v))))),
-        _ => None,
-    }
+fn parsed_json(text: &str) -> Option<JsonLine> {
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
+    Some(json_format(Struct::new(fields.iter().map(|(k, v)| (k, value(v)))), fields.values().filter_map(|v| v.as_str())))
 }
 
-fn value(json: serde_json::Value) -> prost_types::Value {
+fn value(json: &serde_json::Value) -> Value {
     use serde_json::Value as Json;
     match json {
-        Json::Null => prost_types::Value { kind: Some(prost_types::value::Kind::NullValue(0)) },
-        Json::Bool(b) => metadata::boolean(b),
-        Json::Number(n) => metadata::number(n.as_f64().unwrap_or_default()),
-        Json::String(s) => metadata::text(s),
-        Json::Array(items) => metadata::list(items.into_iter().map(value)),
-        Json::Object(fields) => metadata::object_value(fields.into_iter().map(|(k, v)| (k, value(v)))),
+        Json::Null => Value::null(),
+        Json::Bool(b) => Value::boolean(*b),
+        Json::Number(n) => Value::number(n.as_f64().unwrap_or_default()),
+        Json::String(s) => Value::text(s),
+        Json::Array(items) => Value::list(items.iter().map(value)),
+        Json::Object(fields) => Value::object(fields.iter().map(|(k, v)| (k, value(v)))),
     }
 }
 
@@ -155,9 +159,10 @@ mod tests {
 
     #[test]
     fn a_json_line_of_the_user_keeps_its_nesting() {
-        let parsed = parse_json(r#"{"a":"%PROTOCOL%","b":{"c":true}}"#).unwrap();
-        let nested = metadata::object_value([("c", metadata::boolean(true))]);
-        assert_eq!(parsed, metadata::object([("a", metadata::text("%PROTOCOL%")), ("b", nested)]));
-        assert_eq!(parse_json("not json"), None);
+        let (parsed, _) = parsed_json(r#"{"a":"%PROTOCOL%","b":{"c":true}}"#).unwrap();
+        let nested = Value::object([("c", Value::boolean(true))]);
+        let expected = Struct::new([("a", Value::text("%PROTOCOL%")), ("b", nested)]);
+        assert_eq!(parsed, substitution_format_string::Format::JsonFormat(expected));
+        assert_eq!(parsed_json("not json"), None);
     }
 }

@@ -11,13 +11,13 @@ use pilotfish_envoy::pb::envoy::extensions::filters::http::router::v3::Router;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use pilotfish_envoy::pb::istio::envoy::config::filter::http::alpn::v2alpha1 as alpn;
 use pilotfish_envoy::pb::udpa::r#type::v1::TypedStruct;
+use pilotfish_envoy::{Struct, Value};
 use pilotfish_model::extension::Phase;
 
 use super::pack::http_filter;
 use super::settings::{DnsFamily, Settings, Side};
 use super::stats;
 use crate::extensions as names;
-use crate::metadata::{boolean, list, object, object_value};
 use crate::security::HttpFilters;
 
 /// Cache of names that requests brought, shared with the cluster that connects to them.
@@ -66,18 +66,19 @@ pub(super) fn http_filters(settings: &Settings, side: Side, grpc_web: bool, plug
 
 /// Learns who the peer is, from headers and from the control plane, and tells it who this workload is.
 fn peer_metadata(settings: &Settings, side: Side) -> HttpFilter {
-    let empty = || object_value::<&str>([]);
-    let discovery = list([object_value([("istio_headers", empty())]), object_value([("workload_discovery", empty())])]);
+    let empty = || Value::object::<&str>([]);
+    let discovery = Value::list([Value::object([("istio_headers", empty())]), Value::object([("workload_discovery", empty())])]);
     let in_mesh = settings.headers.metadata_exchange_headers.as_ref().is_some_and(|m| m.mode.as_deref() == Some("IN_MESH"));
-    let headers = if in_mesh && side != Side::Inbound { object_value([("skip_external_clusters", boolean(true))]) } else { empty() };
-    let propagation = list([object_value([("istio_headers", headers)])]);
+    let headers =
+        if in_mesh && side != Side::Inbound { Value::object([("skip_external_clusters", Value::boolean(true))]) } else { empty() };
+    let propagation = Value::list([Value::object([("istio_headers", headers)])]);
     let (discover, propagate) = match side {
         Side::Inbound => ("downstream_discovery", "downstream_propagation"),
         Side::Outbound | Side::Gateway => ("upstream_discovery", "upstream_propagation"),
     };
     let config = TypedStruct {
         type_url: "type.googleapis.com/io.istio.http.peer_metadata.Config".to_owned(),
-        value: Some(object([(discover, discovery), (propagate, propagation)])),
+        value: Some(Struct::new([(discover, discovery), (propagate, propagation)])),
     };
     http_filter(names::ISTIO_METADATA_EXCHANGE, &config)
 }

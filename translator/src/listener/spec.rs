@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use pilotfish_envoy::Value;
 use pilotfish_envoy::pb::envoy::config::accesslog::v3::AccessLog;
 use pilotfish_envoy::pb::envoy::config::core::v3::{CidrRange, TrafficDirection, TransportSocket};
 use pilotfish_envoy::pb::envoy::config::listener::v3::listener::ConnectionBalanceConfig;
@@ -292,7 +293,7 @@ impl<'a> Builder<'a> {
         FilterChain {
             filter_chain_match: matching,
             filters,
-            metadata: spec.config.as_ref().and_then(|path| metadata::istio([("config", metadata::text(path.to_string()))])),
+            metadata: spec.config.as_ref().map(|path| metadata::istio([("config", Value::text(path))])),
             transport_socket: spec.tls.as_ref().and_then(socket),
             transport_socket_connect_timeout: spec.handshake_limit.then(|| duration(HANDSHAKE_TIMEOUT)),
             name: spec.name.to_string(),

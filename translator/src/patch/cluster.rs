@@ -96,24 +96,19 @@ pub(super) fn fits(ready: &Ready, name: &str) -> bool {
 fn is_for_services(ready: &Ready, cluster: &Cluster) -> bool {
     match &ready.patch.matching {
         Some(Matching::Cluster(m)) if m.name.is_empty() && !m.service.is_empty() && inbound_port(&cluster.name).is_some() => {
-            services(cluster).any(|host| host == &*m.service)
+            serves(cluster, &m.service)
         }
         _ => true,
     }
 }
 
-/// Hosts of the services behind a cluster, as its metadata list them for telemetry.
-fn services(cluster: &Cluster) -> impl Iterator<Item = &str> {
-    let list = cluster.metadata.as_ref().and_then(|m| m.filter_metadata.get("istio")).and_then(|s| s.fields.get("services"));
-    let services = list.into_iter().flat_map(|v| match &v.kind {
-        Some(Kind::ListValue(list)) => list.values.as_slice(),
-        _ => &[],
-    });
-    services.filter_map(|service| match &service.kind {
-        Some(Kind::StructValue(s)) => match &s.fields.get("host")?.kind {
-            Some(Kind::StringValue(host)) => Some(host.as_str()),
-            _ => None,
-        },
-        _ => None,
+/// Whether a host is among those of the services behind a cluster, as its metadata list them for telemetry.
+fn serves(cluster: &Cluster, host: &str) -> bool {
+    let fields = cluster.metadata.as_ref().and_then(|m| m.filters().remove("istio"));
+    let services = fields.and_then(|mut s| s.fields.remove("services")?.kind);
+    let Some(Kind::ListValue(services)) = services else { return false };
+    services.values.iter().any(|service| match &service.kind {
+        Some(Kind::StructValue(s)) => matches!(s.fields.get("host").map(|h| &h.kind), Some(Some(Kind::StringValue(h))) if h == host),
+        _ => false,
     })
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use pilotfish_envoy::any;
 use pilotfish_envoy::pb::envoy::config::core::v3::{DataSource, RuntimeFractionalPercent, data_source};
 use pilotfish_envoy::pb::envoy::config::route::v3::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
 use pilotfish_envoy::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy};
@@ -12,6 +11,7 @@ use pilotfish_envoy::pb::envoy::config::route::v3::{
     Decorator, DirectResponseAction, RedirectAction, Route, RouteAction, RouteMatch, WeightedCluster, route,
 };
 use pilotfish_envoy::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
+use pilotfish_envoy::{Value, any};
 use pilotfish_model::virtual_service::{
     Body, DirectResponse, HttpDestination, HttpMirror, HttpRedirect, HttpRetry, HttpRoute, PerMillion, RedirectPort,
 };
@@ -66,7 +66,7 @@ pub fn route(set: &RuleSet, applied: &AppliedRule) -> Route {
         name,
         decorator: Some(Decorator { operation: operation(set, rule, applied, &r#match), ..Default::default() }),
         r#match: Some(r#match),
-        metadata: metadata::istio([("config", metadata::text(config_path(&meta.namespace, &meta.name)))]),
+        metadata: Some(metadata::istio([("config", Value::text(&config_path(&meta.namespace, &meta.name)))])),
         stat_prefix: condition.map(|c| c.stat_prefix.to_string()).unwrap_or_default(),
         typed_per_filter_config: per_filter(set, rule),
         request_headers_to_add: operations.request_add,

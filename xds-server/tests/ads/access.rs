@@ -93,8 +93,7 @@ impl Ports {
     /// A stream of a proxy of `shop` with service account `web`.
     async fn open(&self, way: Way, token: Option<&str>) -> Result<Delta, Status> {
         let mut node = sidecar("shop");
-        let kind = Some(prost_types::value::Kind::StringValue("web".into()));
-        node.metadata = Some(prost_types::Struct { fields: [("SERVICE_ACCOUNT".to_owned(), prost_types::Value { kind })].into() });
+        node.metadata = Some(pilotfish_envoy::Struct::new([("SERVICE_ACCOUNT", pilotfish_envoy::Value::text("web"))]));
         Delta::on_as(self.channel(way).await, node, token).await
     }
 }

@@ -15,11 +15,11 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use bytes::{BufMut, Bytes};
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use prost::encoding::{WireType, decode_varint, encode_key, encode_varint, encoded_len_varint};
 use prost::{Message, Name};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use crate::any::any;
+use crate::any::type_url;
 use crate::pb::google::protobuf::Any;
 
 /// A version made of content: equal on every replica and across restarts. XXH3, 128 bits.
@@ -128,15 +128,14 @@ pub struct WeakResource(Weak<Inner>);
 impl Resource {
     /// Encodes `message` under `name`.
     pub fn new<M: Message + Name>(name: impl Into<Arc<str>>, message: &M) -> Self {
-        Self::from_any(name, &any(message))
-    }
-
-    /// Encodes a message that is already in its Any.
-    pub fn from_any(name: impl Into<Arc<str>>, any: &Any) -> Self {
-        let version = Version(xxh3_128(&any.value));
-        let (mut head, any_field) = head(version, name.into(), &any.type_url, any.value.len(), any.value.len());
-        head.1.put_slice(&any.value);
-        Self::assemble(head, version, any_field, Box::default(), 0)
+        let (name, value_len) = (name.into(), message.encoded_len());
+        let Head { mut bytes, version_at, any_field } = head(&name, &type_url::<M>(), value_len, value_len);
+        let value_at = bytes.len();
+        message.encode_raw(&mut bytes);
+        // What the version is made of is written behind it.
+        let version = Version(xxh3_128(&bytes[value_at..]));
+        bytes[version_at..][..VERSION_LEN].copy_from_slice(version.to_string().as_bytes());
+        Self::assemble(name, bytes, version, any_field, Box::default(), 0)
     }
 
     /// A resource whose message is the concatenation of fragments.
@@ -144,13 +143,15 @@ impl Resource {
         let mut hasher = Xxh3::new();
         fragments.iter().for_each(|f| hasher.update(&f.0.hash.to_le_bytes()));
         let version = Version(hasher.digest128());
-        let tail_len = fragments.iter().map(|f| f.bytes().len()).sum();
-        let (head, any_field) = head(version, name.into(), type_url, tail_len, 0);
-        Self::assemble(head, version, any_field, fragments.into(), tail_len)
+        let (name, tail_len) = (name.into(), fragments.iter().map(|f| f.bytes().len()).sum());
+        let Head { mut bytes, version_at, any_field } = head(&name, type_url, tail_len, 0);
+        bytes[version_at..][..VERSION_LEN].copy_from_slice(version.to_string().as_bytes());
+        Self::assemble(name, bytes, version, any_field, fragments.into(), tail_len)
     }
 
     fn assemble(
-        (name, head): (Arc<str>, Vec<u8>),
+        name: Arc<str>,
+        head: Vec<u8>,
         version: Version,
         any_field: usize,
         fragments: Box<[Fragment]>,
@@ -195,13 +196,24 @@ impl Resource {
         self.0.fragments.iter().map(|f| f.bytes().clone())
     }
 
+    /// The encoded message, where it is in one piece; a rope's is in its fragments.
+    pub fn value(&self) -> &[u8] {
+        let mut field = &self.0.head[self.0.any_field..];
+        let mut length = || decode_varint(&mut field).unwrap_or_default();
+        // Written by `head`: the field with the Any, and in it type URL and value, each with tag and length.
+        let (_tag, _len, _tag_of_url, url_len) = (length(), length(), length(), length());
+        let mut rest = field.get(url_len as usize..).unwrap_or_default();
+        let (_tag, _len) = (decode_varint(&mut rest), decode_varint(&mut rest));
+        rest
+    }
+
     /// The resource as the Any that clients see.
     pub fn to_any(&self) -> Any {
         let field: Vec<u8> = self.sotw_parts().flatten().collect();
         let mut field = field.as_slice();
         // Written by `head` below: a tag, a length and an Any. An empty Any stands for bytes that are not.
-        let _tag = prost::encoding::decode_varint(&mut field);
-        let _len = prost::encoding::decode_varint(&mut field);
+        let _tag = decode_varint(&mut field);
+        let _len = decode_varint(&mut field);
         Any::decode(field).unwrap_or_default()
     }
 
@@ -251,25 +263,37 @@ impl fmt::Debug for Resource {
     }
 }
 
-/// Everything up to the value, with room for `room` bytes of it, and where the Any's field begins.
-fn head(version: Version, name: Arc<str>, type_url: &str, value_len: usize, room: usize) -> ((Arc<str>, Vec<u8>), usize) {
-    let version = version.to_string();
+/// Digits of a version.
+const VERSION_LEN: usize = 32;
+
+/// Everything up to the value.
+struct Head {
+    bytes: Vec<u8>,
+    /// Where the version belongs; zeros until then.
+    version_at: usize,
+    /// Where the field with the Any begins.
+    any_field: usize,
+}
+
+/// The head of a value of `value_len` bytes, with room for `room` of them.
+fn head(name: &str, type_url: &str, value_len: usize, room: usize) -> Head {
     let any_len = field_len(type_url.len()) + if value_len == 0 { 0 } else { field_len(value_len) };
-    let len = field_len(version.len()) + field_len(name.len()) + field_len(any_len);
-    let mut buf = Vec::with_capacity(field_len(len) - value_len + room);
-    encode_key(2, WireType::LengthDelimited, &mut buf);
-    encode_varint(len as u64, &mut buf);
-    put_bytes(1, version.as_bytes(), &mut buf);
-    put_bytes(3, name.as_bytes(), &mut buf);
-    let any_field = buf.len();
-    encode_key(2, WireType::LengthDelimited, &mut buf);
-    encode_varint(any_len as u64, &mut buf);
-    put_bytes(1, type_url.as_bytes(), &mut buf);
+    let len = field_len(VERSION_LEN) + field_len(name.len()) + field_len(any_len);
+    let mut bytes = Vec::with_capacity(field_len(len) - value_len + room);
+    encode_key(2, WireType::LengthDelimited, &mut bytes);
+    encode_varint(len as u64, &mut bytes);
+    put_bytes(1, &[b'0'; VERSION_LEN], &mut bytes);
+    let version_at = bytes.len() - VERSION_LEN;
+    put_bytes(3, name.as_bytes(), &mut bytes);
+    let any_field = bytes.len();
+    encode_key(2, WireType::LengthDelimited, &mut bytes);
+    encode_varint(any_len as u64, &mut bytes);
+    put_bytes(1, type_url.as_bytes(), &mut bytes);
     if value_len > 0 {
-        encode_key(2, WireType::LengthDelimited, &mut buf);
-        encode_varint(value_len as u64, &mut buf);
+        encode_key(2, WireType::LengthDelimited, &mut bytes);
+        encode_varint(value_len as u64, &mut bytes);
     }
-    ((name, buf), any_field)
+    Head { bytes, version_at, any_field }
 }
 
 fn put_bytes(tag: u32, value: &[u8], buf: &mut Vec<u8>) {
@@ -286,6 +310,7 @@ fn field_len(len: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::any::any;
     use crate::pb::envoy::config::cluster::v3::Cluster;
     use crate::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
     use crate::pb::envoy::service::discovery::v3 as discovery;
@@ -305,11 +330,13 @@ mod tests {
         assert_eq!((delta.resource.as_ref(), sotw.resources.first()), (Some(any), Some(any)));
         assert_eq!((&resource.to_any(), resource.delta_len()), (any, bytes(resource.delta_parts()).len()));
         assert_eq!(resource.sotw_len(), bytes(resource.sotw_parts()).len());
+        assert!(resource.value().is_empty() || resource.value() == any.value);
     }
 
     #[test]
     fn one_buffer_is_valid_in_both_protocols() {
         is_valid_in_both_protocols(&Resource::new("a", &cluster("a")), &any(&cluster("a")));
+        assert_eq!(Resource::new("a", &cluster("a")).value(), cluster("a").encode_to_vec());
         is_valid_in_both_protocols(&Resource::new("a", &cluster("")), &any(&cluster("")));
     }
 

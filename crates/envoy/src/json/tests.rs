@@ -6,22 +6,19 @@ use serde_json::json;
 use super::*;
 use crate::any::any;
 use crate::pb::envoy::config::cluster::v3::Cluster;
-use crate::pb::envoy::config::core::v3::{Metadata, TypedExtensionConfig};
+use crate::pb::envoy::config::core::v3::TypedExtensionConfig;
 use crate::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener, filter::ConfigType};
+use crate::{Metadata, Struct};
 
 const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 
 fn cluster() -> Cluster {
-    let fields = BTreeMap::from([("n".to_owned(), prost_types::Value { kind: Some(prost_types::value::Kind::NumberValue(3.0)) })]);
     Cluster {
         name: "a".into(),
         connect_timeout: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
         per_connection_buffer_limit_bytes: Some(0),
         lb_policy: 2,
-        metadata: Some(Metadata {
-            filter_metadata: BTreeMap::from([("istio".to_owned(), prost_types::Struct { fields })]),
-            ..Default::default()
-        }),
+        metadata: Some(Metadata::new([("istio", Struct::new([("n", crate::Value::number(3.0))]))])),
         typed_extension_protocol_options: BTreeMap::from([
             ("known".to_owned(), any(&Filter { name: "f".into(), ..Default::default() })),
             ("unknown".to_owned(), Any { type_url: "type.googleapis.com/acme.Thing".into(), value: vec![1, 2].into() }),

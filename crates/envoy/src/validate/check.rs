@@ -146,9 +146,9 @@ pub(super) struct TextRules {
     pub(super) chars: Length,
     pub(super) bytes: Length,
     pub(super) pattern: Option<Regex>,
-    pub(super) prefix: String,
-    pub(super) suffix: String,
-    pub(super) contains: String,
+    pub(super) prefix: Option<String>,
+    pub(super) suffix: Option<String>,
+    pub(super) contains: Option<String>,
     pub(super) not_contains: Option<String>,
     pub(super) format: Option<Format>,
     pub(super) ignore_empty: bool,
@@ -183,14 +183,14 @@ impl TextRules {
         if let Some(pattern) = self.pattern.as_ref().filter(|p| !p.is_match(v)) {
             return Some(format!("must match {:?}", pattern.as_str()));
         }
-        if !v.starts_with(&self.prefix) {
-            return Some(format!("must start with {:?}", self.prefix));
+        if let Some(wanted) = self.prefix.as_ref().filter(|wanted| !v.starts_with(wanted.as_str())) {
+            return Some(format!("must start with {wanted:?}"));
         }
-        if !v.ends_with(&self.suffix) {
-            return Some(format!("must end with {:?}", self.suffix));
+        if let Some(wanted) = self.suffix.as_ref().filter(|wanted| !v.ends_with(wanted.as_str())) {
+            return Some(format!("must end with {wanted:?}"));
         }
-        if !v.contains(&self.contains) {
-            return Some(format!("must contain {:?}", self.contains));
+        if let Some(wanted) = self.contains.as_ref().filter(|wanted| !v.contains(wanted.as_str())) {
+            return Some(format!("must contain {wanted:?}"));
         }
         if let Some(refused) = self.not_contains.as_ref().filter(|refused| v.contains(refused.as_str())) {
             return Some(format!("must not contain {refused:?}"));

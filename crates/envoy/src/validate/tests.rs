@@ -3,7 +3,7 @@ use prost_types::Duration;
 use super::*;
 use crate::any::any;
 use crate::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection, circuit_breakers::Thresholds};
-use crate::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption, Metadata, TypedExtensionConfig};
+use crate::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption, TypedExtensionConfig};
 use crate::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener, filter::ConfigType};
 use crate::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -18,7 +18,7 @@ fn cluster() -> Cluster {
     Cluster {
         name: "a".into(),
         connect_timeout: Some(Duration { seconds: 1, nanos: 0 }),
-        metadata: Some(Metadata::default()),
+        metadata: Some(crate::Metadata::default()),
         ..Default::default()
     }
 }

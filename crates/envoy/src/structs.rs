@@ -1,0 +1,237 @@
+//! [`Struct`] and [`Metadata`]: structures without a schema, as they go over the wire.
+//!
+//! Every endpoint and cluster carries some, and hardly anything of ours reads them again. So they are encoded where they are
+//! made, and copied from then on; maps of maps would cost more than the rest of an endpoint. Keys are in order, and the last
+//! of several equal ones counts, as in a map.
+
+use std::collections::BTreeMap;
+
+use bytes::{Buf, BufMut, Bytes};
+use prost::encoding::{self, DecodeContext, WireType, encode_key, encode_varint};
+use prost::{DecodeError, Message};
+
+/// An encoded `google.protobuf.Struct`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Struct(Vec<u8>);
+
+/// An encoded `envoy.config.core.v3.Metadata`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Metadata(Vec<u8>);
+
+/// An encoded `google.protobuf.Value`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Value(Vec<u8>);
+
+// Field numbers of `Value`.
+const NULL: u32 = 1;
+const NUMBER: u32 = 2;
+const TEXT: u32 = 3;
+const BOOL: u32 = 4;
+const STRUCT: u32 = 5;
+const LIST: u32 = 6;
+
+impl Value {
+    /// Nothing.
+    pub fn null() -> Self {
+        Value(vec![(NULL << 3) as u8, 0])
+    }
+
+    /// Yes or no.
+    pub fn boolean(value: bool) -> Self {
+        Value(vec![(BOOL << 3) as u8, value.into()])
+    }
+
+    /// A number.
+    pub fn number(value: f64) -> Self {
+        let mut out = Vec::with_capacity(9);
+        encoding::double::encode(NUMBER, &value, &mut out);
+        Value(out)
+    }
+
+    /// A text.
+    pub fn text(value: &str) -> Self {
+        Value(field(TEXT, value.as_bytes()))
+    }
+
+    /// A list.
+    pub fn list(values: impl IntoIterator<Item = Value>) -> Self {
+        let mut items = Vec::new();
+        values.into_iter().for_each(|v| put(1, &v.0, &mut items));
+        Value(field(LIST, &items))
+    }
+
+    /// A structure of these fields.
+    pub fn object<K: AsRef<str>>(fields: impl IntoIterator<Item = (K, Value)>) -> Self {
+        Value(field(STRUCT, &Struct::new(fields).0))
+    }
+}
+
+impl Struct {
+    /// Of these fields.
+    pub fn new<K: AsRef<str>>(fields: impl IntoIterator<Item = (K, Value)>) -> Self {
+        Struct(map(fields.into_iter().map(|(k, v)| (k, v.0)).collect()))
+    }
+
+    /// To read.
+    pub fn decoded(&self) -> prost_types::Struct {
+        prost_types::Struct::decode(self.0.as_slice()).unwrap_or_default()
+    }
+}
+
+impl From<&prost_types::Struct> for Struct {
+    fn from(value: &prost_types::Struct) -> Self {
+        Struct(value.encode_to_vec())
+    }
+}
+
+/// What of `envoy.config.core.v3.Metadata` is read.
+#[derive(Clone, PartialEq, Message)]
+struct Filters {
+    #[prost(btree_map = "string, message", tag = "1")]
+    filter_metadata: BTreeMap<String, prost_types::Struct>,
+}
+
+impl Metadata {
+    /// `filter_metadata` of these filters.
+    pub fn new<K: AsRef<str>>(filters: impl IntoIterator<Item = (K, Struct)>) -> Self {
+        Metadata(map(filters.into_iter().map(|(k, v)| (k, v.0)).collect()))
+    }
+
+    /// `filter_metadata`, to read.
+    pub fn filters(&self) -> BTreeMap<String, prost_types::Struct> {
+        Filters::decode(self.0.as_slice()).unwrap_or_default().filter_metadata
+    }
+}
+
+/// A map as field 1: its keys are texts, its values messages.
+fn map<K: AsRef<str>, V: AsRef<[u8]>>(mut entries: Vec<(K, V)>) -> Vec<u8> {
+    entries.sort_by(|a, b| a.0.as_ref().cmp(b.0.as_ref()));
+    let len = |bytes: &[u8]| if bytes.is_empty() { 0 } else { field_len(bytes) };
+    let mut out = Vec::with_capacity(entries.iter().map(|(k, v)| 6 + len(k.as_ref().as_bytes()) + len(v.as_ref())).sum());
+    for (at, (key, value)) in entries.iter().enumerate() {
+        if entries.get(at + 1).is_some_and(|next| next.0.as_ref() == key.as_ref()) {
+            continue;
+        }
+        let parts = [key.as_ref().as_bytes(), value.as_ref()];
+        encode_key(1, WireType::LengthDelimited, &mut out);
+        encode_varint(parts.iter().map(|p| len(p) as u64).sum(), &mut out);
+        // An empty part is a default, which is not written.
+        (1..).zip(parts).filter(|(_, p)| !p.is_empty()).for_each(|(tag, part)| put(tag, part, &mut out));
+    }
+    out
+}
+
+fn field(tag: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field_len(bytes));
+    put(tag, bytes, &mut out);
+    out
+}
+
+fn put(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    encode_key(tag, WireType::LengthDelimited, out);
+    encode_varint(bytes.len() as u64, out);
+    out.put_slice(bytes);
+}
+
+/// With a tag below 16.
+fn field_len(bytes: &[u8]) -> usize {
+    1 + encoding::encoded_len_varint(bytes.len() as u64) + bytes.len()
+}
+
+macro_rules! encoded {
+    ($($type:ident),+) => {$(
+        impl Message for $type {
+            fn encode_raw(&self, out: &mut impl BufMut) {
+                out.put_slice(&self.0);
+            }
+
+            fn merge_field(
+                &mut self,
+                tag: u32,
+                wire_type: WireType,
+                bytes: &mut impl Buf,
+                context: DecodeContext,
+            ) -> Result<(), DecodeError> {
+                append(&mut self.0, tag, wire_type, bytes, context)
+            }
+
+            fn encoded_len(&self) -> usize {
+                self.0.len()
+            }
+
+            fn clear(&mut self) {
+                self.0.clear();
+            }
+        }
+    )+};
+}
+
+encoded!(Struct, Metadata);
+
+/// One more field, as it lies on the wire.
+fn append(out: &mut Vec<u8>, tag: u32, wire_type: WireType, bytes: &mut impl Buf, context: DecodeContext) -> Result<(), DecodeError> {
+    if wire_type != WireType::LengthDelimited {
+        // No field of these messages: dropped, as decoders do that do not know a field.
+        return encoding::skip_field(wire_type, tag, bytes, context);
+    }
+    let mut value = Bytes::new();
+    encoding::bytes::merge(wire_type, &mut value, bytes, context)?;
+    put(tag, &value, out);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::value::Kind;
+    use prost_types::{ListValue, Value as Typed};
+
+    use super::*;
+
+    fn typed(kind: Kind) -> Typed {
+        Typed { kind: Some(kind) }
+    }
+
+    fn both() -> (Struct, prost_types::Struct) {
+        let inner = || [("z", Value::text("")), ("", Value::boolean(true)), ("a", Value::text("lost")), ("a", Value::text("kept"))];
+        let ours = Struct::new([
+            ("object", Value::object(inner())),
+            ("list", Value::list([Value::number(1.5), Value::null()])),
+            ("empty", Value::object::<&str>([])),
+        ]);
+        let text = |t: &str| typed(Kind::StringValue(t.into()));
+        let inner = [("z", text("")), ("", typed(Kind::BoolValue(true))), ("a", text("kept"))];
+        let of =
+            |fields: &[(&str, Typed)]| prost_types::Struct { fields: fields.iter().map(|(k, v)| (k.to_string(), v.clone())).collect() };
+        let list = ListValue { values: vec![typed(Kind::NumberValue(1.5)), typed(Kind::NullValue(0))] };
+        let theirs = of(&[
+            ("object", typed(Kind::StructValue(of(&inner)))),
+            ("list", typed(Kind::ListValue(list))),
+            ("empty", typed(Kind::StructValue(of(&[])))),
+        ]);
+        (ours, theirs)
+    }
+
+    #[test]
+    fn a_structure_has_the_bytes_that_its_typed_form_has() {
+        let (ours, theirs) = both();
+        assert_eq!(ours.encode_to_vec(), theirs.encode_to_vec());
+        assert_eq!((ours.decoded(), Struct::from(&theirs)), (theirs, ours));
+    }
+
+    #[test]
+    fn metadata_have_the_bytes_that_their_typed_form_has() {
+        let (ours, theirs) = both();
+        let typed = Filters { filter_metadata: [("b".to_owned(), theirs.clone()), ("a".to_owned(), Default::default())].into() };
+        let metadata = Metadata::new([("b", ours), ("a", Struct::default())]);
+        assert_eq!(metadata.encode_to_vec(), typed.encode_to_vec());
+        assert_eq!(metadata.filters(), typed.filter_metadata);
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written() {
+        let (ours, _) = both();
+        let bytes = ours.encode_to_vec();
+        assert_eq!(Struct::decode(bytes.as_slice()).unwrap(), ours);
+        assert!(Struct::decode(&bytes[..bytes.len() - 1]).is_err());
+    }
+}
