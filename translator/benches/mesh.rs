@@ -80,6 +80,18 @@ pub(crate) fn endpoint_change(world: &World) -> (World, ChangeSet) {
     (world.next(Arc::new(mesh), &changes), changes)
 }
 
+/// The world after the first service got persistent sessions, and what changed: its cluster.
+pub(crate) fn service_change(world: &World) -> (World, ChangeSet) {
+    let mut mesh = Mesh::clone(&world.mesh);
+    let key = ServiceKey { namespace: "ns0".into(), host: Host::new("svc0.ns0.svc.cluster.local") };
+    let service = Service { persistent_session: true, ..Service::clone(&mesh.services[&key]) };
+    let mut changes = ChangeSet::default();
+    changes.objects.insert(service.source.clone());
+    mesh.services.insert(key.clone(), Arc::new(service));
+    changes.services.insert(key);
+    (world.next(Arc::new(mesh), &changes), changes)
+}
+
 /// The world after a service came, and what changed.
 pub(crate) fn service_add(world: &World) -> (World, ChangeSet) {
     let mut mesh = Mesh::clone(&world.mesh);

@@ -51,6 +51,10 @@ fn service_add_in(services: usize, isolated: bool) -> Step {
     step(services, isolated, mesh::service_add)
 }
 
+fn service_change_in(services: usize, isolated: bool) -> Step {
+    step(services, isolated, mesh::service_change)
+}
+
 fn endpoint_change_in(services: usize, isolated: bool) -> Step {
     step(services, isolated, mesh::endpoint_change)
 }
@@ -79,6 +83,15 @@ fn route_edit(s: Step) -> (Arc<View>, Arc<Endpoints>, Step) {
 #[bench::isolated_1000(args = (1000, true), setup = service_add_in)]
 #[bench::isolated_5000(args = (5000, true), setup = service_add_in)]
 fn service_add(s: Step) -> (Arc<View>, Arc<Endpoints>, Step) {
+    let view = s.translator.view(&s.next, s.class.scope(), Some((&s.view, &s.changes)));
+    let endpoints = s.translator.endpoints(&s.next, &view, Some(&s.endpoints), None);
+    (black_box(view), black_box(endpoints), s)
+}
+
+#[library_benchmark]
+#[bench::visible_1000(args = (1000, false), setup = service_change_in)]
+#[bench::isolated_1000(args = (1000, true), setup = service_change_in)]
+fn service_change(s: Step) -> (Arc<View>, Arc<Endpoints>, Step) {
     let view = s.translator.view(&s.next, s.class.scope(), Some((&s.view, &s.changes)));
     let endpoints = s.translator.endpoints(&s.next, &view, Some(&s.endpoints), None);
     (black_box(view), black_box(endpoints), s)
@@ -138,6 +151,7 @@ library_benchmark_group!(
         translate_and_encode,
         route_edit,
         service_add,
+        service_change,
         endpoint_change,
         scope_of_another_namespace,
         another_class_of_the_scope,

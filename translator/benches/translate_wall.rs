@@ -49,7 +49,9 @@ fn scope(name: &str, services: usize, isolated: bool) {
     let twin = mesh::class(&world, "ns0", "b");
     best(&format!("other_class_own/{name}"), || timed(|| translator.own(&world, &twin, &view, None)).1);
 
-    for (edit, apply) in [("route_edit", mesh::route_edit as fn(&World) -> _), ("service_add", mesh::service_add)] {
+    let edits: [(&str, fn(&World) -> _); 3] =
+        [("route_edit", mesh::route_edit), ("service_add", mesh::service_add), ("service_change", mesh::service_change)];
+    for (edit, apply) in edits {
         best(&format!("{edit}_world/{name}"), || timed(|| apply(&world)).1);
         best(&format!("{edit}_view/{name}"), || {
             let (next, changes) = apply(&world);

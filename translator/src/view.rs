@@ -28,7 +28,7 @@ use crate::tls;
 use crate::unit::Unit;
 use crate::world::World;
 use difference::{Difference, Inputs};
-use maker::Maker;
+use maker::{Known, Maker};
 
 pub(crate) use maker::build_listeners;
 
@@ -101,7 +101,12 @@ impl View {
             }
             None => maker.listeners(&settings, &parts, inputs.security.as_deref()),
         };
-        let routes = maker.routes(kept(&|d| !d.routes()), kept(&|d| !d.routes_but_rules()));
+        let known = Known {
+            same: kept(&|d| !d.routes()),
+            but_rules: kept(&|d| !d.routes_but_rules()),
+            but_services: kept(&|d| !d.routes_but_services()),
+        };
+        let routes = maker.routes(known);
         match kept(&|d| !d.scope && !d.found && !d.gateways) {
             Some(b) => maker.keep(TypeUrl::Secret, b),
             None => maker.put(TypeUrl::Secret, tls::file_secrets(&context)),

@@ -80,7 +80,7 @@ fn cost(services: usize, isolated: bool, edit: Edit) -> Work {
 
 #[test]
 fn an_edit_costs_the_namespace_that_sees_it_in_a_mesh_of_any_size() {
-    let edits: [(&str, Edit, Work); 3] = [
+    let edits: [(&str, Edit, Work); 4] = [
         // One virtual host is built; the rest of the route configuration is taken over.
         ("route", mesh::route_edit, Work { views: 1, leaves_built: 1, owns_unchanged: 1, ..Work::default() }),
         // The whole service, and its two subsets.
@@ -89,6 +89,12 @@ fn an_edit_costs_the_namespace_that_sees_it_in_a_mesh_of_any_size() {
         (
             "service",
             mesh::service_add,
+            Work { views: 1, units_computed: 1, services_assigned: 1, leaves_built: 3, owns_unchanged: 1, ..Work::default() },
+        ),
+        // Its cluster and those of its subsets, three assignments that come out the same.
+        (
+            "changed service",
+            mesh::service_change,
             Work { views: 1, units_computed: 1, services_assigned: 1, leaves_built: 3, owns_unchanged: 1, ..Work::default() },
         ),
     ];
@@ -115,6 +121,11 @@ fn scopes_that_see_the_same_share_it() {
     let edit = cost(200, false, mesh::route_edit);
     // Two forms of one virtual host: for its own namespace, and for all others.
     assert_eq!((edit.views, edit.leaves_built, edit.leaf_hits), (5, 2, 3));
+    // Of virtual hosts only those of that service are looked up; the rest is each scope's listener.
+    let service = cost(200, false, mesh::service_add);
+    assert_eq!((service.views, service.leaves_built, service.leaf_hits), (5, 4, 8));
+    let changed = cost(200, false, mesh::service_change);
+    assert_eq!((changed.views, changed.leaves_built, changed.leaf_hits), (5, 3, 13));
     let endpoint = cost(200, false, mesh::endpoint_change);
     assert_eq!((endpoint.services_assigned, endpoint.leaves_built), (5, 3));
 }

@@ -2,7 +2,9 @@
 //!
 //! What a configuration is put together of is kept. Where only the rules inside VirtualServices changed, the next one takes
 //! over all virtual hosts but theirs: what they are called and which names they have depends on all others, and so is not
-//! worked out again.
+//! worked out again. A few services can come and go in the same way (`services`).
+
+mod services;
 
 use std::sync::Arc;
 
@@ -90,8 +92,7 @@ impl Assembler<'_> {
         let defaults = defaults(&self.context);
         let parts = before.parts.iter().map(|part| {
             let by_rules = part.by_rules.as_ref()?;
-            let concerned: Vec<usize> =
-                changed[by_rules.egress].iter().filter(|i| by_rules.asked.iter().any(|(asked, _)| asked == *i)).copied().collect();
+            let concerned = by_rules.concerned(&changed[by_rules.egress]);
             match concerned.is_empty() {
                 true => Some(part.clone()),
                 false => self.exchange(part, by_rules, &concerned, &defaults).map(Arc::new),
@@ -135,8 +136,15 @@ impl Assembler<'_> {
                 host.fragment = fragment(self.leaves, &part.name, &new, Some(part), self.refused)?;
             }
         }
-        next.resource = virtual_host::configuration(&next.name, next.hosts.iter().map(|h| h.fragment.clone()));
+        next.bind();
         Some(next)
+    }
+}
+
+impl Part {
+    /// Makes the resource of the virtual hosts.
+    fn bind(&mut self) {
+        self.resource = virtual_host::configuration(&self.name, self.hosts.iter().map(|h| h.fragment.clone()));
     }
 }
 

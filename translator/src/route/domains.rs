@@ -101,6 +101,7 @@ pub struct Claims {
     names: Hashes,
     domains: Hashes,
     known: Hashes,
+    contested: bool,
 }
 
 /// What is hashed already needs no second hash.
@@ -111,7 +112,7 @@ impl Claims {
     pub fn with_capacity(hosts: usize) -> Self {
         let room = |n| HashSet::with_capacity_and_hasher(n, BuildHasherDefault::default());
         // A service mostly has three names, their short forms, and an address.
-        Claims { names: room(hosts), domains: room(hosts * 7), known: room(hosts) }
+        Claims { names: room(hosts), domains: room(hosts * 7), known: room(hosts), contested: false }
     }
 
     /// Announces a name that belongs to a service, whatever comes first.
@@ -121,12 +122,20 @@ impl Claims {
 
     /// False if a virtual host of that name exists.
     pub fn name(&mut self, name: &str) -> bool {
-        self.names.insert(ContentHash::of_bytes(name.as_bytes()))
+        let is_new = self.names.insert(ContentHash::of_bytes(name.as_bytes()));
+        self.contested |= !is_new;
+        is_new
+    }
+
+    /// Whether somebody wanted what somebody else had.
+    pub fn contested(&self) -> bool {
+        self.contested
     }
 
     /// Those of a virtual host's domains that nobody had before.
     pub fn domains(&mut self, domains: Domains) -> Vec<String> {
         let Domains { mut full, short } = domains;
+        let wanted = full.len() + short.len();
         full.retain(|d| self.domains.insert(ContentHash::of_bytes(d.as_bytes())));
         for domain in short {
             let hash = ContentHash::of_bytes(domain.as_bytes());
@@ -134,6 +143,7 @@ impl Claims {
                 full.push(domain);
             }
         }
+        self.contested |= full.len() < wanted;
         full
     }
 }

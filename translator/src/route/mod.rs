@@ -84,6 +84,15 @@ pub(crate) struct ByRules {
     asked: Arc<[(usize, bool)]>,
     /// It takes the first that has.
     first_only: bool,
+    /// Somebody did not get a name that somebody else has.
+    contested: bool,
+}
+
+impl ByRules {
+    /// Which of these VirtualServices were asked, by their index.
+    fn concerned(&self, changed: &[usize]) -> Vec<usize> {
+        changed.iter().filter(|i| self.asked.iter().any(|(asked, _)| asked == *i)).copied().collect()
+    }
 }
 
 impl From<VirtualHost> for HostOf {

@@ -26,11 +26,11 @@ pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults
     let mut made: HashSet<Str> = HashSet::new();
     for (at, egress) in context.scope.egress.iter().enumerate() {
         let view = View::new(context, egress, defaults);
-        let made_of = |name, port, (hosts, asked): Made, first_only| Configuration {
+        let made_of = |name, port, made: Made, first_only| Configuration {
             name,
-            hosts,
+            hosts: made.hosts,
             sources: Vec::new(),
-            by_rules: Some(ByRules { egress: at, port, asked: asked.into(), first_only }),
+            by_rules: Some(ByRules { egress: at, port, asked: made.asked.into(), first_only, contested: made.contested }),
         };
         match egress.listener.as_ref().and_then(|l| l.port.as_ref().map(|p| (l, p))) {
             Some((listener, port)) => {
@@ -60,8 +60,14 @@ pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults
     resources
 }
 
-/// Virtual hosts, and which VirtualServices were asked for rules, with their answer.
-type Made = (Vec<HostOf>, Vec<(usize, bool)>);
+/// What makes a configuration.
+struct Made {
+    hosts: Vec<HostOf>,
+    /// VirtualServices that were asked for rules, with their answer.
+    asked: Vec<(usize, bool)>,
+    /// Somebody did not get a name that somebody else has.
+    contested: bool,
+}
 
 /// What a route configuration is asked for.
 enum Wanted<'a> {
@@ -171,7 +177,7 @@ impl<'a> View<'a> {
         if hosts.iter().all(|h| h.host.domains.iter().all(|d| d != "*")) {
             hosts.push(catch_all(self.context).into());
         }
-        (hosts, asked)
+        Made { hosts, asked, contested: claims.contested() }
     }
 
     fn virtual_host(
@@ -206,7 +212,8 @@ impl<'a> View<'a> {
         let rules = found.as_ref().map(|(index, _)| *index);
         let source = found.map_or_else(|| self.default_route(service, port), |(_, set)| RouteSource::Rules(set));
         let host = virtual_host(self.attempt_count, name.to_owned(), vec!["*".to_owned()], source, Some(service));
-        (vec![HostOf { host, rules, service: Some(service.clone()) }], asked.iter().map(|index| (*index, true)).collect())
+        let hosts = vec![HostOf { host, rules, service: Some(service.clone()) }];
+        Made { hosts, asked: asked.iter().map(|index| (*index, true)).collect(), contested: false }
     }
 
     fn at(&self, port: u16) -> Box<dyn Iterator<Item = &'a Arc<Service>> + '_> {
@@ -273,9 +280,14 @@ impl<'a> View<'a> {
     }
 
     fn default_route(&self, service: &Service, port: u16) -> RouteSource {
-        let hash = hash::key(self.context, service, "", port);
-        RouteSource::Service(ServiceRoute { host: service.host.clone(), port, hash, defaults: self.defaults.clone() })
+        default_route(self.context, self.defaults, service, port)
     }
+}
+
+/// The route of a service that no rule speaks of.
+pub(super) fn default_route(context: &Context<'_>, defaults: &Arc<RouteDefaults>, service: &Service, port: u16) -> RouteSource {
+    let hash = hash::key(context, service, "", port);
+    RouteSource::Service(ServiceRoute { host: service.host.clone(), port, hash, defaults: defaults.clone() })
 }
 
 /// Virtual hosts with the same routes.
@@ -309,6 +321,7 @@ pub(super) fn virtual_host(
     VirtualHost { name, domains, routes: vec![source], require_tls: false, attempt_count, service, catch_all_last: false }
 }
 
-fn is_http(port: &ServicePort) -> bool {
+/// Requests go there, as far as anybody knows.
+pub(super) fn is_http(port: &ServicePort) -> bool {
     port.protocol.is_http() || port.protocol == Protocol::Auto
 }

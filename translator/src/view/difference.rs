@@ -54,6 +54,8 @@ pub(super) struct Difference {
     pub(super) sidecar: bool,
     pub(super) l4_rules: bool,
     pub(super) rules: bool,
+    /// DestinationRules differ, or which of several services of a host is meant.
+    pub(super) destinations: bool,
     pub(super) aliases: bool,
     /// What is observed, or which code of users runs.
     pub(super) telemetry: bool,
@@ -132,6 +134,7 @@ impl Difference {
             sidecar: old.sidecar != scope.sidecar,
             l4_rules: rules && (!same_shape || pairs().any(|(a, b)| !same_rules(a, b) && (l4(a, b) || l4(b, a)))),
             rules,
+            destinations: shadowed || !old.rules.is_same(&scope.rules),
             aliases: !Arc::ptr_eq(&before.inputs.aliases, &inputs.aliases)
                 && scope.services.iter().any(|s| before.inputs.aliases.of(&s.host) != inputs.aliases.of(&s.host)),
             telemetry: before.inputs.telemetries != inputs.telemetries || before.inputs.extensions != inputs.extensions,
@@ -141,8 +144,22 @@ impl Difference {
 
     /// Nothing differs.
     pub(super) fn is_none(&self) -> bool {
-        let Difference { scope, found, hashes: _, services, units, live, gateways, sidecar, l4_rules, rules, aliases, telemetry, security } =
-            self;
+        let Difference {
+            scope,
+            found,
+            hashes: _,
+            destinations: _,
+            services,
+            units,
+            live,
+            gateways,
+            sidecar,
+            l4_rules,
+            rules,
+            aliases,
+            telemetry,
+            security,
+        } = self;
         ![scope, found, services, units, live, gateways, sidecar, l4_rules, rules, aliases, telemetry, security].into_iter().any(|d| *d)
     }
 
@@ -155,6 +172,11 @@ impl Difference {
     /// Routes do.
     pub(super) fn routes(&self) -> bool {
         self.rules || self.routes_but_rules()
+    }
+
+    /// They do, on more than services.
+    pub(super) fn routes_but_services(&self) -> bool {
+        self.rules || self.destinations || self.gateways || self.sidecar || self.aliases
     }
 
     /// They do, on more than the rules inside VirtualServices.

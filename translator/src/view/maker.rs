@@ -27,6 +27,17 @@ pub(super) struct Maker<'a> {
     pub(super) layers: Layers,
 }
 
+/// Views whose configurations can be gone on from.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// Nothing that they depend on differs.
+    pub(super) same: Option<&'a Arc<View>>,
+    /// At most rules inside VirtualServices do.
+    pub(super) but_rules: Option<&'a Arc<View>>,
+    /// At most services do.
+    pub(super) but_services: Option<&'a Arc<View>>,
+}
+
 impl<'a> Maker<'a> {
     /// `before`: whose resources stand in for broken ones.
     pub(super) fn new(leaves: &'a Leaves, context: Context<'a>, before: Option<&'a View>) -> Self {
@@ -143,9 +154,9 @@ impl<'a> Maker<'a> {
         self.put(TypeUrl::ExtensionConfig, resources);
     }
 
-    /// `kept`: nothing changed; `inside`: at most rules inside VirtualServices did.
-    pub(super) fn routes(&mut self, kept: Option<&Arc<View>>, inside: Option<&Arc<View>>) -> Assembly {
-        if let Some(b) = kept {
+    /// What of an earlier view's configurations stays, stays.
+    pub(super) fn routes(&mut self, before: Known<'_>) -> Assembly {
+        if let Some(b) = before.same {
             self.keep(TypeUrl::Route, b);
             return b.routes.clone();
         }
@@ -153,14 +164,17 @@ impl<'a> Maker<'a> {
             self.put(TypeUrl::Route, grpc::routes(&self.context));
             return Assembly::default();
         }
-        let before = self.before.map(|b| &b.routes);
+        let last_good = self.before.map(|b| &b.routes);
         let known = self.refused.len();
-        let mut assembler = Assembler { context: self.context, leaves: self.leaves, before, refused: &mut self.refused };
+        let mut assembler = Assembler { context: self.context, leaves: self.leaves, before: last_good, refused: &mut self.refused };
         // What was left out of a configuration would be missing in the next.
         let whole = |b: &&Arc<View>| b.refused.iter().all(|r| r.type_url != TypeUrl::Route);
-        if let Some(b) = inside.filter(whole)
-            && let Some(assembly) = assembler.advance(&b.routes, &b.scope)
-        {
+        let mut advanced = before.but_rules.filter(whole).and_then(|b| Some((b, assembler.advance(&b.routes, &b.scope)?)));
+        if advanced.is_none() {
+            assembler.refused.truncate(known);
+            advanced = before.but_services.filter(whole).and_then(|b| Some((b, assembler.with_services(&b.routes, &b.scope)?)));
+        }
+        if let Some((b, assembly)) = advanced {
             let news = assembly.news(&b.routes).map(|r| (r.name().clone(), Some(r.clone())));
             self.layers.insert(TypeUrl::Route, b.layers.get(TypeUrl::Route).updated(news));
             return assembly;

@@ -149,14 +149,7 @@ impl Resource {
         Self::assemble(name, bytes, version, any_field, fragments.into(), tail_len)
     }
 
-    fn assemble(
-        name: Arc<str>,
-        head: Vec<u8>,
-        version: Version,
-        any_field: usize,
-        fragments: Box<[Fragment]>,
-        tail_len: usize,
-    ) -> Self {
+    fn assemble(name: Arc<str>, head: Vec<u8>, version: Version, any_field: usize, fragments: Box<[Fragment]>, tail_len: usize) -> Self {
         Resource(Arc::new(Inner { name, version, head: head.into(), any_field, fragments, tail_len, sources: Arc::default() }))
     }
 
