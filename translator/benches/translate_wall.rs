@@ -29,6 +29,8 @@ fn main() {
     }
 }
 
+type Edit = fn(&World) -> (World, ChangeSet);
+
 /// Steps of a server with one scope.
 fn scope(name: &str, services: usize, isolated: bool) {
     let mesh = Arc::new(mesh::mesh(services, isolated));
@@ -49,7 +51,7 @@ fn scope(name: &str, services: usize, isolated: bool) {
     let twin = mesh::class(&world, "ns0", "b");
     best(&format!("other_class_own/{name}"), || timed(|| translator.own(&world, &twin, &view, None)).1);
 
-    let edits: [(&str, fn(&World) -> _); 3] =
+    let edits: [(&str, Edit); 3] =
         [("route_edit", mesh::route_edit), ("service_add", mesh::service_add), ("service_change", mesh::service_change)];
     for (edit, apply) in edits {
         best(&format!("{edit}_world/{name}"), || timed(|| apply(&world)).1);
