@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Version, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -224,11 +225,29 @@ async fn page(webhooks: &Webhooks, request: HttpRequest, answer: impl FnOnce(&Re
     ([(header::CONTENT_TYPE, "application/json")], Body::from(text)).into_response()
 }
 
-/// Serves until the drain. Requests that came in are still answered.
-pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, webhooks: Webhooks, drain: CancellationToken) -> std::io::Result<()> {
+/// Serves until the drain, and `linger` longer: an API server goes on asking for a moment after it was told of our end.
+///
+/// Meanwhile every answer says that its connection is done with. A connection that is closed while nobody knows may just be taken
+/// for the next question; API servers speak HTTP/1.1 here and do not ask again. Requests that came in are still answered.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    webhooks: Webhooks,
+    drain: CancellationToken,
+    linger: Duration,
+) -> std::io::Result<()> {
     let acceptor = TlsAcceptor::from(tls);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let router = webhooks.router();
+    let router = webhooks.router().layer(from_fn_with_state(drain.clone(), last_answer));
+    let (asked, drain) = (drain, CancellationToken::new());
+    let _timer = tokio_util::task::AbortOnDropHandle::new(tokio::spawn({
+        let drain = drain.clone();
+        async move {
+            asked.cancelled().await;
+            tokio::time::sleep(linger).await;
+            drain.cancel();
+        }
+    }));
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -271,6 +290,16 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, webhooks: Webh
     }
     while connections.join_next().await.is_some() {}
     Ok(())
+}
+
+/// After the drain began, a connection is for one answer.
+async fn last_answer(State(drain): State<CancellationToken>, request: HttpRequest, next: Next) -> Response {
+    let ends = request.version() <= Version::HTTP_11;
+    let mut response = next.run(request).await;
+    if ends && drain.is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 type Accepted = (tokio::net::TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);

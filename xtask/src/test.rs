@@ -37,11 +37,12 @@ enum Group {
 }
 
 /// Suites with a Kubernetes API, and with several replicas.
-const KUBE: [&str; 12] = [
+const KUBE: [&str; 13] = [
     "kube",
     "charts",
     "kube_webhooks",
     "kube_installed",
+    "kube_upgrade",
     "crds",
     "kube_source",
     "kube_references",

@@ -54,6 +54,13 @@ istio: pilot
 {{- toYaml (mustMergeOverwrite $ours (deepCopy .Values.meshConfig)) }}
 {{- end }}
 
+{{/* The mesh's roots, if there are any yet: a configuration that is new should not refuse Pods until the control plane has seen it. */}}
+{{- define "roots" -}}
+{{- if not .Values.istiodRemote.injectionURL }}
+{{- with lookup "v1" "ConfigMap" .Values.global.istioNamespace "istio-ca-root-cert" }}{{ dig "data" "root-cert.pem" "" . | b64enc }}{{ end }}
+{{- end }}
+{{- end }}
+
 {{/* Where the API server calls a webhook; the context is a list of root, path and bundle. */}}
 {{- define "client" -}}
 {{- $root := index . 0 }}
@@ -66,7 +73,7 @@ service:
   path: {{ index . 1 | quote }}
   port: 443
 {{- end }}
-{{- with $root.Values.istiodRemote.injectionCABundle }}
+{{- with $root.Values.istiodRemote.injectionCABundle | default (include "roots" $root) }}
 caBundle: {{ . | quote }}
 {{- end }}
 {{- end }}
@@ -120,3 +127,46 @@ caBundle: {{ . | quote }}
 {{/* What is rendered where. */}}
 {{- define "cluster-scoped" -}}{{ if ne .Values.global.resourceScope "namespace" }}true{{ end }}{{- end }}
 {{- define "namespace-scoped" -}}{{ if ne .Values.global.resourceScope "cluster" }}true{{ end }}{{- end }}
+
+{{/* A Service in front of the control plane; the context is a list of root, name, and tag. */}}
+{{- define "service" -}}
+{{- $ := index . 0 }}
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ index . 1 }}
+  namespace: {{ $.Values.global.istioNamespace }}
+  labels:
+    {{- include "labels" $ | nindent 4 }}
+    {{- with index . 2 }}
+    istio.io/tag: {{ . | quote }}
+    {{- end }}
+  {{- with $.Values.serviceAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- with $.Values.ipFamilyPolicy }}
+  ipFamilyPolicy: {{ . }}
+  {{- end }}
+  {{- with $.Values.ipFamilies }}
+  ipFamilies:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  selector:
+    {{- include "selector" $ | nindent 4 }}
+  ports:
+  - name: grpc-xds
+    port: 15010
+    protocol: TCP
+  - name: https-dns
+    port: 15012
+    protocol: TCP
+  - name: https-webhook
+    port: 443
+    targetPort: 15017
+    protocol: TCP
+  - name: http-monitoring
+    port: 15014
+    protocol: TCP
+{{- end }}

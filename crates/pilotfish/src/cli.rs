@@ -208,6 +208,10 @@ pub struct WebhookArgs {
     /// The roots that it leads to.
     #[arg(long = "ca-cert-file", alias = "caCertFile", value_name = "FILE")]
     pub ca_cert_file: Option<PathBuf>,
+    /// How long webhooks are answered after SIGTERM, so that nobody meets a closed port who has not heard of our end yet; not longer
+    /// than --shutdown-duration. Without it: 5s in a Pod, else not at all.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub webhook_linger: Option<Duration>,
     /// Further host or address that the webhooks' own certificate is for. Repeatable.
     #[arg(long, value_name = "HOST")]
     pub webhook_host: Vec<String>,

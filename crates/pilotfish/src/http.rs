@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, Query, State};
@@ -21,19 +21,45 @@ use tokio_util::sync::CancellationToken;
 use crate::debug::{self, Answer, Debug};
 use crate::identity::guard::{Callers, page_caller};
 
-/// Set once everything has been read and served ports accept.
+/// Whether new clients are welcome: the mesh was read, and whoever else has something to prepare has done so.
 #[derive(Clone, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness(Arc<Ready>);
+
+#[derive(Default)]
+struct Ready {
+    set: AtomicBool,
+    waiting: AtomicUsize,
+}
+
+/// Holds readiness back until it is opened. One that is dropped unopened holds it for ever.
+pub struct Gate(Arc<Ready>);
+
+impl Gate {
+    /// What was to be prepared is.
+    pub fn open(self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 impl Readiness {
-    /// From now on `/ready` answers 200.
+    /// From now on `/ready` answers 200, once all gates are open.
     pub fn set(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.set.store(true, Ordering::Release);
     }
 
     /// From now on `/ready` answers 503: no new proxies, please.
     pub fn clear(&self) {
-        self.0.store(false, Ordering::Release);
+        self.0.set.store(false, Ordering::Release);
+    }
+
+    /// Something that must be there before `/ready` answers 200.
+    pub fn gate(&self) -> Gate {
+        self.0.waiting.fetch_add(1, Ordering::AcqRel);
+        Gate(self.0.clone())
+    }
+
+    fn get(&self) -> bool {
+        self.0.set.load(Ordering::Acquire) && self.0.waiting.load(Ordering::Acquire) == 0
     }
 }
 
@@ -78,7 +104,7 @@ pub async fn serve(listener: TcpListener, router: Router, drain: CancellationTok
 }
 
 async fn ready(State(pages): State<Pages>) -> StatusCode {
-    if pages.ready.0.load(Ordering::Acquire) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    if pages.ready.get() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
@@ -135,5 +161,23 @@ async fn debug(
         Ok(Answer::Invalid(text)) => (StatusCode::BAD_REQUEST, text).into_response(),
         Ok(Answer::NotFound(text)) => (StatusCode::NOT_FOUND, text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_gate_holds_readiness_back() {
+        let ready = Readiness::default();
+        let (one, other) = (ready.gate(), ready.gate());
+        one.open();
+        ready.set();
+        assert!(!ready.get());
+        other.open();
+        assert!(ready.get());
+        ready.clear();
+        assert!(!ready.get());
     }
 }

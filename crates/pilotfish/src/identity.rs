@@ -23,6 +23,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::MeshArgs;
+use crate::http::Gate;
 use crate::metrics::Count;
 use crate::supervise::Supervisor;
 use args::IdentityArgs;
@@ -156,14 +157,14 @@ impl Identities {
         }
     }
 
-    /// Starts its tasks.
-    pub fn start(self, supervisor: &mut Supervisor) {
+    /// Starts its tasks. `certified` opens with our own certificate: before, nobody could connect over TLS.
+    pub fn start(self, supervisor: &mut Supervisor, certified: Gate) {
         let drain = supervisor.drain_token();
         let Identities { callers, mut keeper, api, bundle, placed, state, leadership, .. } = self;
         let (period, hand_out) = (keeper.args.ca_check_interval, keeper.args.root_config_maps);
         let (draining, mut settings, known) = (drain.clone(), state.clone(), callers.clone());
         let mut placing = keeper.placed.clone();
-        let mut leading = leadership.clone();
+        let (mut leading, mut certified) = (leadership.clone(), Some(certified));
         supervisor.spawn("certificate authority", async move {
             until(&draining, async {
                 // The trust domain is known with the first mesh.
@@ -174,6 +175,9 @@ impl Identities {
                     let mesh = settings.borrow().snapshot.mesh.clone();
                     known.authenticator.set_trust(&mesh.config.trust_domain, &mesh.config.trust_domain_aliases);
                     keeper.round(&mesh.config.trust_domain, SystemTime::now()).await;
+                    if let Some(certified) = certified.take_if(|_| keeper.renew.is_some()) {
+                        certified.open();
+                    }
                     tokio::select! {
                         () = tokio::time::sleep(period) => {}
                         () = leading.changed() => {}

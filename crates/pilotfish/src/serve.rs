@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use pilotfish_controller::Cluster;
@@ -28,6 +29,9 @@ use crate::{mesh_config, offline, webhooks, work};
 
 /// Where webhooks are served in a Pod, unless somebody says otherwise.
 const WEBHOOKS: std::net::SocketAddr = std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 15017);
+
+/// How long webhooks are answered after SIGTERM in a Pod, unless somebody says otherwise.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Where agents of the mesh look for TLS.
 const SECURE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15012);
@@ -125,7 +129,10 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let pages = Pages { ready: ready.clone(), debug: Arc::new(debug), metrics: Arc::new(move || metrics.text()), callers: callers.clone() };
 
     let shared = identities.as_ref().map(Identities::shared);
-    webhooks::start(&mut supervisor, &webhooks, https_listener, cluster.as_ref(), shared, &args.webhooks, &args.mesh).await?;
+    // In a Pod there is an API server that goes on asking for a moment after it was told of our end.
+    let linger = args.webhooks.webhook_linger.unwrap_or(if in_pod { LINGER } else { Duration::ZERO }).min(args.shutdown_duration);
+    let place = webhooks::Place { listener: https_listener, cluster: cluster.as_ref(), shared, linger, configured: ready.gate() };
+    webhooks::start(&mut supervisor, &webhooks, place, &args.webhooks, &args.mesh).await?;
     let watching = drain.clone();
     supervisor.spawn("controller", async move {
         tokio::select! {
@@ -153,7 +160,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         status.start(&mut supervisor, server.debug(), backlog.clone());
     }
     if let Some(identities) = identities {
-        identities.start(&mut supervisor);
+        identities.start(&mut supervisor, ready.gate());
     }
     let (publisher, push_metrics, taking) = (server.clone(), registry.push(), drain.clone());
     let prepared = tokio::task::spawn_blocking(pilotfish_envoy::validate::prepare);
@@ -209,7 +216,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         stopping.cancel();
         Ok(())
     });
-    supervisor.run(args.shutdown_duration + std::time::Duration::from_secs(1)).await
+    supervisor.run(args.shutdown_duration + Duration::from_secs(1)).await
 }
 
 async fn listen(flag: &str, addr: Listen) -> anyhow::Result<Option<TcpListener>> {

@@ -23,6 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{MeshArgs, WebhookArgs};
+use crate::http::Gate;
 use crate::identity::Shared;
 use crate::offline;
 use crate::supervise::Supervisor;
@@ -93,16 +94,29 @@ pub fn new(state: watch::Receiver<State>, mesh: &MeshArgs) -> Webhooks {
     Webhooks::new(Arc::new(Known::new(state, mesh)))
 }
 
-/// Starts what serves and configures them. With a listener they are served over TLS.
+/// Where the webhooks are served and what they find there.
+pub struct Place<'a> {
+    /// With one they are served over TLS.
+    pub listener: Option<TcpListener>,
+    /// The cluster whose API server asks.
+    pub cluster: Option<&'a Cluster>,
+    /// What other servers prove themselves by.
+    pub shared: Option<Shared>,
+    /// How long they are answered after the drain began.
+    pub linger: Duration,
+    /// Opens once it is known by what injection is configured: before, the API server would get no answer.
+    pub configured: Gate,
+}
+
+/// Starts what serves and configures them.
 pub async fn start(
     supervisor: &mut Supervisor,
     webhooks: &Webhooks,
-    listener: Option<TcpListener>,
-    cluster: Option<&Cluster>,
-    shared: Option<Shared>,
+    place: Place<'_>,
     args: &WebhookArgs,
     mesh: &MeshArgs,
 ) -> anyhow::Result<()> {
+    let Place { listener, cluster, shared, linger, configured } = place;
     let drain = supervisor.drain_token();
     let api = match cluster {
         Some(cluster) => Some(KubeApi::new(cluster, PATIENCE).await?),
@@ -121,7 +135,7 @@ pub async fn start(
                 let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
                 runtime.block_on(async {
                     let listener = TcpListener::from_std(listener)?;
-                    server::serve(listener, tls, serving, stop).await.context("the webhooks failed")
+                    server::serve(listener, tls, serving, stop, linger).await.context("the webhooks failed")
                 })
             };
             // Nobody listens any more if the process is ending already.
@@ -153,7 +167,9 @@ pub async fn start(
         }
     }
     if args.inject_enabled {
-        supervisor.spawn("injection", Injection::new(args, mesh, api).run(webhooks.clone(), drain));
+        supervisor.spawn("injection", Injection::new(args, mesh, api).run(webhooks.clone(), configured, drain));
+    } else {
+        configured.open();
     }
     Ok(())
 }
@@ -265,6 +281,15 @@ struct Texts {
     mesh: Vec<String>,
 }
 
+/// Why there are none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Missing {
+    /// There is nothing to read.
+    Absent,
+    /// Nobody says whether there is.
+    Unknown,
+}
+
 struct Injection {
     args: WebhookArgs,
     mesh: MeshArgs,
@@ -278,7 +303,8 @@ impl Injection {
         Injection { args: args.clone(), mesh: mesh.clone(), api, suffix }
     }
 
-    async fn run(self, webhooks: Webhooks, drain: CancellationToken) -> anyhow::Result<()> {
+    async fn run(self, webhooks: Webhooks, configured: Gate, drain: CancellationToken) -> anyhow::Result<()> {
+        let mut configured = Some(configured);
         let mut last: Option<(Texts, NativeSidecars)> = None;
         let mut nodes = (None, NativeSidecars::default());
         let mut missing = false;
@@ -286,8 +312,11 @@ impl Injection {
             if nodes.0.is_none_or(|at: tokio::time::Instant| at.elapsed() > NODES) {
                 nodes = (Some(tokio::time::Instant::now()), self.native(nodes.1).await);
             }
-            match self.texts().await {
-                Some(texts) if last.as_ref().is_none_or(|l| l.0 != texts || l.1 != nodes.1) => {
+            let texts = self.texts().await;
+            // Something that cannot be used is said, and holds nobody else up.
+            let is_known = !matches!(texts, Err(Missing::Unknown));
+            match texts {
+                Ok(texts) if last.as_ref().is_none_or(|l| l.0 != texts || l.1 != nodes.1) => {
                     match self.config(&texts, nodes.1.clone()) {
                         Ok(config) => {
                             tracing::info!("injection is configured");
@@ -297,12 +326,15 @@ impl Injection {
                     }
                     last = Some((texts, nodes.1.clone()));
                 }
-                Some(_) => {}
-                None if !missing => {
+                Ok(_) => {}
+                Err(_) if !missing => {
                     missing = true;
                     tracing::info!(name = format!("istio-sidecar-injector{}", self.suffix), "no configuration of injection yet");
                 }
-                None => {}
+                Err(_) => {}
+            }
+            if let Some(configured) = configured.take_if(|_| is_known) {
+                configured.open();
             }
             tokio::select! {
                 () = drain.cancelled() => return Ok(()),
@@ -323,27 +355,36 @@ impl Injection {
         Ok(config)
     }
 
-    /// Files if there are any, else the ConfigMap. Nothing while neither can be read.
-    async fn texts(&self) -> Option<Texts> {
+    /// Files if there are any, else the ConfigMap.
+    async fn texts(&self) -> Result<Texts, Missing> {
         let mut texts = Texts::default();
         if let Ok(config) = std::fs::read_to_string(self.args.injection_dir.join("config")) {
             texts.config = config;
-            texts.values = std::fs::read_to_string(self.args.injection_dir.join("values")).ok()?;
+            texts.values = std::fs::read_to_string(self.args.injection_dir.join("values")).map_err(|_| Missing::Absent)?;
         } else {
-            let data = self.config_map(&format!("istio-sidecar-injector{}", self.suffix)).await?;
-            texts.config.clone_from(data.get("config")?);
-            texts.values.clone_from(data.get("values")?);
+            let mut data = self.config_map(&format!("istio-sidecar-injector{}", self.suffix)).await?;
+            texts.config = data.remove("config").ok_or(Missing::Absent)?;
+            texts.values = data.remove("values").ok_or(Missing::Absent)?;
         }
         for name in [self.mesh.shared_mesh_config.clone(), format!("istio{}", self.suffix)].iter().filter(|n| !n.is_empty()) {
-            texts.mesh.extend(self.config_map(name).await.and_then(|mut data| data.remove("mesh")));
+            match self.config_map(name).await {
+                Ok(mut data) => texts.mesh.extend(data.remove("mesh")),
+                Err(Missing::Absent) => {}
+                // Settings that come and go would change what Pods get.
+                Err(Missing::Unknown) => return Err(Missing::Unknown),
+            }
         }
-        Some(texts)
+        Ok(texts)
     }
 
-    async fn config_map(&self, name: &str) -> Option<BTreeMap<String, String>> {
+    async fn config_map(&self, name: &str) -> Result<BTreeMap<String, String>, Missing> {
         let path = format!("/api/v1/namespaces/{}/configmaps/{name}", self.mesh.namespace);
-        let object = self.api.as_ref()?.call(Call::get(path)).await.ok()?;
-        serde_json::from_value(object.get("data")?.clone()).ok()
+        let object = self.api.as_ref().ok_or(Missing::Absent)?.call(Call::get(path)).await.map_err(|e| match e.code() {
+            // A right that is missing is not waited for: whoever gives none wants none.
+            Some(code) if matches!(code.as_u16(), 403 | 404) => Missing::Absent,
+            _ => Missing::Unknown,
+        })?;
+        object.get("data").and_then(|data| serde_json::from_value(data.clone()).ok()).ok_or(Missing::Absent)
     }
 
     /// Versions of all nodes. While they cannot be read, those that were known stay.

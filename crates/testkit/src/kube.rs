@@ -81,6 +81,11 @@ impl KubeCluster {
         kubectl(&self.kubectl, &self.kubeconfig(), args, input).await
     }
 
+    /// `kubectl` for tasks of their own.
+    pub fn commands(&self) -> Kubectl {
+        Kubectl { program: self.kubectl.clone(), kubeconfig: self.kubeconfig() }
+    }
+
     /// The API over plain HTTP, for a test with more questions than a `kubectl` each would be quick for. Ends when dropped.
     pub async fn proxy(&self) -> (Process, SocketAddr) {
         let addr = free_addr();
@@ -167,6 +172,20 @@ impl KubeCluster {
     /// Starts the API server again, at the same address, and waits until it is ready.
     pub async fn start_api_server(&mut self) {
         self.servers.start_api().await;
+    }
+}
+
+/// The real `kubectl` as the administrator, while the cluster is there.
+#[derive(Clone, Debug)]
+pub struct Kubectl {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+}
+
+impl Kubectl {
+    /// Runs it with this standard input.
+    pub async fn run(&self, args: &[&str], input: &str) -> anyhow::Result<String> {
+        kubectl(&self.program, &self.kubeconfig, args, input).await
     }
 }
 
