@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use pilotfish_testkit::helm::{Helm, helm};
@@ -24,14 +24,17 @@ pub const IMAGE: &str = "image=registry.test/pilotfish";
 pub struct Programs {
     assets: Assets,
     helm: Helm,
-    binary: PathBuf,
+    /// What Pods of the control plane are made of.
+    pub image: Image,
 }
 
 /// All of it, or a line that says that `suite` is skipped.
 pub fn programs(suite: &str) -> Option<Programs> {
     let (assets, helm, binary) = (kube::assets(suite)?, helm(suite)?, pilotfish::binary(suite)?);
     netns::possible(suite)?;
-    Some(Programs { assets, helm, binary })
+    let dockerfile = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Dockerfile");
+    let image = Image::from_dockerfile(&dockerfile, "/pilotfish", &binary).unwrap();
+    Some(Programs { assets, helm, image })
 }
 
 /// A cluster with its node.
@@ -56,8 +59,7 @@ impl Installed {
     async fn start(programs: Programs, node: &str) -> Installed {
         let api = SocketAddr::from(API);
         let cluster = KubeCluster::start(&programs.assets, kube::Options { controllers: true, addr: Some(api) }).await;
-        let dockerfile = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Dockerfile");
-        let image = Image::from_dockerfile(&dockerfile, "/pilotfish", &programs.binary).unwrap();
+        let image = programs.image;
         let images = ["", ":old", ":new"].map(|tag| (format!("{}{tag}", IMAGE.trim_start_matches("image=")), image.clone()));
         let kubelet = Kubelet::start(cluster.client().await, node, api, SYSTEM, BTreeMap::from(images)).await;
         Installed { kubelet, cluster, helm: programs.helm }

@@ -50,6 +50,9 @@ pub enum ReviewError {
     /// Nested so deeply that it is an attack.
     #[error("nested too deeply")]
     TooDeep,
+    /// Of so many small parts that it would take far more memory than it is long.
+    #[error("too many values")]
+    TooMany,
     /// Something else.
     #[error("could not decode body: {0}")]
     Undecodable(String),
@@ -63,9 +66,31 @@ pub struct Question {
     pub request: Request,
 }
 
+/// Most values of a review. One takes up to a hundred bytes of memory and as little as two of text; what people write has ten
+/// times as much text for each.
+const VALUES: usize = 150_000;
+
+/// How many values a text has at most, without reading them: each but the first follows a comma or opens a list or a map.
+fn values(body: &[u8]) -> usize {
+    let (mut count, mut in_text, mut escaped) = (0, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b',' | b'[' | b'{' if !in_text => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
 impl Question {
     /// Reads a body.
     pub fn parse(body: &[u8]) -> Result<Question, ReviewError> {
+        if values(body) > VALUES {
+            return Err(ReviewError::TooMany);
+        }
         let review: Review = serde_json::from_slice(body).map_err(|e| {
             let text = e.to_string();
             if text.starts_with("recursion limit") { ReviewError::TooDeep } else { ReviewError::Undecodable(text) }

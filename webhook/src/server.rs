@@ -34,6 +34,8 @@ use crate::validate::{self, Verdict};
 
 /// Largest body. The API server takes objects of 3 MiB at most, and shows the old one as well.
 const BODY: usize = 7 << 20;
+/// What is judged on a thread of its own.
+const LARGE: usize = 64 << 10;
 /// Longest time for a body to arrive, and for a handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections at a time. The API server keeps few; whoever else reaches the port shares the rest.
@@ -186,15 +188,17 @@ impl Webhooks {
 async fn inject_page(State(webhooks): State<Webhooks>, request: HttpRequest) -> Response {
     let Some(config) = webhooks.injector() else { return StatusCode::NOT_FOUND.into_response() };
     let path = request.uri().path().trim_start_matches("/inject").to_owned();
-    page(&webhooks, request, |question| webhooks.inject(question, &path, &config)).await
+    let answers = webhooks.clone();
+    page(&webhooks, request, move |question| answers.inject(question, &path, &config)).await
 }
 
 async fn validate_page(State(webhooks): State<Webhooks>, request: HttpRequest) -> Response {
-    page(&webhooks, request, |question| webhooks.validate(question)).await
+    let answers = webhooks.clone();
+    page(&webhooks, request, move |question| answers.validate(question)).await
 }
 
 /// Reads a review within the limits and answers it.
-async fn page(webhooks: &Webhooks, request: HttpRequest, answer: impl FnOnce(&Request) -> Answer) -> Response {
+async fn page(webhooks: &Webhooks, request: HttpRequest, answer: impl FnOnce(&Request) -> Answer + Send + 'static) -> Response {
     let refuse = |status: StatusCode, text: &'static str| {
         webhooks.metrics.http_error(status.as_u16());
         (status, text).into_response()
@@ -217,8 +221,14 @@ async fn page(webhooks: &Webhooks, request: HttpRequest, answer: impl FnOnce(&Re
     if !json {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json");
     }
-    let text = match Question::parse(&body) {
-        Ok(question) => question.answer(&answer(&question.request)),
+    // What takes long must not hold up the answers to others.
+    let large = body.len() > LARGE;
+    let judge = move || Question::parse(&body).map(|question| question.answer(&answer(&question.request)));
+    let judged = if large { tokio::task::spawn_blocking(judge).await } else { Ok(judge()) };
+    let Ok(judged) = judged else { return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the answer failed") };
+    let text = match judged {
+        Ok(text) => text,
+        Err(ReviewError::TooMany) => return refuse(StatusCode::BAD_REQUEST, "the body has too many values"),
         Err(ReviewError::TooDeep) => return refuse(StatusCode::BAD_REQUEST, "the body is nested too deeply"),
         Err(e) => serde_json::json!({"response": Answer::Denied(e.to_string().into()).response()}).to_string(),
     };

@@ -2,11 +2,15 @@
 //! makes, for each of them. Cases that differ are listed in docs/injection.md with the reason, and here by name.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cases;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use cases::{Corpus, yaml};
+
 use pilotfish_webhook::inject::document::inject_document;
-use pilotfish_webhook::inject::{self, Config, NativeSidecars, Outcome, ProxyConfigObject, Request, Settings};
+use pilotfish_webhook::inject::{self, Config, Request, Settings};
 use serde_json::{Value, json};
 
 /// Cases that are known to differ.
@@ -19,49 +23,10 @@ const DIFFER: &[&str] = &[
     "old-nodes/cronjob-old-version.yaml",
 ];
 
-fn yaml(path: &Path) -> Value {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    yaml_serde::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
 fn documents(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let all = yaml_serde::Deserializer::from_str(&text).map(|d| <Value as serde::Deserialize>::deserialize(d).unwrap());
     all.filter(|v| !v.is_null()).collect()
-}
-
-/// A null takes away.
-fn patch(base: &mut Value, over: &Value) {
-    match (base.as_object_mut(), over.as_object()) {
-        (Some(map), Some(new)) => {
-            for (k, v) in new {
-                match map.get_mut(k) {
-                    Some(old) if old.is_object() && v.is_object() => patch(old, v),
-                    _ => drop(map.insert(k.clone(), v.clone())),
-                }
-            }
-        }
-        _ => base.clone_from(over),
-    }
-}
-
-fn config(case: &Value, values: &Value, mesh: &Value, revision: &str) -> Config {
-    let (mut values, mut mesh) = (values.clone(), mesh.clone());
-    let options = &case["options"];
-    for (base, over) in [(&mut values, &options["values_patch"]), (&mut mesh, &options["mesh_patch"])] {
-        if over.is_object() {
-            patch(base, over);
-        }
-    }
-    let mut config = Config::new(Settings::default(), &values, mesh).unwrap();
-    let versions = options["node_kubelet_versions"].as_array().cloned().unwrap_or_else(|| vec![json!("v1.33.0"), json!("v1.34.0")]);
-    let kubelets = versions.iter().enumerate().map(|(i, v)| (i.to_string(), v.as_str().unwrap().to_owned())).collect();
-    config.native =
-        if options["native_sidecars"] == "disabled" { NativeSidecars::Forced(false) } else { NativeSidecars::Nodes { kubelets } };
-    config.openshift = options["platform"] == "openshift";
-    config.compliance_policy = options["compliance_policy"].as_str().map(str::to_owned);
-    config.revision = revision.to_owned();
-    config
 }
 
 /// What the comparison does not look at.
@@ -109,26 +74,22 @@ fn differences(path: &str, ours: &Value, theirs: &Value, out: &mut Vec<String>) 
 }
 
 struct Case<'a> {
-    root: &'a Path,
+    corpus: &'a Corpus,
     case: &'a Value,
-    values: &'a Value,
-    mesh: &'a Value,
-    namespaces: &'a BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Case<'_> {
     fn webhook(&self) -> Vec<String> {
-        let config = config(self.case, self.values, self.mesh, "default");
-        let cases: Value =
-            serde_json::from_str(&std::fs::read_to_string(self.root.join(self.case["webhook"].as_str().unwrap())).unwrap()).unwrap();
+        let config = self.corpus.config(self.case, "default");
+        let cases = self.corpus.webhook(self.case);
         let mut out = Vec::new();
-        for (i, one) in cases.as_array().unwrap().iter().enumerate() {
+        for (i, one) in cases.iter().enumerate() {
             let pod = &one["request_object"];
             let namespace = match one["namespace"].as_str().unwrap() {
                 "" => "default",
                 namespace => namespace,
             };
-            let done = match self.inject(pod, namespace, &config) {
+            let done = match self.corpus.inject(pod, namespace, &config) {
                 Ok(done) => done,
                 Err(e) => {
                     out.push(format!("webhook {i}: {e}"));
@@ -145,7 +106,7 @@ impl Case<'_> {
             }
             differences(&format!("webhook {i}"), &normal(&patched, true), &normal(&one["result_pod"], true), &mut out);
             // The webhook on its own result changes nothing.
-            match self.inject(&patched, namespace, &config) {
+            match self.corpus.inject(&patched, namespace, &config) {
                 Ok(again) => differences(&format!("again {i}"), &normal(&again, true), &normal(&patched, true), &mut out),
                 Err(e) => out.push(format!("again {i}: {e}")),
             }
@@ -153,28 +114,13 @@ impl Case<'_> {
         out
     }
 
-    fn inject(&self, pod: &Value, namespace: &str, config: &Config) -> Result<Value, inject::InjectError> {
-        let none = BTreeMap::new();
-        let request = Request {
-            pod,
-            namespace,
-            namespace_annotations: self.namespaces.get(namespace).unwrap_or(&none),
-            variables: &none,
-            proxy_configs: &[] as &[ProxyConfigObject],
-        };
-        Ok(match inject::inject(&request, config)? {
-            Outcome::Skipped(_) => pod.clone(),
-            Outcome::Injected(pod) => pod,
-        })
-    }
-
     fn documents(&self) -> Vec<String> {
-        let config = config(self.case, self.values, self.mesh, "");
+        let config = self.corpus.config(self.case, "");
         let none = BTreeMap::new();
         let request = Request { pod: &Value::Null, namespace: "", namespace_annotations: &none, variables: &none, proxy_configs: &[] };
         let mut out = Vec::new();
         let (mut done, mut warnings, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-        for document in documents(&self.root.join(self.case["input"].as_str().unwrap())) {
+        for document in documents(&self.corpus.root.join(self.case["input"].as_str().unwrap())) {
             match inject_document(&document, &request, &config) {
                 Ok(document) => {
                     done.push(document.value);
@@ -198,7 +144,7 @@ impl Case<'_> {
         {
             out.push(format!("no warning {wanted:?}: {warnings:?}"));
         }
-        let expected = documents(&self.root.join(self.case["expected"].as_str().unwrap()));
+        let expected = documents(&self.corpus.root.join(self.case["expected"].as_str().unwrap()));
         if done.len() != expected.len() {
             out.push(format!("{} documents, not {}", done.len(), expected.len()));
         }
@@ -211,21 +157,16 @@ impl Case<'_> {
 
 #[test]
 fn shared_cases() {
-    let Some(root) = pilotfish_testkit::skip::shared("injection").map(|s| s.join("peer-data/inject")) else { return };
-    let all = yaml(&root.join("cases.yaml"));
-    let (values, mesh) = (yaml(&root.join("default-values.yaml")), yaml(&root.join("default-mesh.yaml")));
-    let namespaces = all["defaults"]["namespaces"].as_array().unwrap().iter();
-    let namespaces =
-        namespaces.map(|n| (n["name"].as_str().unwrap().to_owned(), serde_json::from_value(n["annotations"].clone()).unwrap())).collect();
+    let Some(corpus) = Corpus::load("injection") else { return };
     let only = std::env::var("INJECT_CASE").ok();
     let mut differing = Vec::new();
-    let cases = all["cases"].as_array().unwrap();
+    let cases = &corpus.cases;
     for case in cases {
         let name = case["name"].as_str().unwrap();
         if only.as_ref().is_some_and(|o| o != name) {
             continue;
         }
-        let run = Case { root: &root, case, values: &values, mesh: &mesh, namespaces: &namespaces };
+        let run = Case { corpus: &corpus, case };
         let mut out = Vec::new();
         for mode in case["modes"].as_array().unwrap() {
             out.extend(if mode == "webhook" { run.webhook() } else { run.documents() });

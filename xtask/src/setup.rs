@@ -3,8 +3,8 @@
 
 mod kube;
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
@@ -27,6 +27,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !args.envoy_only {
         debian("openssl", "openssl")?;
         namespaces();
+        images();
         kube::install()?;
     }
     python_packages(args.envoy_only)
@@ -41,10 +42,28 @@ fn namespaces() {
     }
 }
 
+/// What builds the image. Only root can build and run it, so others need not have the programs.
+fn images() {
+    for (program, package) in [("buildah", "buildah"), ("musl-gcc", "musl-tools")] {
+        if let Err(error) = debian(program, package) {
+            println!("suite image will be skipped: {error:#}");
+        }
+    }
+}
+
 /// Only the Kubernetes control plane and what it needs.
 pub(crate) fn kube() -> Result<()> {
     debian("openssl", "openssl")?;
+    namespaces();
+    images();
     kube::install()
+}
+
+/// The target of the image's binary, whose C library is part of it.
+pub(crate) fn static_target() -> Result<String> {
+    let target = format!("{}-unknown-linux-musl", env::consts::ARCH);
+    shell::run(shell::command("rustup").args(["target", "add", &target])).context("the static binary needs rustup")?;
+    Ok(target)
 }
 
 fn python_packages(envoy_only: bool) -> Result<()> {

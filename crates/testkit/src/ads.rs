@@ -121,6 +121,11 @@ where
         self.responses.message().await
     }
 
+    /// The next response, whenever it comes. Panics when the stream ends.
+    pub async fn receive_patiently(&mut self) -> S {
+        self.responses.message().await.unwrap().expect("the stream ended")
+    }
+
     /// The next response; panics if none comes in time.
     pub async fn next(&mut self) -> S {
         self.receive().await.unwrap().expect("the stream ended")

@@ -18,7 +18,7 @@ use http::{Method, Request, header};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-pub use image::Image;
+pub use image::{Image, is_static};
 use pod::Running;
 
 /// Name of the only node.

@@ -11,15 +11,29 @@ use serde_json::Value;
 pub(crate) struct Findings {
     pub(crate) errors: Vec<String>,
     pub(crate) warnings: Vec<String>,
+    /// Patterns that took much memory to read.
+    pub(crate) large_patterns: usize,
 }
+
+/// As many mistakes as anybody reads at once. An object could have one in every line.
+const MOST: usize = 100;
 
 impl Findings {
     pub(crate) fn error(&mut self, at: &At<'_>, message: impl Display) {
-        self.errors.push(format!("{}: {message}", at.path));
+        if !self.is_full() {
+            self.errors.push(format!("{}: {message}", at.path));
+        }
     }
 
     pub(crate) fn warning(&mut self, at: &At<'_>, message: impl Display) {
-        self.warnings.push(format!("{}: {message}", at.path));
+        if self.warnings.len() < MOST {
+            self.warnings.push(format!("{}: {message}", at.path));
+        }
+    }
+
+    /// Whether more mistakes would not be told.
+    pub(crate) fn is_full(&self) -> bool {
+        self.errors.len() >= MOST
     }
 
     /// An error unless it holds.

@@ -192,11 +192,28 @@ pub(crate) fn export_to(f: &mut Findings, spec: &At<'_>, own: &str, service_entr
     }
 }
 
+/// How large a program a pattern may become, in bytes.
+const LARGEST: usize = 1 << 20;
+/// What is large: it takes a millisecond or so to find out how large.
+const LARGE: usize = 16 << 10;
+/// How many of these an object may have.
+const MANY: usize = 32;
+
 /// A pattern that Envoy will take: linear time, bounded size.
 pub(crate) fn regex(f: &mut Findings, at: &At<'_>) {
-    if let Some(text) = at.text()
-        && let Err(e) = regex::RegexBuilder::new(text).size_limit(1 << 20).build()
-    {
+    let Some(text) = at.text().filter(|_| !f.is_full()) else { return };
+    let read = |limit: usize| regex::RegexBuilder::new(text).size_limit(limit).build().map(drop);
+    let outcome = match read(LARGE) {
+        Err(regex::Error::CompiledTooBig(_)) if f.large_patterns >= MANY => {
+            return f.error(at, "one more large regexp than an object may have");
+        }
+        Err(regex::Error::CompiledTooBig(_)) => {
+            f.large_patterns += 1;
+            read(LARGEST)
+        }
+        outcome => outcome,
+    };
+    if let Err(e) = outcome {
         f.error(at, format!("error parsing regexp: {e}"));
     }
 }

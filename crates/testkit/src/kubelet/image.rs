@@ -8,7 +8,9 @@ use anyhow::{Context, bail, ensure};
 /// What a container starts from.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
-    /// What is read-only in it: where it is on this machine, and where in the image.
+    /// A folder with all of its files, which every container gets a copy of.
+    pub root: Option<PathBuf>,
+    /// What is mounted into it, read-only: where it is on this machine, and where in the image.
     pub files: Vec<(PathBuf, PathBuf)>,
     /// What is always run.
     pub entrypoint: Vec<String>,
@@ -41,10 +43,7 @@ impl Image {
                     let from = if from == built { artifact.to_owned() } else { PathBuf::from(from) };
                     image.files.push((from, to.into()));
                 }
-                "USER" => {
-                    let (user, group) = rest.split_once(':').unwrap_or((rest, rest));
-                    image.user = Some((user.parse()?, group.parse()?));
-                }
+                "USER" => image.user = Some(user(rest)?),
                 "EXPOSE" | "LABEL" => {}
                 "WORKDIR" => image.folder = Some(rest.into()),
                 "ENTRYPOINT" => image.entrypoint = list()?,
@@ -59,8 +58,31 @@ impl Image {
     }
 }
 
+impl Image {
+    /// What a builder made: the files in a folder, and the `config` of the image's own JSON.
+    pub fn from_built(root: &Path, config: &serde_json::Value) -> anyhow::Result<Image> {
+        let list = |key: &str| {
+            let words = config[key].as_array().into_iter().flatten();
+            words.map(|w| w.as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        Ok(Image {
+            root: Some(root.to_owned()),
+            entrypoint: list("Entrypoint"),
+            command: list("Cmd"),
+            user: config["User"].as_str().filter(|u| !u.is_empty()).map(user).transpose()?,
+            folder: config["WorkingDir"].as_str().filter(|f| !f.is_empty()).map(PathBuf::from),
+            ..Image::default()
+        })
+    }
+}
+
+fn user(text: &str) -> anyhow::Result<(u32, u32)> {
+    let (user, group) = text.split_once(':').unwrap_or((text, text));
+    Ok((user.parse().context("a user is a number")?, group.parse().context("a group is a number")?))
+}
+
 /// Whether a program needs no other file: it names no interpreter (ELF program header of type 3).
-pub(crate) fn is_static(program: &Path) -> anyhow::Result<bool> {
+pub fn is_static(program: &Path) -> anyhow::Result<bool> {
     use std::io::Read;
     let mut head = Vec::new();
     std::fs::File::open(program).with_context(|| program.display().to_string())?.take(4096).read_to_end(&mut head)?;

@@ -51,6 +51,10 @@ impl Container<'_> {
     pub(crate) fn command(&self, dir: &Path) -> anyhow::Result<Command> {
         only(self.spec, &FIELDS)?;
         let root = dir.join("root");
+        if let Some(files) = &self.image.root {
+            let copied = std::process::Command::new("cp").arg("-a").arg(files).arg(&root).status()?;
+            ensure!(copied.success(), "{} cannot be copied", files.display());
+        }
         let mut script = vec!["set -e".to_owned()];
         let mut mount = |from: &Path, inside: &Path, writable: bool| -> anyhow::Result<()> {
             let at = root.join(inside.strip_prefix("/").with_context(|| format!("{} is not absolute", inside.display()))?);
