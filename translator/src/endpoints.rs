@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use pilotfish_envoy::{Layer, Resource, TypeUrl};
-use pilotfish_model::EndpointChange;
+use pilotfish_model::{ContentHash, EndpointChange};
 use pilotfish_model::endpoint::Endpoint;
 use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::proxy::Flavour;
@@ -170,10 +170,11 @@ fn assign(leaves: &Leaves, view: &View, unit: &Arc<Unit>, of: Answers, served: O
     let key = Key::of("assigned", &(address(unit), of.address(), &of.plaintext));
     leaves.kept_or(&key, || {
         let checked = view.class.facts().flavour != Flavour::Grpc;
+        let (endpoints, plaintext) = (of.endpoints.clone().unwrap_or_default(), &of.plaintext);
+        let answers = ContentHash::of(&(&endpoints, plaintext));
         let built = unit.plans.iter().map(|plan| {
-            let (endpoints, plaintext) = (of.endpoints.clone().unwrap_or_default(), of.plaintext.clone());
-            let input = AssignmentInput { plan: plan.clone(), endpoints, plaintext };
-            let key = Key::of("assignment", &(checked, &input));
+            let key = Key::of("assignment", &(checked, plan, answers));
+            let input = AssignmentInput { plan: plan.clone(), endpoints: endpoints.clone(), plaintext: plaintext.clone() };
             let made = || (endpoint::assignment(&input), unit.of.sources_with(&unit::entries(input.chosen().map(|(_, e)| e))));
             leaves.resource(TypeUrl::Endpoint, plan.cluster.clone(), &key, checked, served, made)
         });

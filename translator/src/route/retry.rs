@@ -1,5 +1,7 @@
 //! Retry policies of outbound routes.
 
+use std::sync::LazyLock;
+
 use pilotfish_envoy::any;
 use pilotfish_envoy::pb::envoy::config::route::v3::RetryPolicy;
 use pilotfish_envoy::pb::envoy::config::route::v3::retry_policy::{
@@ -53,7 +55,7 @@ pub fn policy(retry: Option<&HttpRetry>, hashed: bool, extensions: RetryExtensio
         other_hosts = retry.retry_ignore_previous_hosts.unwrap_or(other_hosts);
     }
     if other_hosts && extensions.previous_hosts {
-        policy.retry_host_predicate = vec![previous_hosts()];
+        policy.retry_host_predicate = vec![PREVIOUS_HOSTS.clone()];
     }
     Some(policy)
 }
@@ -74,12 +76,11 @@ fn conditions(retry_on: &str) -> (String, Vec<u32>) {
     (names.join(","), codes)
 }
 
-fn previous_hosts() -> RetryHostPredicate {
-    RetryHostPredicate {
-        name: RETRY_PREVIOUS_HOSTS.to_owned(),
-        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any(&PreviousHostsPredicate {}))),
-    }
-}
+/// Packed once: nearly every route has it.
+static PREVIOUS_HOSTS: LazyLock<RetryHostPredicate> = LazyLock::new(|| RetryHostPredicate {
+    name: RETRY_PREVIOUS_HOSTS.to_owned(),
+    config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any(&PreviousHostsPredicate {}))),
+});
 
 fn previous_priorities() -> RetryPriority {
     RetryPriority {
