@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use pilotfish_envoy::{Layer, Resource, TypeUrl};
-use pilotfish_model::{ContentHash, EndpointChange};
 use pilotfish_model::endpoint::Endpoint;
 use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::proxy::Flavour;
+use pilotfish_model::{ContentHash, EndpointChange};
 
 use crate::endpoint::{self, AssignmentInput};
 use crate::leaf::{Built, Key, Leaves};
