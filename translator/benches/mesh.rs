@@ -144,6 +144,7 @@ fn service(i: usize, namespace: &Str, name: &Str, host: &Host) -> Service {
         publish_not_ready: false,
         persistent_session: false,
         traffic_distribution: TrafficDistribution::Any,
+        races_addresses: false,
     }
 }
 

@@ -11,6 +11,7 @@ use pilotfish_model::endpoint::Locality;
 use pilotfish_model::mesh::ServiceTarget;
 use pilotfish_model::name::{Labels, Str};
 use pilotfish_model::proxy::{Flavour, Interception, ProxyType, ProxyVersion};
+use pilotfish_model::proxy_config::ConnectionSettings;
 use pilotfish_model::{Mesh, Proxy, ProxyConfig, Resolution};
 
 use crate::world::World;
@@ -165,6 +166,7 @@ pub(crate) fn of(world: &World, proxy: &Proxy) -> (ScopeFacts, OwnFacts) {
             tracing: config.tracing.clone(),
             gateway_topology: config.gateway_topology.clone(),
             proxy_headers: config.proxy_headers.clone(),
+            connection_settings: connections(config, &mesh.config.default_config, proxy.kind),
             ..ProxyConfig::default()
         },
         settings: ProxySettings::of(proxy),
@@ -181,6 +183,12 @@ pub(crate) fn of(world: &World, proxy: &Proxy) -> (ScopeFacts, OwnFacts) {
         own: whole.then(|| own.clone()),
     };
     (scope, own)
+}
+
+/// What holds for its connections: its own settings, else the mesh's.
+fn connections(own: &ProxyConfig, mesh: &ProxyConfig, kind: ProxyType) -> Option<ConnectionSettings> {
+    let said = own.connection_settings.as_ref().or(mesh.connection_settings.as_ref())?;
+    Some(said.clone().with_profile(kind == ProxyType::Router))
 }
 
 fn shows_own_ip(mesh: &Mesh, proxy: &Proxy) -> bool {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use pilotfish_envoy::TypeUrl;
 use pilotfish_envoy::encoded::Sources;
+use pilotfish_model::destination_rule::{Subset, TrafficPolicy};
 use pilotfish_model::endpoint::Endpoint;
 use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::name::Str;
@@ -38,6 +39,18 @@ pub struct UnitInput<'a> {
     pub endpoints: Option<&'a Arc<Vec<Endpoint>>>,
     /// Of these the ones (by index) that say that they speak mesh mTLS, and must not be believed.
     pub plaintext: &'a Arc<[usize]>,
+}
+
+impl UnitInput<'_> {
+    /// The policy for a port of the service, of a subset if one is given: what no rule says is as the mesh says.
+    pub fn policy(&self, subset: Option<&Subset>, port: u16) -> TrafficPolicy {
+        let mut policy = self.rule.map(|r| r.policy_for(subset, port)).unwrap_or_default();
+        if let Some(wide) = &self.common.config.default_traffic_policy {
+            policy.connection_pool = policy.connection_pool.or_else(|| wide.connection_pool.clone());
+            policy.outlier_detection = policy.outlier_detection.or_else(|| wide.outlier_detection.clone());
+        }
+        policy
+    }
 }
 
 /// What of a world one unit is made of.

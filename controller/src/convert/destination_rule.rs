@@ -2,15 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pilotfish_crds::Num;
 use pilotfish_crds::networking::destination_rule as api;
 use pilotfish_model::DestinationRule;
 use pilotfish_model::destination_rule::{
     ConnectionPool, ConsistentHash, Distribute, H2Upgrade, HashKey, HashTable, Http2Keepalive, LbAlgorithm, LoadBalancer, LocalityLb,
     OutlierDetection, Permyriad, PortPolicy, ProxyProtocolVersion, RetryBudget, Subset, TcpKeepalive, TrafficPolicy, Tunnel, Warmup,
+    ZoneAwareLb,
 };
 
 use super::fields::{Path, Scope, labels, strs};
 use super::tls;
+
+/// Where neither a table nor a size is given; a table without a size has Envoy's.
+const DEFAULT_RING: u64 = 1024;
 
 pub(super) fn convert(scope: &mut Scope<'_>, spec: &api::DestinationRuleSpec) -> DestinationRule {
     let root = Path::SPEC;
@@ -85,7 +90,20 @@ fn load_balancer(scope: &mut Scope<'_>, path: &Path<'_>, l: &api::LoadBalancerSe
     LoadBalancer {
         algorithm: hash.or(simple),
         locality: l.locality_lb_setting.as_ref().map(|s| locality(scope, &path.field("localityLbSetting"), s)),
+        zone_aware: l.zone_aware_lb_setting.as_ref().map(|z| zone_aware(scope, path, l, z)),
         warmup: warmup(scope, path, l),
+    }
+}
+
+fn zone_aware(scope: &mut Scope<'_>, path: &Path<'_>, l: &api::LoadBalancerSettings, z: &api::ZoneAwareLbSetting) -> ZoneAwareLb {
+    if l.locality_lb_setting.is_some() {
+        scope.warning(&path.field("localityLbSetting"), "has no effect: zoneAwareLbSetting is given");
+    }
+    ZoneAwareLb {
+        enabled: z.enabled,
+        failover: z.failover.iter().map(|f| (f.from.as_str().into(), f.to.as_str().into())).collect(),
+        failover_priority: strs(&z.failover_priority),
+        min_cluster_size: z.min_cluster_size.map(|n| n.0),
     }
 }
 
@@ -102,13 +120,13 @@ fn warmup(scope: &mut Scope<'_>, path: &Path<'_>, l: &api::LoadBalancerSettings)
     if w.minimum_percent.is_some_and(|p| !(0.0..=100.0).contains(&p.0)) {
         scope.error(&path.field("minimumPercent"), "must be between 0 and 100");
     }
-    if w.aggression.is_some_and(|a| a.0 < 1.0) {
-        scope.error(&path.field("aggression"), "must be at least 1");
+    if w.aggression.is_some_and(|a| a.0 <= 0.0) {
+        scope.error(&path.field("aggression"), "must be more than 0");
     }
     Some(Warmup {
         duration,
-        minimum_percent: w.minimum_percent.map(|n| Permyriad::new(n.0)),
-        aggression: w.aggression.map(|n| Permyriad::new(n.0)),
+        minimum_percent: Some(Permyriad::new(w.minimum_percent.map_or(10.0, |n| n.0))),
+        aggression: Some(Permyriad::new(w.aggression.map_or(1.0, |n| n.0))),
     })
 }
 
@@ -133,10 +151,11 @@ fn consistent_hash(scope: &mut Scope<'_>, path: &Path<'_>, h: &api::ConsistentHa
     if h.ring_hash.is_some() && h.maglev.is_some() {
         scope.error(path, "ringHash and maglev exclude each other");
     }
-    let ring_size = h.ring_hash.as_ref().map_or(h.minimum_ring_size, |r| r.minimum_ring_size);
-    let table = match &h.maglev {
-        Some(m) => HashTable::Maglev(m.table_size.map(|n| n.0).filter(|n| *n > 0)),
-        None => HashTable::Ring(ring_size.map(|n| n.0).filter(|n| *n > 0)),
+    let given = |size: Option<Num<u64>>| size.map(|n| n.0).filter(|n| *n > 0);
+    let table = match (&h.maglev, &h.ring_hash) {
+        (Some(m), _) => HashTable::Maglev(given(m.table_size)),
+        (None, Some(r)) => HashTable::Ring(given(r.minimum_ring_size)),
+        (None, None) => HashTable::Ring(Some(given(h.minimum_ring_size).unwrap_or(DEFAULT_RING))),
     };
     ConsistentHash { key, table }
 }
@@ -226,14 +245,22 @@ fn outlier(scope: &mut Scope<'_>, path: &Path<'_>, o: &api::OutlierDetection) ->
         split_external_local_origin_errors: o.split_external_local_origin_errors,
         interval: scope.positive_duration(&path.field("interval"), &o.interval),
         base_ejection_time: scope.positive_duration(&path.field("baseEjectionTime"), &o.base_ejection_time),
+        http_error_codes: error_codes(scope, &path.field("outlierDetectionHttpErrorCodes"), &o.outlier_detection_http_error_codes),
     }
+}
+
+fn error_codes(scope: &mut Scope<'_>, path: &Path<'_>, codes: &[Num<u16>]) -> Vec<u16> {
+    for (i, code) in codes.iter().enumerate().filter(|(_, c)| !(100..=599).contains(&c.0)) {
+        scope.error(&path.index(i), format!("{} is not an HTTP status", code.0));
+    }
+    codes.iter().map(|c| c.0).collect()
 }
 
 fn tunnel(scope: &mut Scope<'_>, path: &Path<'_>, t: &api::TunnelSettings) -> Tunnel {
     if !matches!(t.protocol.as_str(), "" | "CONNECT" | "POST") {
         scope.error(&path.field("protocol"), "must be CONNECT or POST");
     }
-    let port = u16::try_from(t.target_port.0).ok().map(pilotfish_crds::Num);
+    let port = u16::try_from(t.target_port.0).ok().map(Num);
     let target_port = scope.port(&path.field("targetPort"), port);
     if t.target_host.is_empty() {
         scope.error(&path.field("targetHost"), "must not be empty");
@@ -245,7 +272,9 @@ fn retry_budget(scope: &mut Scope<'_>, path: &Path<'_>, b: &api::RetryBudget) ->
     if b.percent.is_some_and(|p| !(0.0..=100.0).contains(&p.0)) {
         scope.error(&path.field("percent"), "must be between 0 and 100");
     }
-    // Checked although Envoy's version that we speak to has no field for it.
-    scope.duration(&path.field("budgetInterval"), &b.budget_interval);
-    RetryBudget { percent: b.percent.map(|n| Permyriad::new(n.0)), min_retry_concurrency: b.min_retry_concurrency.map(|n| n.0) }
+    RetryBudget {
+        percent: b.percent.map(|n| Permyriad::new(n.0)),
+        min_retry_concurrency: b.min_retry_concurrency.map(|n| n.0).filter(|n| *n > 0),
+        interval: scope.duration(&path.field("budgetInterval"), &b.budget_interval).filter(|d| !d.is_zero()),
+    }
 }

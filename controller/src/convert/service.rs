@@ -102,6 +102,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, s: &api::Service) -> ServiceFact {
             .iter()
             .any(|l| meta.labels.contains_key(*l)),
         traffic_distribution: TrafficDistribution::Any,
+        races_addresses: false,
     };
     let said = scope.annotation(TRAFFIC_DISTRIBUTION).unwrap_or(&spec.traffic_distribution);
     ServiceFact {

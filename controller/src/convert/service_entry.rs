@@ -24,6 +24,9 @@ pub struct ServiceEntryFact {
     pub selector: Option<Labels>,
 }
 
+/// Annotation that says which of a name's addresses are used.
+const CONNECT_STRATEGY: &str = "istio.io/connect-strategy";
+
 pub(super) fn address(text: &str) -> Option<Address> {
     if text.contains('/') { text.parse().ok().map(Address::Net) } else { text.parse().ok().map(Address::Ip) }
 }
@@ -67,6 +70,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, spec: &api::ServiceEntrySpec, statu
         let name = format!("{}-{i}", meta.name);
         endpoints.push(workload::convert(scope, &path.index(i), e, &name, &Labels::new(), spec.resolution == api::Resolution::Static));
     }
+    let races_addresses = scope.annotation(CONNECT_STRATEGY) == Some("RACE_FIRST_TCP_CONNECT");
     let allocated = |host: &Host| {
         let mine = status.addresses.iter().filter(move |a| a.host.is_empty() || Host::new(&a.host) == *host);
         mine.filter_map(|a| a.value.parse().ok()).collect()
@@ -99,6 +103,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, spec: &api::ServiceEntrySpec, statu
                 .iter()
                 .any(|l| meta.labels.contains_key(*l)),
             traffic_distribution: TrafficDistribution::Any,
+            races_addresses,
         }
     };
     let services = spec.hosts.iter().map(service).collect();

@@ -75,6 +75,8 @@ pub struct LoadBalancer {
     pub algorithm: Option<LbAlgorithm>,
     /// Locality preference; `None`: the mesh's.
     pub locality: Option<LocalityLb>,
+    /// Zones balanced by the proxy itself; where both are given this one holds.
+    pub zone_aware: Option<ZoneAwareLb>,
     /// Slow start of new endpoints.
     pub warmup: Option<Warmup>,
 }
@@ -132,7 +134,7 @@ pub enum HashKey {
 /// Which table consistent hashing uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HashTable {
-    /// Ring hash; `None`: the default size of 1024.
+    /// Ring hash; `None`: Envoy's default size.
     Ring(Option<u64>),
     /// Maglev; `None`: Envoy's default size.
     Maglev(Option<u64>),
@@ -143,7 +145,7 @@ pub enum HashTable {
 pub struct Warmup {
     /// How long.
     pub duration: Duration,
-    /// Share of the weight to begin with, in percent; `None` if the old field set only a duration.
+    /// Share of the weight to begin with, in percent; `None` if only the old field, a duration, is given.
     pub minimum_percent: Option<Permyriad>,
     /// Non-linearity in hundredths (100 is linear); `None` if not given.
     pub aggression: Option<Permyriad>,
@@ -176,6 +178,19 @@ pub struct LocalityLb {
     pub failover_priority: Vec<Str>,
     /// Switched off or on; `None`: the mesh's setting.
     pub enabled: Option<bool>,
+}
+
+/// The proxy keeps requests in its own zone as far as that has room, and spreads the rest over other zones of its region.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ZoneAwareLb {
+    /// Switched off or on; `None`: on.
+    pub enabled: Option<bool>,
+    /// Which region takes over from which.
+    pub failover: Vec<(Str, Str)>,
+    /// Labels (or `label=value`) whose equality with the client decides the order.
+    pub failover_priority: Vec<Str>,
+    /// Fewer endpoints than these are not balanced by zone; `None`: Envoy's default.
+    pub min_cluster_size: Option<u32>,
 }
 
 /// Shares of one origin.
@@ -249,6 +264,8 @@ pub struct OutlierDetection {
     pub max_ejection_percent: u32,
     /// Percent; 0: none.
     pub min_health_percent: u32,
+    /// Statuses that count as errors; empty: 5xx.
+    pub http_error_codes: Vec<u16>,
 }
 
 /// CONNECT or POST tunnel.
@@ -277,4 +294,6 @@ pub struct RetryBudget {
     pub percent: Option<Permyriad>,
     /// Retries that are always allowed; default 3.
     pub min_retry_concurrency: Option<u32>,
+    /// Requests of this time count, not only those under way; `None`: none.
+    pub interval: Option<Duration>,
 }

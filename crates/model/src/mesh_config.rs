@@ -6,6 +6,7 @@
 mod networks;
 mod provider;
 mod selector;
+mod traffic_policy;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::destination_rule::{Distribute, H2Upgrade, LocalityLb};
+use crate::destination_rule::{Distribute, H2Upgrade, LocalityLb, ZoneAwareLb};
 use crate::name::Str;
 use crate::proxy_config::ProxyConfig;
 use crate::sidecar::OutboundMode;
@@ -23,6 +24,7 @@ use crate::tls::TlsVersion;
 pub use networks::*;
 pub use provider::*;
 pub use selector::*;
+pub use traffic_policy::*;
 
 /// Cluster id where nobody says another.
 pub const DEFAULT_CLUSTER_ID: &str = "Kubernetes";
@@ -92,8 +94,9 @@ pub struct MeshConfig {
     pub certificates: Unused,
     pub config_sources: Unused,
     pub service_scope_configs: Unused,
-    pub zone_aware_lb_setting: Unused,
-    pub default_traffic_policy: Unused,
+    #[serde(deserialize_with = "zone_aware")]
+    pub zone_aware_lb_setting: Option<ZoneAwareLb>,
+    pub default_traffic_policy: Option<DefaultTrafficPolicy>,
     pub service_entry_visibility: Unused,
 }
 
@@ -148,8 +151,8 @@ impl Default for MeshConfig {
             certificates: Unused,
             config_sources: Unused,
             service_scope_configs: Unused,
-            zone_aware_lb_setting: Unused,
-            default_traffic_policy: Unused,
+            zone_aware_lb_setting: None,
+            default_traffic_policy: None,
             service_entry_visibility: Unused,
         }
     }
@@ -371,6 +374,27 @@ fn locality<'de, D: Deserializer<'de>>(d: D) -> Result<LocalityLb, D::Error> {
         failover_priority: c.failover_priority,
         enabled: c.enabled,
     })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ZoneAwareConfig {
+    enabled: Option<bool>,
+    #[serde(default)]
+    failover: Vec<FailoverConfig>,
+    #[serde(default)]
+    failover_priority: Vec<Str>,
+    min_cluster_size: Option<u32>,
+}
+
+fn zone_aware<'de, D: Deserializer<'de>>(d: D) -> Result<Option<ZoneAwareLb>, D::Error> {
+    let config = Option::<ZoneAwareConfig>::deserialize(d)?;
+    Ok(config.map(|c| ZoneAwareLb {
+        enabled: c.enabled,
+        failover: c.failover.into_iter().map(|f| (f.from, f.to)).collect(),
+        failover_priority: c.failover_priority,
+        min_cluster_size: c.min_cluster_size,
+    }))
 }
 
 /// Providers that exist without being declared.

@@ -1,8 +1,12 @@
 //! ProxyConfig: settings of one proxy, from the mesh's default and from the proxy's own metadata.
 
+mod connections;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+
+pub use self::connections::{ConnectionSettings, EscapedSlashes, Profile, Underscores};
 
 use crate::mesh_config::Unused;
 use crate::name::Str;
@@ -23,6 +27,7 @@ pub struct ProxyConfig {
     pub proxy_headers: Option<ProxyHeaders>,
     pub envoy_access_log_service: Option<RemoteService>,
     pub proxy_metadata: BTreeMap<Str, Str>,
+    pub connection_settings: Option<ConnectionSettings>,
     pub private_key_provider: Unused,
 }
 

@@ -221,6 +221,8 @@ pub struct Service {
     pub persistent_session: bool,
     /// Preference for near endpoints.
     pub traffic_distribution: TrafficDistribution,
+    /// Of a name's addresses the first one that takes a connection is used.
+    pub races_addresses: bool,
 }
 
 impl Service {

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::Value;
-
 use super::tls::ClientTlsSettings;
 use super::{LabelsSelector, PortSelector};
 use crate::Num;
-use crate::schema::{AnyDuration, Duration, FreeForm, at_most_one};
+use crate::schema::{AnyDuration, Duration, at_most_one};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -65,8 +63,7 @@ pub struct LoadBalancerSettings {
     #[schemars(with = "Duration")]
     pub warmup_duration_secs: Option<String>,
     pub warmup: Option<WarmupConfiguration>,
-    #[schemars(with = "FreeForm")]
-    pub zone_aware_lb_setting: Option<Value>,
+    pub zone_aware_lb_setting: Option<ZoneAwareLbSetting>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -146,6 +143,15 @@ pub struct LocalityLbSetting {
     pub failover: Vec<Failover>,
     pub failover_priority: Vec<String>,
     pub enabled: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ZoneAwareLbSetting {
+    pub enabled: Option<bool>,
+    pub failover: Vec<Failover>,
+    pub failover_priority: Vec<String>,
+    pub min_cluster_size: Option<Num<u32>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -241,7 +247,8 @@ pub struct OutlierDetection {
     pub base_ejection_time: Option<String>,
     pub max_ejection_percent: Num<i32>,
     pub min_health_percent: Num<i32>,
-    pub outlier_detection_http_error_codes: Option<Value>,
+    #[schemars(inner(range(min = 100, max = 599)))]
+    pub outlier_detection_http_error_codes: Vec<Num<u16>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

@@ -126,7 +126,8 @@ fn input(
     // Rules for the service hold for its servers as well, as far as connections go; port settings do too.
     let own = |t: &InboundTarget| rule.as_ref().and_then(|r| r.policy_for(None, t.port.port).connection_pool);
     let wide = context.sidecar.and_then(|s| s.inbound_connection_pool.clone());
-    let pool = pool.cloned().or(wide).or_else(|| target.and_then(own));
+    let mesh = || context.config().default_traffic_policy.as_ref().and_then(|p| p.connection_pool.clone());
+    let pool = pool.cloned().or(wide).or_else(|| target.and_then(own)).or_else(mesh);
     let local = matches!(&to, Some(StaticEndpoint::Ip(ip, _)) if &**ip == "127.0.0.1" || &**ip == "::1");
     let as_client = pool.as_ref().is_some_and(|p| p.use_client_protocol);
     let version = if as_client { HttpVersion::AsClient } else { HttpVersion::of(protocol, None, H2Upgrade::DoNotUpgrade, true) };

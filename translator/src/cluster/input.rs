@@ -24,7 +24,7 @@ use pilotfish_model::name::Str;
 use super::protocol::UpstreamHttp;
 use super::security::Security;
 use super::{duration, lb, pool, protocol, security};
-use crate::endpoint::{AssignmentInput, assignment};
+use crate::endpoint::{AssignmentInput, Localities, assignment};
 use crate::{extensions, metadata};
 
 /// Clusters of `Discovery::OriginalDst` forget idle addresses after this time: practically never.
@@ -71,6 +71,8 @@ pub struct ClusterInput {
     pub no_cleanup: bool,
     /// Learn what the peer is (Istio flavour).
     pub peer_exchange: bool,
+    /// What is kept of a connection's bytes, if limited.
+    pub buffer: Option<u32>,
 }
 
 /// Where endpoints come from.
@@ -114,6 +116,8 @@ pub enum StaticEndpoint {
 pub enum DnsFamily {
     V4,
     V6,
+    /// All there are: the client tries one after the other.
+    All,
 }
 
 /// Policies of clusters that choose among endpoints.
@@ -121,8 +125,8 @@ pub enum DnsFamily {
 pub struct Balanced {
     /// Load balancing.
     pub balancer: Option<LoadBalancer>,
-    /// Localities have weights that the balancer must honour.
-    pub locality_weighted: bool,
+    /// How the balancer treats localities.
+    pub localities: Localities,
     /// Outlier detection.
     pub outlier: Option<OutlierDetection>,
     /// Retry budget.
@@ -157,6 +161,7 @@ pub fn build(input: &ClusterInput) -> Cluster {
         metadata: labels(&input.labels),
         upstream_bind_config: bind(&input.bind),
         cleanup_interval: input.no_cleanup.then_some(NO_CLEANUP),
+        per_connection_buffer_limit_bytes: input.buffer,
         ..Default::default()
     };
     discover(input, &mut cluster);
@@ -165,7 +170,8 @@ pub fn build(input: &ClusterInput) -> Cluster {
     }
     cluster.circuit_breakers = Some(pool::circuit_breakers(input));
     cluster.upstream_connection_options = pool::connection_options(input);
-    cluster.typed_extension_protocol_options = protocol::options(&input.http, input.pool.as_ref());
+    let errors = input.balanced.as_ref().and_then(|b| b.outlier.as_ref()).map(|o| o.http_error_codes.as_slice());
+    cluster.typed_extension_protocol_options = protocol::options(&input.http, input.pool.as_ref(), errors);
     if let Some(balanced) = &input.balanced {
         lb::apply(balanced, &mut cluster);
     }
@@ -220,6 +226,7 @@ impl DnsFamily {
         match self {
             DnsFamily::V4 => DnsLookupFamily::V4Only.into(),
             DnsFamily::V6 => DnsLookupFamily::V6Only.into(),
+            DnsFamily::All => DnsLookupFamily::All.into(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Load balancing and outlier detection.
 
-use pilotfish_envoy::pb::envoy::config::cluster::v3::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
+use pilotfish_envoy::pb::envoy::config::cluster::v3::cluster::common_lb_config::{
+    LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
+};
 use pilotfish_envoy::pb::envoy::config::cluster::v3::cluster::{
     CommonLbConfig, LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig, SlowStartConfig,
 };
@@ -11,8 +13,8 @@ use pilotfish_model::destination_rule::{ConsistentHash, HashTable, LbAlgorithm, 
 
 use super::duration;
 use super::input::Balanced;
+use crate::endpoint::Localities;
 
-const DEFAULT_RING: u64 = 1024;
 /// Envoy wants a runtime key beside the aggression. Nobody sets it, so that the default value holds.
 const AGGRESSION_KEY: &str = "(";
 
@@ -43,8 +45,8 @@ pub(super) fn apply(balanced: &Balanced, cluster: &mut Cluster) {
 pub(crate) fn table(hash: &ConsistentHash) -> (LbPolicy, Option<LbConfig>) {
     match hash.table {
         HashTable::Ring(size) => {
-            let minimum_ring_size = Some(size.unwrap_or(DEFAULT_RING));
-            (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(RingHashLbConfig { minimum_ring_size, ..Default::default() })))
+            let config = |size| LbConfig::RingHashLbConfig(RingHashLbConfig { minimum_ring_size: Some(size), ..Default::default() });
+            (LbPolicy::RingHash, size.map(config))
         }
         HashTable::Maglev(size) => {
             let config = |size| LbConfig::MaglevLbConfig(MaglevLbConfig { table_size: Some(size) });
@@ -72,9 +74,19 @@ fn common(balanced: &Balanced) -> CommonLbConfig {
     CommonLbConfig {
         // Envoy's default of 50 % sends to endpoints that are known to be down.
         healthy_panic_threshold: Some(Percent { value: f64::from(minimum) }),
-        locality_config_specifier: balanced
-            .locality_weighted
-            .then_some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {})),
+        locality_config_specifier: match balanced.localities {
+            Localities::Even => None,
+            Localities::Weighted => Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {})),
+            Localities::Zones { min_cluster_size } => Some(LocalityConfigSpecifier::ZoneAwareLbConfig(ZoneAwareLbConfig {
+                min_cluster_size: min_cluster_size.map(u64::from),
+                ..Default::default()
+            })),
+            // Left out it would mean all requests, where the client knows its own zone.
+            Localities::NoZones => Some(LocalityConfigSpecifier::ZoneAwareLbConfig(ZoneAwareLbConfig {
+                routing_enabled: Some(Percent { value: 0.0 }),
+                ..Default::default()
+            })),
+        },
         override_host_status: balanced.persistent_session.then(|| HealthStatusSet { statuses: kept.map(i32::from).to_vec() }),
         ..Default::default()
     }
@@ -83,7 +95,7 @@ fn common(balanced: &Balanced) -> CommonLbConfig {
 /// What is counted is enforced, what is not counted is not; ejection by success rate is never used.
 fn outlier(o: &OutlierDetection) -> OutlierMessage {
     let enforced = |count: Option<u32>| count.map(|n| if n > 0 { 100 } else { 0 });
-    let local = o.consecutive_local_origin_failures.filter(|_| o.split_external_local_origin_errors);
+    let local = o.consecutive_local_origin_failures.filter(|n| *n > 0 && o.split_external_local_origin_errors);
     OutlierMessage {
         consecutive_5xx: o.consecutive_5xx_errors,
         enforcing_consecutive_5xx: enforced(o.consecutive_5xx_errors),

@@ -7,7 +7,7 @@ use pilotfish_model::peer_authentication::MtlsMode;
 use pilotfish_model::service::{Protocol, Registry, Resolution, Service, ServicePort};
 use pilotfish_model::tls::{ClientTls, ClientTlsMode};
 
-use super::input::{Balanced, ClusterInput, ClusterLabels, DNS_RESOLVER, Discovery};
+use super::input::{Balanced, ClusterInput, ClusterLabels, DNS_RESOLVER, Discovery, DnsFamily};
 use super::protocol::{HttpVersion, UpstreamHttp};
 use super::security::{PROXY_PROTOCOL, Security, TlsChoice};
 use super::special::{base, dns_family};
@@ -49,7 +49,7 @@ impl One<'_> {
         let (common, service) = (unit.common, unit.service);
         let class = common.class;
         let subset = self.subset.map_or("", |s| &s.name);
-        let policy = unit.rule.map_or_else(TrafficPolicy::default, |r| r.policy_for(self.subset, port.port));
+        let policy = unit.policy(self.subset, port.port);
         let name: Str = match self.by_sni {
             false => naming::cluster(Direction::Outbound, port.port, subset, service.host.as_str()),
             true => naming::sni(Direction::Outbound, port.port, subset, service.host.as_str()),
@@ -77,7 +77,7 @@ impl One<'_> {
             peer_exchange: class.is_istio(),
             balanced: Some(Balanced {
                 balancer: policy.load_balancer.clone(),
-                locality_weighted: locality.is_weighted(),
+                localities: locality.kind(),
                 outlier: policy.outlier_detection.clone(),
                 retry_budget: policy.retry_budget,
                 persistent_session: service.persistent_session,
@@ -104,12 +104,13 @@ impl One<'_> {
                 let (endpoints, plaintext) = (self.unit.endpoints.cloned().unwrap_or_default(), self.unit.plaintext.clone());
                 let endpoints = AssignmentInput { plan, endpoints, plaintext };
                 let one = endpoints.chosen().count() == 1;
+                // Envoy refuses several names here.
+                let races = service.races_addresses && one;
                 (!endpoints.is_empty()).then(|| Discovery::Dns {
                     endpoints: Box::new(endpoints),
-                    family: dns_family(common),
+                    family: if races { DnsFamily::All } else { dns_family(common) },
                     refresh: common.config.dns_refresh_rate.0,
-                    // Envoy refuses several names here.
-                    one: service.resolution == Resolution::DnsRoundRobin && one,
+                    one: races || (service.resolution == Resolution::DnsRoundRobin && one),
                     resolver: common.class.has_extension(DNS_RESOLVER),
                 })
             }

@@ -6,7 +6,7 @@ use pilotfish_envoy::pb::envoy::config::cluster::v3::circuit_breakers::{Threshol
 use pilotfish_envoy::pb::envoy::config::cluster::v3::{CircuitBreakers, UpstreamConnectionOptions};
 use pilotfish_envoy::pb::envoy::config::core::v3::TcpKeepalive as KeepaliveMessage;
 use pilotfish_envoy::pb::envoy::r#type::v3::Percent;
-use pilotfish_model::destination_rule::{RetryBudget, TcpKeepalive};
+use pilotfish_model::destination_rule::RetryBudget;
 
 use super::input::ClusterInput;
 
@@ -35,13 +35,19 @@ fn retry_budget(budget: RetryBudget) -> thresholds::RetryBudget {
     thresholds::RetryBudget {
         budget_percent: Some(Percent { value: budget.percent.map_or(20.0, |p| p.get()) }),
         min_retry_concurrency: Some(budget.min_retry_concurrency.unwrap_or(3)),
-        ..Default::default()
+        budget_interval: budget.interval.map(super::duration),
     }
 }
 
 pub(super) fn connection_options(input: &ClusterInput) -> Option<UpstreamConnectionOptions> {
     let own = input.pool.as_ref().and_then(|p| p.tcp_keepalive);
-    let TcpKeepalive { probes, time, interval } = own.or(input.keepalive)?;
+    if own.is_none() && input.keepalive.is_none() {
+        return None;
+    }
+    // A rule says some of it, the mesh the rest.
+    let (own, mesh) = (own.unwrap_or_default(), input.keepalive.unwrap_or_default());
+    let probes = own.probes.filter(|n| *n > 0).or(mesh.probes);
+    let (time, interval) = (own.time.or(mesh.time), own.interval.or(mesh.interval));
     let seconds = |d: Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
     Some(UpstreamConnectionOptions {
         tcp_keepalive: Some(KeepaliveMessage {

@@ -3,16 +3,22 @@
 use std::collections::BTreeMap;
 
 use pilotfish_envoy::any;
+use pilotfish_envoy::pb::envoy::config::common::matcher::v3::match_predicate::{MatchSet, Rule};
+use pilotfish_envoy::pb::envoy::config::common::matcher::v3::{HttpHeadersMatch, MatchPredicate};
 use pilotfish_envoy::pb::envoy::config::core::v3::http1_protocol_options::{HeaderKeyFormat, header_key_format::HeaderFormat};
 use pilotfish_envoy::pb::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, KeepaliveSettings, TypedExtensionConfig,
     UpstreamHttpProtocolOptions,
 };
+use pilotfish_envoy::pb::envoy::config::route::v3::HeaderMatcher;
+use pilotfish_envoy::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use pilotfish_envoy::pb::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
-use pilotfish_envoy::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use pilotfish_envoy::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
 };
+use pilotfish_envoy::pb::envoy::extensions::upstreams::http::v3::{HttpProtocolOptions, http_protocol_options};
+use pilotfish_envoy::pb::envoy::r#type::matcher::v3::StringMatcher;
+use pilotfish_envoy::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use pilotfish_envoy::pb::google::protobuf::Any;
 use pilotfish_model::destination_rule::{ConnectionPool, H2Upgrade};
 use pilotfish_model::service::Protocol;
@@ -72,25 +78,30 @@ impl HttpVersion {
 }
 
 /// The options; empty where Envoy's defaults do.
-pub(super) fn options(http: &UpstreamHttp, pool: Option<&ConnectionPool>) -> BTreeMap<String, Any> {
+pub(super) fn options(http: &UpstreamHttp, pool: Option<&ConnectionPool>, errors: Option<&[u16]>) -> BTreeMap<String, Any> {
     let common = common(pool, http);
+    let outlier_detection = errors.and_then(error_matcher).map(|m| http_protocol_options::OutlierDetection { error_matcher: Some(m) });
     let upstream = UpstreamHttpProtocolOptions { auto_sni: http.auto_sni, auto_san_validation: http.auto_san, ..Default::default() };
     let plain = http.version == HttpVersion::Http1 && !http.preserve_case;
-    if plain && common == CommonOptions::default() && upstream == UpstreamHttpProtocolOptions::default() {
+    if plain && common.is_none() && upstream == UpstreamHttpProtocolOptions::default() && outlier_detection.is_none() {
         return BTreeMap::new();
     }
     let options = HttpProtocolOptions {
-        common_http_protocol_options: (common != CommonOptions::default()).then_some(common),
+        common_http_protocol_options: common,
         upstream_http_protocol_options: (upstream != UpstreamHttpProtocolOptions::default()).then_some(upstream),
         upstream_protocol_options: Some(match http.version {
             HttpVersion::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(http1(http))),
-            HttpVersion::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2(pool))),
+            HttpVersion::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions {
+                max_concurrent_streams: streams(pool),
+                ..http2(pool)
+            })),
             HttpVersion::AsClient => UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
                 http_protocol_options: Some(http1(http)),
                 http2_protocol_options: Some(http2(pool)),
                 ..Default::default()
             }),
         }),
+        outlier_detection,
         ..Default::default()
     };
     BTreeMap::from([(KEY.to_owned(), any(&options))])
@@ -100,13 +111,38 @@ fn explicit(config: ProtocolConfig) -> UpstreamProtocolOptions {
     UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
 }
 
-fn common(pool: Option<&ConnectionPool>, http: &UpstreamHttp) -> CommonOptions {
+/// `None` if nothing is said of connections.
+fn common(pool: Option<&ConnectionPool>, http: &UpstreamHttp) -> Option<CommonOptions> {
     let idle = pool.and_then(|p| p.http_idle_timeout.or(p.tcp_idle_timeout)).or(http.idle_timeout);
-    CommonOptions {
+    let options = CommonOptions {
         idle_timeout: idle.map(duration),
         max_connection_duration: pool.and_then(|p| p.max_connection_duration).map(duration),
         max_requests_per_connection: pool.and_then(|p| p.max_requests_per_connection).filter(|n| *n > 0),
         ..Default::default()
+    };
+    (options != CommonOptions::default() || streams(pool).is_some()).then_some(options)
+}
+
+fn streams(pool: Option<&ConnectionPool>) -> Option<u32> {
+    pool.and_then(|p| p.max_concurrent_streams).filter(|n| *n > 0)
+}
+
+/// Matches responses with one of these statuses; `None` for none, where Envoy's own idea of an error holds.
+fn error_matcher(statuses: &[u16]) -> Option<MatchPredicate> {
+    let one = |status: &u16| {
+        let exact = StringMatcher { match_pattern: Some(MatchPattern::Exact(status.to_string())), ..Default::default() };
+        let header = HeaderMatcher {
+            name: ":status".to_owned(),
+            header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(exact)),
+            ..Default::default()
+        };
+        MatchPredicate { rule: Some(Rule::HttpResponseHeadersMatch(HttpHeadersMatch { headers: vec![header] })) }
+    };
+    match statuses {
+        [] => None,
+        // Envoy wants two of what it chooses from.
+        [status] => Some(one(status)),
+        statuses => Some(MatchPredicate { rule: Some(Rule::OrMatch(MatchSet { rules: statuses.iter().map(one).collect() })) }),
     }
 }
 
@@ -128,7 +164,6 @@ pub(crate) fn preserve_case() -> HeaderKeyFormat {
 fn http2(pool: Option<&ConnectionPool>) -> Http2ProtocolOptions {
     let keepalive = pool.and_then(|p| p.http2_keepalive);
     Http2ProtocolOptions {
-        max_concurrent_streams: pool.and_then(|p| p.max_concurrent_streams).filter(|n| *n > 0),
         connection_keepalive: keepalive.map(|k| KeepaliveSettings {
             interval: k.interval.map(duration),
             timeout: k.timeout.map(duration),

@@ -29,7 +29,8 @@ pub(super) fn special(context: &Context<'_>, add: &mut impl FnMut(ClusterInput))
         ..UpstreamHttp::default()
     };
     let peer_exchange = context.class.is_istio();
-    add(ClusterInput { http: http(), peer_exchange, ..base(common, naming::PASSTHROUGH, Discovery::OriginalDst) });
+    let pool = common.config.default_traffic_policy.as_ref().and_then(|p| p.connection_pool.clone());
+    add(ClusterInput { http: http(), peer_exchange, pool, ..base(common, naming::PASSTHROUGH, Discovery::OriginalDst) });
     add(ClusterInput {
         http: http(),
         stat_name: naming::PASSTHROUGH.into(),
@@ -61,6 +62,7 @@ pub(super) fn base(common: Common<'_>, name: &str, discovery: Discovery) -> Clus
         bind: Vec::new(),
         no_cleanup: false,
         peer_exchange: false,
+        buffer: common.class.proxy_config.connection_settings.as_ref().and_then(|c| c.cluster_per_connection_buffer_limit_bytes),
     }
 }
 

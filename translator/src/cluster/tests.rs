@@ -24,6 +24,7 @@ fn cluster() -> ClusterInput {
         bind: Vec::new(),
         no_cleanup: false,
         peer_exchange: false,
+        buffer: None,
     }
 }
 

@@ -115,7 +115,7 @@ pub fn plans(unit: &UnitInput<'_>, by_sni: bool) -> Vec<Plan> {
     for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
         let subsets = unit.rule.iter().flat_map(|r| r.subsets.iter().map(Some));
         for subset in std::iter::once(None).chain(subsets) {
-            let policy = unit.rule.map(|r| r.policy_for(subset, port.port)).unwrap_or_default();
+            let policy = unit.policy(subset, port.port);
             if is_passthrough(&policy) {
                 continue;
             }

@@ -14,7 +14,7 @@ use crate::context::OwnContext;
 pub use build::assignment;
 pub use input::{AssignmentInput, Plan, RuledMtls, plaintext, plan, plans};
 pub(crate) use spread::TOPOLOGY_LABELS;
-pub use spread::{Locality, Spread};
+pub use spread::{Localities, Locality, Near, Spread};
 
 /// Clients that weigh zones want to know where their own kind is: a cluster of their bootstrap asks for it.
 pub const LOCAL_CLUSTER: &str = "local_cluster";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pilotfish_model::destination_rule::{LocalityLb, TrafficPolicy};
+use pilotfish_model::destination_rule::{LocalityLb, TrafficPolicy, ZoneAwareLb};
 use pilotfish_model::endpoint::{Endpoint, Locality as Place};
 use pilotfish_model::name::Str;
 use pilotfish_model::service::{Service, TrafficDistribution};
@@ -24,16 +24,40 @@ pub(crate) const TOPOLOGY_LABELS: [&str; 6] = [NETWORK, REGION, ZONE, SUB_ZONE, 
 /// The setting that holds for a service: of its rule, of the service itself, of the mesh.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Locality {
-    setting: Option<LocalityLb>,
-    outlier: bool,
-    /// Asked for by the service: holds without outlier detection.
-    by_service: bool,
+    setting: Option<Setting>,
+    /// Nobody takes over from endpoints that nobody finds out about.
+    fails_over: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Setting {
+    /// Localities have shares, or an order.
+    Localities(LocalityLb),
+    /// The balancer looks at zones; regions have an order.
+    Zones(ZoneAwareLb),
+}
+
+/// How a balancer treats localities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Localities {
+    /// As if there were none.
+    #[default]
+    Even,
+    /// By their weights.
+    Weighted,
+    /// The client's own zone first, as far as it has room.
+    Zones {
+        /// Not for fewer endpoints than these; `None`: Envoy's default.
+        min_cluster_size: Option<u32>,
+    },
+    /// Zones do not count, and that was asked for.
+    NoZones,
 }
 
 impl Locality {
     /// Which setting holds.
     pub fn of(common: Common<'_>, service: &Service, policy: &TrafficPolicy) -> Locality {
-        let own = policy.load_balancer.as_ref().and_then(|b| b.locality.as_ref());
+        let balancer = policy.load_balancer.as_ref();
         let mesh = &common.config.locality_lb_setting;
         let labels =
             |keys: &[&str]| LocalityLb { failover_priority: keys.iter().map(|k| Str::from(*k)).collect(), ..LocalityLb::default() };
@@ -42,45 +66,57 @@ impl Locality {
             TrafficDistribution::PreferSameZone => Some(labels(&[NETWORK, REGION, ZONE])),
             TrafficDistribution::PreferSameNode => Some(labels(&[NETWORK, REGION, ZONE, SUB_ZONE, HOSTNAME])),
         };
-        let on = |l: &LocalityLb| l.enabled != Some(false);
-        let (setting, by_service) = match (own, near) {
-            (Some(own), _) => (Some(own.clone()).filter(on), false),
-            (None, Some(near)) => (Some(near), true),
-            (None, None) => (Some(mesh.clone()).filter(on), false),
+        let ranked = |l: &LocalityLb| (l.enabled != Some(false)).then(|| Setting::Localities(l.clone()));
+        let mesh_zones = || common.config.zone_aware_lb_setting.as_ref().filter(|z| z.enabled != Some(false));
+        let by_service = balancer.is_none_or(|b| b.zone_aware.is_none() && b.locality.is_none()) && near.is_some();
+        let setting = match (balancer.and_then(|b| b.zone_aware.as_ref()), balancer.and_then(|b| b.locality.as_ref()), near) {
+            (Some(zones), ..) => Some(Setting::Zones(zones.clone())),
+            (None, Some(own), _) => ranked(own),
+            (None, None, Some(near)) => Some(Setting::Localities(near)),
+            (None, None, None) => mesh_zones().map_or_else(|| ranked(mesh), |zones| Some(Setting::Zones(zones.clone()))),
         };
-        Locality { setting, outlier: policy.outlier_detection.is_some(), by_service }
+        Locality { setting, fails_over: policy.outlier_detection.is_some() || by_service }
     }
 
     /// No preference.
     pub(super) fn even() -> Locality {
-        Locality { setting: None, outlier: false, by_service: false }
+        Locality { setting: None, fails_over: false }
     }
 
-    fn may_fail_over(&self) -> bool {
-        self.outlier || self.by_service
-    }
-
-    /// Whether the balancer must honour the weights of localities.
-    pub fn is_weighted(&self) -> bool {
-        self.setting.as_ref().is_some_and(|s| {
-            !s.distribute.is_empty() || (self.may_fail_over() && (!s.failover.is_empty() || !s.failover_priority.is_empty()))
-        })
+    /// What the balancer is told.
+    pub fn kind(&self) -> Localities {
+        match &self.setting {
+            None => Localities::Even,
+            Some(Setting::Zones(z)) if z.enabled == Some(false) => Localities::NoZones,
+            Some(Setting::Zones(z)) => Localities::Zones { min_cluster_size: z.min_cluster_size },
+            Some(Setting::Localities(l)) => {
+                let ordered = self.fails_over && (!l.failover.is_empty() || !l.failover_priority.is_empty());
+                if ordered || !l.distribute.is_empty() { Localities::Weighted } else { Localities::Even }
+            }
+        }
     }
 
     /// The preference of one class.
     pub fn spread(&self, class: &UnitFacts) -> Spread {
-        let Some(setting) = &self.setting else { return Spread::Even };
-        if !setting.distribute.is_empty() {
-            let shares = setting.distribute.iter().find(|d| matches(&class.locality, &d.from));
-            return shares.map_or(Spread::Even, |d| Spread::Shares(d.to.clone()));
-        }
-        match (self.may_fail_over(), setting.failover_priority.as_slice()) {
-            (false, _) => Spread::Even,
-            (true, []) => {
-                let takeover = setting.failover.iter().find(|(from, _)| *from == class.locality.region);
-                Spread::Nearest { from: class.locality.clone(), next_region: takeover.map(|(_, to)| to.clone()) }
+        let (failover, priority, by_region) = match &self.setting {
+            Some(Setting::Localities(l)) if !l.distribute.is_empty() => {
+                let shares = l.distribute.iter().find(|d| matches(&class.locality, &d.from));
+                return shares.map_or(Spread::Even, |d| Spread::Shares(d.to.clone()));
             }
-            (true, labels) => Spread::Labels(labels.iter().map(|l| label(class, l)).collect()),
+            Some(Setting::Localities(l)) => (&l.failover, &l.failover_priority, false),
+            Some(Setting::Zones(z)) if z.enabled != Some(false) => (&z.failover, &z.failover_priority, true),
+            _ => return Spread::Even,
+        };
+        if !self.fails_over {
+            return Spread::Even;
+        }
+        let next_region = failover.iter().find(|(from, _)| *from == class.locality.region).map(|(_, to)| to.clone());
+        let near = Near { from: class.locality.clone(), next_region, by_region };
+        match priority.as_slice() {
+            [] => Spread::Nearest(near),
+            labels => {
+                Spread::Labels { labels: labels.iter().map(|l| label(class, l)).collect(), then: (!failover.is_empty()).then_some(near) }
+            }
         }
     }
 }
@@ -123,14 +159,25 @@ pub enum Spread {
     /// Shares in percent by locality; the rest gets nothing.
     Shares(Vec<(Str, u32)>),
     /// The same locality, zone, region, then others.
-    Nearest {
-        /// Where the client is.
-        from: Place,
-        /// Region that takes over before others.
-        next_region: Option<Str>,
-    },
+    Nearest(Near),
     /// The more labels, counted from the first, are equal, the better.
-    Labels(Vec<(Str, Str)>),
+    Labels {
+        /// Labels and the client's values.
+        labels: Vec<(Str, Str)>,
+        /// Decides between those with as many.
+        then: Option<Near>,
+    },
+}
+
+/// An order of localities.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Near {
+    /// Where the client is.
+    pub from: Place,
+    /// Region that takes over before others.
+    pub next_region: Option<Str>,
+    /// Localities of one region are alike.
+    pub by_region: bool,
 }
 
 impl Spread {
@@ -138,12 +185,18 @@ impl Spread {
         match self {
             Spread::Even => groups,
             Spread::Shares(shares) => share(groups, shares),
-            Spread::Nearest { from, next_region } => {
-                let rank = |g: &Group<'_>| distance(from, g.locality, next_region.as_deref());
-                let ranked = groups.into_iter().map(|g| Group { priority: rank(&g), ..g });
+            Spread::Nearest(near) => {
+                let ranked = groups.into_iter().map(|g| Group { priority: distance(near, g.locality), ..g });
                 compact(ranked.collect())
             }
-            Spread::Labels(labels) => compact(groups.into_iter().flat_map(|g| split(g, labels)).collect()),
+            Spread::Labels { labels, then } => {
+                let ranked = groups.into_iter().flat_map(|g| split(g, labels));
+                let rank = |g: &Group<'_>| match then {
+                    Some(near) => g.priority * DISTANCES + distance(near, g.locality),
+                    None => g.priority,
+                };
+                compact(ranked.map(|g| Group { priority: rank(&g), ..g }).collect())
+            }
         }
     }
 }
@@ -170,12 +223,17 @@ fn share<'a>(mut groups: Vec<Group<'a>>, shares: &[(Str, u32)]) -> Vec<Group<'a>
     groups
 }
 
-fn distance(from: &Place, to: &Place, next_region: Option<&str>) -> u32 {
+/// How many values a distance has.
+const DISTANCES: u32 = 5;
+
+fn distance(near: &Near, to: &Place) -> u32 {
+    let Near { from, next_region, by_region } = near;
     match (from.region == to.region, from.zone == to.zone, from.sub_zone == to.sub_zone) {
+        (true, ..) if *by_region => 0,
         (true, true, true) => 0,
         (true, true, false) => 1,
         (true, false, _) => 2,
-        (false, ..) if next_region.is_some_and(|r| r != &*to.region) => 4,
+        (false, ..) if next_region.as_ref().is_some_and(|r| *r != to.region) => 4,
         (false, ..) => 3,
     }
 }

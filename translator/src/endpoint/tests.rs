@@ -70,19 +70,28 @@ fn shares_leave_out_what_they_do_not_name() {
 
 #[test]
 fn the_nearest_first() {
-    let nearest = |from: &str, next: Option<&str>| Spread::Nearest { from: Place::parse(from), next_region: next.map(Str::from) };
+    let near = |from: &str, next: Option<&str>| Near { from: Place::parse(from), next_region: next.map(Str::from), by_region: false };
+    let nearest = |from: &str, next: Option<&str>| Spread::Nearest(near(from, next));
     expect(nearest("r1/a", None), &[("a", 0, 1, 1), ("b", 1, 2, 2), ("c", 2, 1, 1)]);
     // Nothing is as near as the first ranks: they close up.
     expect(nearest("r3/x", None), &[("a", 0, 1, 1), ("b", 0, 2, 2), ("c", 0, 1, 1)]);
     expect(nearest("r3/x", Some("r2")), &[("c", 0, 1, 1), ("a", 1, 1, 1), ("b", 1, 2, 2)]);
+    // A balancer that looks at zones itself must find those of its region together.
+    let zones = Spread::Nearest(Near { by_region: true, ..near("r1/a", None) });
+    expect(zones, &[("a", 0, 1, 1), ("b", 0, 2, 2), ("c", 1, 1, 1)]);
 }
 
 #[test]
 fn labels_in_order() {
-    let labels = |list: &[(&str, &str)]| Spread::Labels(list.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect());
+    let labels =
+        |list: &[(&str, &str)]| Spread::Labels { labels: list.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(), then: None };
     expect(labels(&[("v", "1")]), &[("a", 0, 1, 1), ("b", 0, 1, 1), ("b", 1, 1, 1), ("c", 1, 1, 1)]);
     // Who has no such label is equal to a client without one.
     expect(labels(&[("v", "")]), &[("c", 0, 1, 1), ("a", 1, 1, 1), ("b", 1, 2, 2)]);
+    // Regions decide between those that have as many.
+    let then = Some(Near { from: Place::parse("r1/a"), next_region: Some("r2".into()), by_region: false });
+    let both = Spread::Labels { labels: vec![("v".into(), "1".into())], then };
+    expect(both, &[("a", 0, 1, 1), ("b", 1, 1, 1), ("b", 2, 1, 1), ("c", 3, 1, 1)]);
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub(crate) fn of_service(unit: &UnitInput<'_>, add: &mut impl FnMut(Resource)) {
     for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
         let subsets = unit.rule.iter().flat_map(|r| r.subsets.iter().map(Some));
         for subset in std::iter::once(None).chain(subsets) {
-            let policy = unit.rule.map(|r| r.policy_for(subset, port.port)).unwrap_or_default();
+            let policy = unit.policy(subset, port.port);
             let mesh_tls = policy.tls.as_ref().filter(|t| t.mode == ClientTlsMode::IstioMutual);
             let names = |own: &[Str]| if own.is_empty() { unit.accounts.to_vec() } else { own.to_vec() };
             let hash = match policy.load_balancer.and_then(|b| b.algorithm) {

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use pilotfish_envoy::any;
+use pilotfish_envoy::pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
 use pilotfish_envoy::pb::envoy::config::core::v3::http1_protocol_options::{HeaderKeyFormat, header_key_format};
 use pilotfish_envoy::pb::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, TypedExtensionConfig};
 use pilotfish_envoy::pb::envoy::config::listener::v3::Filter;
@@ -25,7 +26,8 @@ use pilotfish_envoy::pb::google::protobuf::Any;
 use pilotfish_model::ContentHash;
 use pilotfish_model::mesh_config::PathNormalization;
 use pilotfish_model::name::Str;
-use pilotfish_model::proxy_config::{Disabled, ForwardClientCert};
+use pilotfish_model::proxy_config::{Disabled, EscapedSlashes, ForwardClientCert, Underscores};
+use pilotfish_model::time::Span;
 use prost::{Message, Name};
 
 use super::extension::Chosen;
@@ -155,7 +157,7 @@ fn own(settings: &Settings, side: Side, input: &Http) -> HttpConnectionManager {
         stat_prefix: stat_prefix(settings, &input.stat_prefix),
         route_specifier: Some(routes),
         http_protocol_options: http1(settings, side, input.absolute_url),
-        http2_protocol_options: input.http2.then(Http2ProtocolOptions::default),
+        http2_protocol_options: http2(settings, input.http2),
         ..Default::default()
     }
 }
@@ -182,16 +184,19 @@ fn common(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize], se
         PathNormalization::DecodeAndMergeSlashes => (true, PathWithEscapedSlashesAction::UnescapeAndForward),
         _ => (false, PathWithEscapedSlashesAction::KeepUnchanged),
     };
+    let connections = &settings.connections;
+    let limit = |time: Option<Span>| time.map(|t| duration(t.into()));
     let request_id =
         UuidRequestIdConfig { use_request_id_for_trace_sampling: Some(!settings.observed(side).ignore_request_id), ..Default::default() };
     HttpConnectionManager {
         http_filters: http_filters::http_filters(settings, side, grpc_web, plugins, security),
-        common_http_protocol_options: settings
-            .idle_timeout
-            .map(|t| HttpProtocolOptions { idle_timeout: Some(duration(t)), ..Default::default() }),
+        common_http_protocol_options: protocol_options(settings),
+        request_timeout: limit(connections.http_request_timeout),
+        request_headers_timeout: limit(connections.http_request_headers_timeout),
+        drain_timeout: limit(connections.http_drain_timeout),
         server_name: if hide_server { String::new() } else { server_name(settings, side) },
         server_header_transformation: if hide_server { ServerHeaderTransformation::PassThrough as i32 } else { 0 },
-        stream_idle_timeout: Some(prost_types::Duration::default()),
+        stream_idle_timeout: Some(limit(connections.http_stream_idle_timeout).unwrap_or_default()),
         access_log: access_log::requests(&settings.observed(side).access_logs),
         use_remote_address: Some(gateway),
         xff_num_trusted_hops: if gateway { settings.topology.num_trusted_proxies } else { 0 },
@@ -201,12 +206,54 @@ fn common(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize], se
         proxy_100_continue: true,
         upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
         normalize_path: Some(settings.path_normalization != PathNormalization::None),
-        merge_slashes,
-        path_with_escaped_slashes_action: escaped as i32,
+        merge_slashes: connections.http_merge_slashes.unwrap_or(merge_slashes),
+        path_with_escaped_slashes_action: connections.http_path_with_escaped_slashes_action.map_or(escaped, escaped_slashes) as i32,
         request_id_extension: settings.has(names::REQUEST_ID_UUID).then(|| RequestIdExtension { typed_config: Some(any(&request_id)) }),
         append_x_forwarded_port: headers.x_forwarded_port.as_ref().is_some_and(|s| s.enabled == Some(true)),
         ..Default::default()
     }
+}
+
+fn escaped_slashes(action: EscapedSlashes) -> PathWithEscapedSlashesAction {
+    match action {
+        EscapedSlashes::Unspecified | EscapedSlashes::KeepUnchanged => PathWithEscapedSlashesAction::KeepUnchanged,
+        EscapedSlashes::RejectRequest => PathWithEscapedSlashesAction::RejectRequest,
+        EscapedSlashes::UnescapeAndRedirect => PathWithEscapedSlashesAction::UnescapeAndRedirect,
+        EscapedSlashes::UnescapeAndForward => PathWithEscapedSlashesAction::UnescapeAndForward,
+    }
+}
+
+fn protocol_options(settings: &Settings) -> Option<HttpProtocolOptions> {
+    let connections = &settings.connections;
+    let limit = |time: Option<Span>| time.map(|t| duration(t.into()));
+    let idle = connections.http_idle_timeout.or(settings.idle_timeout.map(Span));
+    let said = [idle, connections.http_max_connection_duration, connections.http_max_stream_duration];
+    if said.iter().all(Option::is_none) && connections.http_headers_with_underscores_action.is_none() {
+        return None;
+    }
+    Some(HttpProtocolOptions {
+        idle_timeout: limit(idle),
+        max_connection_duration: limit(connections.http_max_connection_duration),
+        max_stream_duration: limit(connections.http_max_stream_duration),
+        headers_with_underscores_action: connections.http_headers_with_underscores_action.map_or(0, |a| match a {
+            Underscores::Unspecified | Underscores::Allow => HeadersWithUnderscoresAction::Allow,
+            Underscores::RejectRequest => HeadersWithUnderscoresAction::RejectRequest,
+            Underscores::DropHeader => HeadersWithUnderscoresAction::DropHeader,
+        } as i32),
+        ..Default::default()
+    })
+}
+
+/// Where HTTP/2 is expected, or something is said of it.
+fn http2(settings: &Settings, expected: bool) -> Option<Http2ProtocolOptions> {
+    let connections = &settings.connections;
+    let options = Http2ProtocolOptions {
+        max_concurrent_streams: connections.http_max_concurrent_streams,
+        initial_stream_window_size: connections.http2_initial_stream_window_size,
+        initial_connection_window_size: connections.http2_initial_connection_window_size,
+        ..Default::default()
+    };
+    (expected || options != Http2ProtocolOptions::default()).then_some(options)
 }
 
 /// Answers to the workload's own requests keep the server's name. A stock Envoy says its own, unless the user gives one.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pilotfish_model::mesh_config::PathNormalization;
 use pilotfish_model::name::{Kind, ObjectId, Str};
-use pilotfish_model::proxy_config::{GatewayTopology, ProxyHeaders};
+use pilotfish_model::proxy_config::{ConnectionSettings, GatewayTopology, ProxyHeaders};
 use pilotfish_model::sidecar::OutboundMode;
 use pilotfish_model::{Extension, Telemetry};
 
@@ -44,6 +44,8 @@ pub struct Settings {
     pub headers: ProxyHeaders,
     /// What stands before a gateway.
     pub topology: GatewayTopology,
+    /// Limits of connections, and how requests are read.
+    pub connections: ConnectionSettings,
     /// Idle connections are closed after this.
     pub idle_timeout: Option<Duration>,
     /// HTTP/1.0 is accepted.
@@ -83,6 +85,7 @@ impl Settings {
             sources: telemetries.iter().map(|t| telemetry_id(t)).chain(extensions.iter().map(|e| e.id())).collect(),
             headers: class.proxy_config.proxy_headers.clone().unwrap_or_default(),
             topology: class.proxy_config.gateway_topology.clone().unwrap_or_default(),
+            connections: class.proxy_config.connection_settings.clone().unwrap_or_default(),
             idle_timeout: class.settings.idle_timeout,
             http10: class.settings.http10,
             path_normalization: config.path_normalization.normalization,
@@ -143,6 +146,7 @@ pub(super) mod tests {
             sources: Vec::new(),
             headers: ProxyHeaders::default(),
             topology: GatewayTopology::default(),
+            connections: ConnectionSettings::default(),
             idle_timeout: None,
             http10: false,
             path_normalization: PathNormalization::Default,

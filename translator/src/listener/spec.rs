@@ -220,6 +220,7 @@ impl<'a> Builder<'a> {
             // One connection per wake-up spreads them over threads.
             max_connections_to_accept_per_socket_event: spec.bind_to_port.then_some(1),
             bind_to_port: (!spec.bind_to_port).then_some(false),
+            per_connection_buffer_limit_bytes: self.settings.connections.listener_per_connection_buffer_limit_bytes,
             ..Default::default()
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use pilotfish_model::DestinationRule;
-use pilotfish_model::destination_rule::TrafficPolicy;
+use pilotfish_model::destination_rule::{LoadBalancer, TrafficPolicy};
 use pilotfish_model::mesh::Mesh;
 use pilotfish_model::name::{Host, Labels, Str, Visibility, selects};
 use pilotfish_model::service::Service;
@@ -120,8 +120,11 @@ impl NamespaceRules {
 fn failover_keys(rule: &DestinationRule) -> impl Iterator<Item = Str> + '_ {
     let of = |policy: &TrafficPolicy| {
         let balancers = policy.load_balancer.iter().chain(policy.ports.values().filter_map(|p| p.load_balancer.as_ref()));
-        let localities = balancers.filter_map(|b| b.locality.as_ref());
-        localities.flat_map(|l| l.failover_priority.iter().map(|e| failover_key(e))).collect::<Vec<_>>()
+        let entries = |b: &'_ LoadBalancer| {
+            let localities = b.locality.iter().flat_map(|l| &l.failover_priority);
+            localities.chain(b.zone_aware.iter().flat_map(|z| &z.failover_priority)).map(|e| failover_key(e)).collect::<Vec<Str>>()
+        };
+        balancers.flat_map(entries).collect::<Vec<_>>()
     };
     std::iter::once(&rule.policy).chain(rule.subsets.iter().map(|s| &s.policy)).flat_map(of)
 }

@@ -61,6 +61,7 @@ fn service() -> Service {
         publish_not_ready: false,
         persistent_session: false,
         traffic_distribution: TrafficDistribution::Any,
+        races_addresses: false,
     }
 }
 

@@ -28,7 +28,8 @@ pub struct Keys {
 impl Keys {
     pub(super) fn of(mesh: &Mesh, rules: &RuleIndex, patches: &PatchIndex) -> Self {
         let Usage { node_local, sidecar_ingress, selector_keys } = &mesh.usage;
-        let own = mesh.config.locality_lb_setting.failover_priority.iter().map(|l| failover_key(l));
+        let zones = mesh.config.zone_aware_lb_setting.iter().flat_map(|z| &z.failover_priority);
+        let own = mesh.config.locality_lb_setting.failover_priority.iter().chain(zones).map(|l| failover_key(l));
         Keys {
             selectors: selector_keys.keys().cloned().collect(),
             texts: patches.keys().clone(),
