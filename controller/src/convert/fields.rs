@@ -9,7 +9,7 @@ use pilotfish_crds::networking::virtual_service::{Percent, StringMatch as ApiMat
 use pilotfish_model::matching::{Pattern, StringMatch};
 use pilotfish_model::name::{Host, Labels, Str, Visibility, resolve_short_host};
 use pilotfish_model::time::parse_duration;
-use pilotfish_model::virtual_service::PerMillion;
+use pilotfish_model::virtual_service::Share;
 use pilotfish_model::{Diagnostic, Meta, ObjectId};
 
 use super::Context;
@@ -176,12 +176,12 @@ impl<'a> Scope<'a> {
         map.iter().map(|(k, m)| (k.as_str().into(), self.string_match(&path.key(k), m))).collect()
     }
 
-    pub(super) fn percent(&mut self, path: &Path<'_>, p: &Option<Percent>) -> Option<PerMillion> {
+    pub(super) fn percent(&mut self, path: &Path<'_>, p: &Option<Percent>) -> Option<Share> {
         let value = p.as_ref()?.value.0;
         if !(0.0..=100.0).contains(&value) {
             self.error(&path.field("value"), format!("{value} is not a percentage between 0 and 100"));
         }
-        Some(PerMillion::from_percent(value))
+        Some(Share::from_percent(value))
     }
 
     pub(super) fn visibility(&mut self, path: &Path<'_>, entries: &[String]) -> Option<Visibility> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pilotfish_model::diagnostic::Severity;
 use pilotfish_model::name::Visibility;
 use pilotfish_model::service::{Address, Resolution};
-use pilotfish_model::virtual_service::{GatewayRef, PerMillion};
+use pilotfish_model::virtual_service::{GatewayRef, Share};
 use pilotfish_model::{Host, Protocol};
 use pretty_assertions::assert_eq;
 
@@ -165,7 +165,7 @@ fn a_virtual_service_is_resolved() {
     let route = &vs.http[0];
     assert_eq!((route.timeout, route.route[0].weight, route.route[0].destination.port), (Some(Duration::from_millis(1500)), 90, Some(80)));
     assert_eq!(route.mirrors[0].destination.host, Host::new("copy.other"));
-    assert_eq!(route.mirrors[0].percentage, Some(PerMillion(5_000)));
+    assert_eq!(route.mirrors[0].percentage, Some(Share::PerMillion(5_000)));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use pilotfish_model::name::Host;
 use pilotfish_model::virtual_service::{
     AbortStatus, Body, CorsPolicy, Delegate, Destination, DirectResponse, FaultAbort, FaultDelay, GRPC_STATUS, GatewayRef,
     HeaderOperations, HeaderOps, HttpDestination, HttpFault, HttpMatch, HttpMirror, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
-    L4Match, PerMillion, RedirectPort, RegexRewrite, TcpDestination, TcpRoute, TlsMatch, TlsRoute,
+    L4Match, RedirectPort, RegexRewrite, Share, TcpDestination, TcpRoute, TlsMatch, TlsRoute,
 };
 
 use super::fields::{Path, Scope, labels, optional, strs};
@@ -259,7 +259,7 @@ fn fault(scope: &mut Scope<'_>, path: &Path<'_>, f: &api::HttpFaultInjection) ->
 }
 
 fn fault_delay(scope: &mut Scope<'_>, path: &Path<'_>, d: &api::FaultDelay) -> Option<FaultDelay> {
-    let old = d.percent.map(|p| PerMillion::from_percent(p.0.into()));
+    let old = d.percent.map(|p| Share::whole(p.0.into()));
     let percentage = scope.percent(&path.field("percentage"), &d.percentage).or(old);
     if d.fixed_delay.is_none() {
         scope.error(&path.field("fixedDelay"), "is missing");
@@ -297,7 +297,7 @@ fn mirrors(scope: &mut Scope<'_>, path: &Path<'_>, r: &api::HttpRoute) -> Vec<Ht
     if r.mirror.is_some() && !r.mirrors.is_empty() {
         scope.error(path, "mirror and mirrors exclude each other");
     }
-    let old = r.mirror_percent.map(|p| PerMillion::from_percent(p.0.into()));
+    let old = r.mirror_percent.map(|p| Share::whole(p.0.into()));
     let percentage = scope.percent(&path.field("mirrorPercentage"), &r.mirror_percentage).or(old);
     let mut found: Vec<_> = each(scope, &path.field("mirrors"), &r.mirrors, |scope, path, m| HttpMirror {
         destination: destination(scope, &path.field("destination"), &m.destination),

@@ -262,14 +262,29 @@ pub struct HttpFault {
     pub abort: Option<FaultAbort>,
 }
 
-/// A share of requests, in millionths. 1,000,000 are all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PerMillion(pub u32);
+/// A share of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Share {
+    /// In millionths: 1,000,000 are all.
+    PerMillion(u32),
+    /// In percent, as old fields say it.
+    Percent(u32),
+}
 
-impl PerMillion {
-    /// From percent; values beyond 0..=100 are clamped.
+impl Share {
+    /// From percent; values beyond 0..=100 are clamped, and what is less than a millionth is left out.
     pub fn from_percent(percent: f64) -> Self {
-        PerMillion((percent.clamp(0.0, 100.0) * 10_000.0).round() as u32)
+        Share::PerMillion((percent.clamp(0.0, 100.0) * 10_000.0) as u32)
+    }
+
+    /// The same of an old field.
+    pub fn whole(percent: i64) -> Self {
+        Share::Percent(u32::try_from(percent.clamp(0, 100)).unwrap_or_default())
+    }
+
+    /// True if nothing has a part in it.
+    pub fn is_none(self) -> bool {
+        matches!(self, Share::PerMillion(0) | Share::Percent(0))
     }
 }
 
@@ -279,7 +294,7 @@ pub struct FaultDelay {
     /// How long.
     pub fixed: Duration,
     /// How often; `None` where the user did not say (all).
-    pub percentage: Option<PerMillion>,
+    pub percentage: Option<Share>,
 }
 
 /// An abort.
@@ -288,7 +303,7 @@ pub struct FaultAbort {
     /// With what.
     pub status: AbortStatus,
     /// How often; `None` where the user did not say (all).
-    pub percentage: Option<PerMillion>,
+    pub percentage: Option<Share>,
 }
 
 /// Status of an abort.
@@ -306,7 +321,7 @@ pub struct HttpMirror {
     /// Where to.
     pub destination: Destination,
     /// How many; `None`: all.
-    pub percentage: Option<PerMillion>,
+    pub percentage: Option<Share>,
 }
 
 /// CORS.

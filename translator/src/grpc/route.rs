@@ -73,7 +73,7 @@ fn virtual_host(
         None => RouteSource::Service(ServiceRoute {
             host: service.host.clone(),
             port: port.port,
-            hash: hash::key(context, service, "", port.port),
+            hash: hash::of_service(context, service, port.port),
             defaults: defaults.clone(),
         }),
     };

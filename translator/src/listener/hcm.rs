@@ -284,10 +284,8 @@ fn forward_client_cert(settings: &Settings, side: Side) -> ForwardClientCertDeta
     let chosen = match side {
         Side::Outbound => return ForwardClientCertDetails::Sanitize,
         Side::Inbound => settings.headers.forwarded_client_cert,
-        Side::Gateway => {
-            let said = |c: &ForwardClientCert| *c != ForwardClientCert::Undefined;
-            settings.headers.forwarded_client_cert.filter(said).or(settings.topology.forward_client_cert_details)
-        }
+        // Before a gateway there may be others, which is what its topology is about; the headers' own settings are not for it.
+        Side::Gateway => settings.topology.forward_client_cert_details,
     };
     match chosen {
         Some(ForwardClientCert::Sanitize) => ForwardClientCertDetails::Sanitize,
@@ -304,10 +302,15 @@ fn client_cert_details(settings: &Settings, side: Side) -> Option<SetCurrentClie
     if side == Side::Outbound {
         return None;
     }
-    let own = settings.headers.set_current_client_cert_details.clone().unwrap_or_default();
+    let gateway = side == Side::Gateway;
+    let sets = [ForwardClientCertDetails::AppendForward, ForwardClientCertDetails::SanitizeSet];
+    if gateway && !sets.contains(&forward_client_cert(settings, side)) {
+        return None;
+    }
+    let own = settings.headers.set_current_client_cert_details.clone().filter(|_| !gateway).unwrap_or_default();
     Some(SetCurrentClientCertDetails {
         subject: Some(own.subject.unwrap_or(true)),
-        cert: own.cert.unwrap_or(side == Side::Gateway),
+        cert: own.cert.unwrap_or(gateway),
         chain: own.chain.unwrap_or(false),
         dns: own.dns.unwrap_or(true),
         uri: own.uri.unwrap_or(true),

@@ -30,6 +30,8 @@ pub struct TcpProxy {
     pub policy: TcpPolicy,
     /// Write access logs, and close idle connections: everything but black holes.
     pub observed: bool,
+    /// Passed on as it came: no policy can look at it.
+    pub unread: bool,
     /// Read as MongoDB for statistics.
     pub mongo: bool,
     /// Learn who the peer is: the connection was secured with the mesh's certificates, or may have been.
@@ -67,6 +69,7 @@ impl TcpProxy {
             target: TcpTarget::Cluster(cluster),
             policy: TcpPolicy::default(),
             observed: true,
+            unread: false,
             mongo: false,
             exchange_metadata: false,
         }
@@ -92,7 +95,7 @@ pub(super) fn tcp_filters(
         filters.extend(metadata_exchange(settings));
     }
     let none = NetworkFilters::default();
-    let security = if input.observed { security } else { &none };
+    let security = if input.observed && !input.unread { security } else { &none };
     filters.extend_from_slice(&security.custom);
     filters.extend(settings.plugins.network(plugins, Phase::Authn));
     filters.extend(settings.plugins.network(plugins, Phase::Authz));

@@ -266,6 +266,9 @@ impl<'a> Builder<'a> {
     fn content<'c>(&self, side: Side, chain: &'c ChainSpec, nowhere: &'c Content) -> &'c Content {
         let security = self.security.filter(|_| side != Side::Outbound);
         let is_http = matches!(chain.content, Content::Http(_));
+        if matches!(&chain.content, Content::Tcp(tcp) if tcp.unread) {
+            return &chain.content;
+        }
         if security.is_some_and(|s| !security::can_enforce(self.settings, s, is_http)) { nowhere } else { &chain.content }
     }
 

@@ -13,7 +13,7 @@ use pilotfish_envoy::pb::envoy::config::route::v3::{
 use pilotfish_envoy::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use pilotfish_envoy::{Value, any};
 use pilotfish_model::virtual_service::{
-    Body, DirectResponse, HttpDestination, HttpMirror, HttpRedirect, HttpRetry, HttpRoute, PerMillion, RedirectPort,
+    Body, DirectResponse, HttpDestination, HttpMirror, HttpRedirect, HttpRetry, HttpRoute, RedirectPort, Share,
 };
 
 use super::retry::RetryExtensions;
@@ -155,10 +155,10 @@ fn cluster_weight(destination: &HttpDestination, target: &Target) -> ClusterWeig
 }
 
 fn mirror(mirror: &HttpMirror, cluster: &str) -> Option<RequestMirrorPolicy> {
-    if mirror.percentage == Some(PerMillion(0)) {
+    if mirror.percentage.is_some_and(Share::is_none) {
         return None;
     }
-    let share = mirror.percentage.map_or_else(filters::all, filters::per_million);
+    let share = mirror.percentage.map_or_else(filters::all, filters::share);
     Some(RequestMirrorPolicy {
         cluster: cluster.to_owned(),
         runtime_fraction: Some(RuntimeFractionalPercent { default_value: Some(share), ..Default::default() }),

@@ -67,6 +67,11 @@ pub fn address(class: &UnitFacts, service: &Service) -> Option<String> {
     })
 }
 
+/// All other forms of a name for clients with this DNS search domain.
+pub fn alternatives(host: &Host, dns_domain: &str) -> Vec<String> {
+    std::iter::once(format!("{host}.")).chain(short_forms(host.as_str(), dns_domain)).collect()
+}
+
 /// Forms that clients with this DNS search domain may use.
 fn short_forms(host: &str, dns_domain: &str) -> Vec<String> {
     let Some((own_namespace, _)) = dns_domain.split_once(".svc.") else { return relative_forms(host, dns_domain) };

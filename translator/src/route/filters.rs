@@ -7,14 +7,17 @@ use pilotfish_envoy::pb::envoy::extensions::filters::http::fault::v3::{FaultAbor
 use pilotfish_envoy::pb::envoy::r#type::v3::FractionalPercent;
 use pilotfish_envoy::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use pilotfish_model::name::Str;
-use pilotfish_model::virtual_service::{self as vs, AbortStatus, PerMillion};
+use pilotfish_model::virtual_service::{self as vs, AbortStatus, Share};
 
 use super::matching::string_matcher;
 use super::proto_duration;
 
-/// A share in millionths.
-pub fn per_million(share: PerMillion) -> FractionalPercent {
-    FractionalPercent { numerator: share.0, denominator: DenominatorType::Million.into() }
+/// A share as Envoy takes it.
+pub fn share(share: Share) -> FractionalPercent {
+    match share {
+        Share::PerMillion(numerator) => FractionalPercent { numerator, denominator: DenominatorType::Million.into() },
+        Share::Percent(numerator) => FractionalPercent { numerator, denominator: DenominatorType::Hundred.into() },
+    }
 }
 
 /// Everything.
@@ -25,11 +28,11 @@ pub fn all() -> FractionalPercent {
 /// Delay and abort. What has no share set never happens: that is how Envoy reads it, and what existing meshes rely on.
 pub fn fault(fault: &vs::HttpFault) -> HttpFault {
     let delay = fault.delay.as_ref().map(|d| FaultDelay {
-        percentage: Some(d.percentage.map(per_million).unwrap_or_default()),
+        percentage: Some(d.percentage.map(share).unwrap_or_default()),
         fault_delay_secifier: Some(fault_delay::FaultDelaySecifier::FixedDelay(proto_duration(d.fixed))),
     });
     let abort = fault.abort.as_ref().map(|a| FaultAbort {
-        percentage: a.percentage.map(per_million),
+        percentage: a.percentage.map(share),
         error_type: Some(match a.status {
             AbortStatus::Http(status) => fault_abort::ErrorType::HttpStatus(status.into()),
             AbortStatus::Grpc(code) => fault_abort::ErrorType::GrpcStatus(code),

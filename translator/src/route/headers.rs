@@ -22,7 +22,8 @@ pub struct Operations {
 
 /// Envoy refuses operations on the host and on pseudo-headers; setting the host of requests is a rewrite of its own.
 pub fn operations(operations: &HeaderOperations) -> Operations {
-    let authority = operations.request.set.iter().find(|(name, _)| is_authority(name)).map(|(_, value)| value.to_string());
+    let named = operations.request.set.iter().chain(&operations.request.add).find(|(name, _)| is_authority(name));
+    let authority = named.map(|(_, value)| value.to_string());
     Operations {
         request_add: add(&operations.request),
         request_remove: remove(&operations.request),

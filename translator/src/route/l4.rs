@@ -138,18 +138,19 @@ pub fn service_port(context: &Context<'_>, rules: &L4Rules, service: &Arc<Servic
 }
 
 /// Routes of a gateway server that is not routed by HTTP. TLS that stays closed follows `tls` rules (one route per match,
-/// server names in each); everything else the first `tcp` rule that fits (one route at most).
-pub fn gateway_server(context: &Context<'_>, server: &MergedServer) -> Vec<L4Route> {
+/// server names in each); everything else the first `tcp` rule that fits (one route at most). `taken`: server names that rules
+/// of servers on the same listener have already, which Envoy does not take twice.
+pub fn gateway_server(context: &Context<'_>, server: &MergedServer, taken: &mut BTreeSet<Host>) -> Vec<L4Route> {
     let gateway = server.gateway_ref();
     let place = Place { class: context.class, gateway: &gateway, port: server.server().port };
     let all = context.scope.egress.iter().flat_map(|e| &*e.virtual_services);
     let matching: Vec<&Arc<Rules>> = all.filter(|v| v.gateways.contains(&gateway) && serves(server.server(), v)).collect();
     if crate::gateway::is_passthrough(server.server()) {
-        let mut taken = BTreeSet::new();
         let mut routes = Vec::new();
-        for (v, rule, condition) in tls_matches(&matching) {
-            if place.gateway_accepts(&condition.l4) && condition.sni_hosts.iter().all(|h| !taken.contains(h)) {
-                taken.extend(condition.sni_hosts.iter().cloned());
+        for (v, rule, condition) in tls_matches(&matching).filter(|(_, _, c)| place.gateway_accepts(&c.l4)) {
+            let free = condition.sni_hosts.iter().all(|h| !taken.contains(h));
+            taken.extend(condition.sni_hosts.iter().cloned());
+            if free {
                 routes.extend(route(context, v, &rule.route, place.port, condition.sni_hosts.clone(), Vec::new()));
             }
         }
@@ -243,8 +244,9 @@ fn route(
 fn destination(context: &Context<'_>, to: &TcpDestination, listen_port: u16) -> L4Destination {
     let service = context.scope.service(&to.destination.host);
     let port = destination_port(&to.destination, service.map(|s| &**s), listen_port);
+    let cluster_host = destination_host(&to.destination, service.map(|s| &**s));
     L4Destination {
-        cluster: naming::cluster(Direction::Outbound, port, &to.destination.subset, to.destination.host.as_str()).into(),
+        cluster: naming::cluster(Direction::Outbound, port, &to.destination.subset, cluster_host.as_str()).into(),
         host: to.destination.host.clone(),
         port,
         subset: to.destination.subset.clone(),
@@ -260,6 +262,11 @@ pub(super) fn destination_port(destination: &Destination, service: Option<&Servi
         (None, Some([only])) => only.port,
         _ => listen_port,
     }
+}
+
+/// The host of a destination's cluster. An alias has none of its own: what it stands for has.
+pub(super) fn destination_host<'a>(destination: &'a Destination, service: Option<&'a Service>) -> &'a Host {
+    service.and_then(|s| s.external_name.as_ref()).unwrap_or(&destination.host)
 }
 
 /// The service's own cluster. A listener on another port than the service's leads to its only port.

@@ -41,19 +41,21 @@ pub fn route_match(condition: Option<&HttpMatch>) -> RouteMatch {
     let claims = m.headers.iter().filter_map(|(name, value)| claims::matcher(name, value.as_ref(), false));
     let no_claims = m.without_headers.iter().filter_map(|(name, value)| claims::matcher(name, value.as_ref(), true));
     let plain = |(name, _): &&(Str, Option<StringMatch>)| claims::path(name).is_none();
-    let headers = m.headers.iter().filter(plain).map(|(name, value)| header(name, value.as_ref()));
+    let with = m.headers.iter().filter(plain).map(|(name, value)| header(name, value.as_ref()));
     let without = m.without_headers.iter().filter(plain).map(|(name, value)| HeaderMatcher {
         invert_match: true,
         // "Has another value" includes "has none".
         treat_missing_header_as_empty: value.is_some(),
         ..header(name, value.as_ref())
     });
+    let mut headers: Vec<HeaderMatcher> = with.chain(without).collect();
+    headers.sort_by(|a, b| a.name.cmp(&b.name));
     let pseudo = [(":method", &m.method), (":authority", &m.authority), (":scheme", &m.scheme)];
     let pseudo = pseudo.into_iter().filter_map(|(name, value)| value.as_ref().map(|v| header(name, Some(v))));
     RouteMatch {
         path_specifier: Some(path),
         case_sensitive: Some(!m.ignore_uri_case),
-        headers: headers.chain(without).chain(pseudo).collect(),
+        headers: headers.into_iter().chain(pseudo).collect(),
         dynamic_metadata: claims.chain(no_claims).collect(),
         query_parameters: m.query_params.iter().map(|(name, value)| query(name, value.as_ref())).collect(),
         ..Default::default()

@@ -135,11 +135,12 @@ where
         }
         let port = l4::destination_port(to, (place.single_port)(&to.host), place.port);
         let service = context.scope.service(&to.host);
+        let host = l4::destination_host(to, service.map(|s| &**s));
         let target = Target {
-            cluster: naming::cluster(Direction::Outbound, port, &to.subset, to.host.as_str()).into(),
-            host: to.host.clone(),
+            cluster: naming::cluster(Direction::Outbound, port, &to.subset, host.as_str()).into(),
+            host: host.clone(),
             port,
-            hash: service.and_then(|s| hash::key(context, s, &to.subset, port)),
+            hash: service.and_then(|s| hash::of_destination(context, s, to)),
         };
         known.push((to, target.clone()));
         target

@@ -286,7 +286,7 @@ impl<'a> View<'a> {
 
 /// The route of a service that no rule speaks of.
 pub(super) fn default_route(context: &Context<'_>, defaults: &Arc<RouteDefaults>, service: &Service, port: u16) -> RouteSource {
-    let hash = hash::key(context, service, "", port);
+    let hash = hash::of_service(context, service, port);
     RouteSource::Service(ServiceRoute { host: service.host.clone(), port, hash, defaults: defaults.clone() })
 }
 

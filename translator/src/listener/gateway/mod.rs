@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use pilotfish_model::name::{ObjectId, Str};
+use pilotfish_model::name::{Host, ObjectId, Str};
 use pilotfish_model::service::{Protocol, Resolution};
 use pilotfish_model::tls::ServerTlsMode;
 
 use super::hcm::Http;
 use super::network_filters::TcpProxy;
-use super::outbound::route_proxy;
+use super::outbound::{passed_on, route_proxy};
 use super::spec::{ChainSpec, Content, ListenerSpec, Matching, Role, Tls};
 use super::stat_prefix;
 use crate::context::Context;
@@ -39,7 +39,10 @@ fn listener(context: &Context<'_>, port: &MergedPort) -> Option<ListenerSpec> {
     let chains: Vec<ChainSpec> = match port.kind {
         PortKind::Http => http(&port.servers[0], &stat_prefix, None).into_iter().collect(),
         PortKind::Tcp => bytes(context, &port.servers[0], None, &mut sources),
-        PortKind::Tls => port.servers.iter().flat_map(|server| secured(context, server, &stat_prefix, &mut sources)).collect(),
+        PortKind::Tls => {
+            let mut taken = BTreeSet::new();
+            port.servers.iter().flat_map(|server| secured(context, server, &stat_prefix, &mut sources, &mut taken)).collect()
+        }
     };
     if chains.is_empty() {
         return None;
@@ -81,11 +84,17 @@ fn names<'a>(hosts: impl Iterator<Item = &'a str>) -> Matching {
 }
 
 /// Chains of a server with TLS. Where no certificate is named the server is left out: it must not fall back to clear text.
-fn secured(context: &Context<'_>, server: &MergedServer, stat_prefix: &str, sources: &mut BTreeSet<ObjectId>) -> Vec<ChainSpec> {
+fn secured(
+    context: &Context<'_>,
+    server: &MergedServer,
+    stat_prefix: &str,
+    sources: &mut BTreeSet<ObjectId>,
+    taken: &mut BTreeSet<Host>,
+) -> Vec<ChainSpec> {
     let Some(settings) = &server.server().tls else { return Vec::new() };
     match settings.mode {
         ServerTlsMode::AutoPassthrough => return auto_passthrough(context, server),
-        ServerTlsMode::Passthrough => return passthrough(context, server, sources),
+        ServerTlsMode::Passthrough => return passthrough(context, server, sources, taken),
         _ => {}
     }
     let input = GatewayTls::of(context.config(), &context.class.unit, settings);
@@ -93,7 +102,9 @@ fn secured(context: &Context<'_>, server: &MergedServer, stat_prefix: &str, sour
         return Vec::new();
     }
     if server.route_name.is_some() {
-        return http(server, stat_prefix, Some(Tls::Gateway(Box::new(input)))).into_iter().collect();
+        // A server that has a name has it in statistics as well.
+        let own = Some(&*server.server().name).filter(|n| !n.is_empty());
+        return http(server, own.unwrap_or(stat_prefix), Some(Tls::Gateway(Box::new(input)))).into_iter().collect();
     }
     bytes(context, server, Some(Tls::Gateway(Box::new(input))), sources)
 }
@@ -102,7 +113,7 @@ fn secured(context: &Context<'_>, server: &MergedServer, stat_prefix: &str, sour
 fn bytes(context: &Context<'_>, server: &MergedServer, tls: Option<Tls>, sources: &mut BTreeSet<ObjectId>) -> Vec<ChainSpec> {
     let protocol = server.server().protocol;
     let mesh = server.server().tls.as_ref().is_some_and(|t| t.mode == ServerTlsMode::IstioMutual);
-    let to = l4::gateway_server(context, server);
+    let to = l4::gateway_server(context, server, &mut BTreeSet::new());
     sources.extend(to.iter().filter_map(|r| r.source.as_ref()).map(l4::L4Source::object));
     to.iter()
         .map(|route| {
@@ -112,9 +123,14 @@ fn bytes(context: &Context<'_>, server: &MergedServer, tls: Option<Tls>, sources
         .collect()
 }
 
-fn passthrough(context: &Context<'_>, server: &MergedServer, sources: &mut BTreeSet<ObjectId>) -> Vec<ChainSpec> {
+fn passthrough(
+    context: &Context<'_>,
+    server: &MergedServer,
+    sources: &mut BTreeSet<ObjectId>,
+    taken: &mut BTreeSet<Host>,
+) -> Vec<ChainSpec> {
     let protocol = server.server().protocol;
-    let routes = l4::gateway_server(context, server);
+    let routes = l4::gateway_server(context, server, taken);
     sources.extend(routes.iter().filter_map(|r| r.source.as_ref()).map(l4::L4Source::object));
     let one = |route: &l4::L4Route| {
         let proxy = route_proxy(context, route, protocol);
@@ -137,7 +153,7 @@ fn auto_passthrough(context: &Context<'_>, server: &MergedServer) -> Vec<ChainSp
             for subset in &subsets {
                 let name: Str = naming::sni(Direction::Outbound, port.port, subset, service.host.as_str()).into();
                 let matching = Matching { server_names: vec![name.clone()], alpn: MESH_ALPN.to_vec(), ..Matching::default() };
-                chains.push(chain(matching, None, Content::Tcp(TcpProxy::to_cluster(name))));
+                chains.push(chain(matching, None, Content::Tcp(passed_on(context, service, port, subset, name))));
             }
         }
     }

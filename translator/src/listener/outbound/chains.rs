@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use pilotfish_model::destination_rule::{HashKey, LbAlgorithm, TrafficPolicy};
-use pilotfish_model::name::{ObjectId, Str};
+use pilotfish_model::destination_rule::{HashKey, LbAlgorithm, LoadBalancer};
+use pilotfish_model::name::{Host, ObjectId, Str};
 use pilotfish_model::service::{Protocol, Registry, Service, ServicePort};
 
 use super::chain;
@@ -12,6 +12,8 @@ use crate::context::Context;
 use crate::listener::network_filters::{TcpPolicy, TcpProxy, TcpTarget};
 use crate::listener::spec::{ChainSpec, Content, Matching};
 use crate::listener::stat_prefix::StatName;
+use crate::policy::MergedRule;
+use crate::route::domains;
 use crate::route::l4::{self, L4Destination, L4Route, L4Rules, L4Source};
 
 /// What tells connections to one service port from others on the same listener.
@@ -37,7 +39,7 @@ pub(super) fn tcp(context: &Context<'_>, rules: &L4Rules, target: &Target<'_>) -
 fn one(context: &Context<'_>, target: &Target<'_>, route: &L4Route, tls: bool) -> ChainSpec {
     let own_name = tls && route.source.is_none() && (target.shared_address || target.range.is_some());
     let server_names: Vec<Str> = match (own_name, tls) {
-        (true, _) => vec![target.service.host.as_str().into()],
+        (true, _) => own_names(context, target.service),
         (false, true) => route.sni_hosts.iter().map(|h| h.as_str().into()).collect(),
         (false, false) => Vec::new(),
     };
@@ -52,6 +54,13 @@ fn one(context: &Context<'_>, target: &Target<'_>, route: &L4Route, tls: bool) -
     let named = tls || route.destination_subnets.is_empty();
     let config = route.source.as_ref().filter(|_| named).map(|s| s.config_path().into());
     ChainSpec { config, ..chain(matching, Content::Tcp(proxy(context, route, target.port.protocol))) }
+}
+
+/// The names of a service by which TLS asks for it: its own, and those of its aliases with their short forms.
+fn own_names(context: &Context<'_>, service: &Service) -> Vec<Str> {
+    let aliases = context.world.aliases.of(&service.host).iter();
+    let of_alias = |alias: &Host| std::iter::once(alias.to_string()).chain(domains::alternatives(alias, &context.class.dns_domain));
+    std::iter::once(service.host.to_string()).chain(aliases.flat_map(of_alias)).map(Str::from).collect()
 }
 
 /// An address or a range, as users write them; the wide-open range is no condition.
@@ -71,8 +80,9 @@ pub(in crate::listener) fn proxy(context: &Context<'_>, route: &L4Route, protoco
     TcpProxy {
         stat_prefix,
         target,
-        policy: policy(context, first),
+        policy: policy(context, route),
         observed: true,
+        unread: false,
         mongo: protocol == Protocol::Mongo,
         exchange_metadata: false,
     }
@@ -95,20 +105,50 @@ fn stat_name(context: &Context<'_>, to: &L4Destination) -> Str {
 }
 
 /// What the DestinationRule of the (first) destination says about connections.
-fn policy(context: &Context<'_>, to: &L4Destination) -> TcpPolicy {
-    let Some(service) = &to.service else { return TcpPolicy::default() };
-    let Some(rule) = context.rule(service) else { return TcpPolicy::default() };
-    let policy = rule.policy_for(rule.subset(&to.subset), to.port);
-    let pool = policy.connection_pool.as_ref();
+fn policy(context: &Context<'_>, route: &L4Route) -> TcpPolicy {
+    let to = &route.destinations[0];
+    // One listener serves all destinations of a rule, so only one of its own can have its say.
+    let subset = if route.destinations.len() == 1 { &*to.subset } else { "" };
+    let Some(rule) = to.service.as_ref().and_then(|s| context.rule(s)) else { return TcpPolicy::default() };
+    let tunnel = if subset.is_empty() { rule.policy.tunnel.clone() } else { rule.subset(subset).and_then(|s| s.policy.tunnel.clone()) };
+    TcpPolicy { tunnel, ..of_rule(&rule, subset) }
+}
+
+/// Limits of connections are the host's: a listener cannot tell the ports and subsets that follow it.
+fn of_rule(rule: &MergedRule, subset: &str) -> TcpPolicy {
+    let pool = rule.policy.connection_pool.as_ref();
+    let own = rule.subset(subset).and_then(|s| s.policy.load_balancer.as_ref());
     TcpPolicy {
         idle_timeout: pool.and_then(|p| p.tcp_idle_timeout),
         max_duration: pool.and_then(|p| p.max_connection_duration),
-        hash_source_ip: hashes_source_ip(&policy),
-        tunnel: policy.tunnel.clone(),
+        hash_source_ip: own.or(rule.policy.load_balancer.as_ref()).is_some_and(hashes_source_ip),
+        tunnel: None,
     }
 }
 
-fn hashes_source_ip(policy: &TrafficPolicy) -> bool {
-    let algorithm = policy.load_balancer.as_ref().and_then(|l| l.algorithm.as_ref());
-    matches!(algorithm, Some(LbAlgorithm::ConsistentHash(hash)) if hash.key == HashKey::SourceIp)
+/// The proxy filter of a gateway for connections that it passes on as they are, by the name of a cluster. Policies are no concern of
+/// such connections: nothing of them can be read.
+pub(in crate::listener) fn passed_on(context: &Context<'_>, service: &Service, port: &ServicePort, subset: &str, cluster: Str) -> TcpProxy {
+    let kubernetes = service.registry == Registry::Kubernetes;
+    let name = StatName {
+        pattern: &context.config().outbound_cluster_stat_name,
+        host: &service.host,
+        name: if kubernetes { &service.name } else { service.host.as_str() },
+        namespace: if kubernetes { &service.namespace } else { "" },
+        subset,
+        port: port.port,
+        target_port: 0,
+        port_name: &port.name,
+    };
+    TcpProxy {
+        stat_prefix: name.resolve().map_or_else(|| cluster.clone(), Into::into),
+        policy: context.rule(service).map(|rule| of_rule(&rule, subset)).unwrap_or_default(),
+        mongo: port.protocol == Protocol::Mongo,
+        unread: true,
+        ..TcpProxy::to_cluster(cluster)
+    }
+}
+
+fn hashes_source_ip(balancer: &LoadBalancer) -> bool {
+    matches!(&balancer.algorithm, Some(LbAlgorithm::ConsistentHash(hash)) if hash.key == HashKey::SourceIp)
 }

@@ -20,7 +20,7 @@ use crate::context::Context;
 use crate::naming::{self, Direction};
 use crate::route::names::HTTP_PROXY;
 
-pub(super) use chains::proxy as route_proxy;
+pub(super) use chains::{passed_on, proxy as route_proxy};
 pub(super) use virtual_outbound::dynamic_dns_routes;
 
 /// All of a sidecar.
