@@ -166,7 +166,7 @@ impl Difference {
     /// Listeners depend on what differs.
     pub(super) fn listeners(&self, gateway: bool) -> bool {
         let objects = self.services || self.found || self.live || self.gateways || self.sidecar || self.l4_rules;
-        objects || self.telemetry || self.security || (gateway && self.rules)
+        objects || self.telemetry || self.security || self.aliases || (gateway && self.rules)
     }
 
     /// Routes do.
