@@ -79,6 +79,10 @@ fn identity() -> Vec<Rule> {
     ]
 }
 
+/// What is read that is no resource: who the cluster says it is, and the public keys of its tokens. Most clusters let every service
+/// account read them; where one does not, each token would cost a question.
+pub const PATHS: [&str; 2] = ["/.well-known/openid-configuration", "/openid/v1/jwks"];
+
 /// The Secret with the key that signs, if nobody plugs one in.
 pub const CA_SECRET: &str = "istio-ca-secret";
 
@@ -97,7 +101,8 @@ pub fn manifests(namespace: &str, account: &str, config_maps: &[&str]) -> Vec<Va
     };
     let role = |kind: &str, name: &str, within: Option<&str>, rules: &[Rule]| {
         let mut role = of(kind, name, within);
-        role["rules"] = rules.iter().map(Rule::manifest).collect();
+        let paths = within.is_none().then(|| json!({"nonResourceURLs": PATHS, "verbs": ["get"]}));
+        role["rules"] = rules.iter().map(Rule::manifest).chain(paths).collect();
         role
     };
     let binding = |kind: &str, name: &str, within: Option<&str>| {

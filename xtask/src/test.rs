@@ -37,7 +37,7 @@ enum Group {
 }
 
 /// Suites with a Kubernetes API, and with several replicas.
-const KUBE: [&str; 15] = [
+const KUBE: [&str; 16] = [
     "kube",
     "charts",
     "kube_webhooks",
@@ -50,6 +50,7 @@ const KUBE: [&str; 15] = [
     "kube_references",
     "kube_status",
     "kube_identity",
+    "kube_requests",
     "mesh_identity",
     "replicas",
     "kube_survival",

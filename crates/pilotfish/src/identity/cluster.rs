@@ -7,6 +7,7 @@ use pilotfish_ca::auth::keys::Keys;
 use pilotfish_ca::auth::tokens::{Reviewer, Subject, service_account};
 use pilotfish_ca::service::{Boxed, Pods};
 use pilotfish_controller::api::{Api, Call, JSON};
+use pilotfish_controller::rbac::PATHS;
 use pilotfish_model::Identity;
 use pilotfish_model::identity::PodRef;
 use serde_json::{Value, json};
@@ -31,9 +32,9 @@ fn post(path: &str, body: Value) -> Call {
 impl<A: Api> Reviewer for ClusterFacts<A> {
     fn keys(&self) -> Boxed<'_, Result<(String, Keys), String>> {
         Box::pin(async {
-            let about = self.0.call(Call::get("/.well-known/openid-configuration")).await.map_err(|e| e.to_string())?;
+            let about = self.0.call(Call::get(PATHS[0])).await.map_err(|e| e.to_string())?;
             let issuer = text(&about, "/issuer").to_owned();
-            let keys = self.0.call(Call::get("/openid/v1/jwks")).await.map_err(|e| e.to_string())?;
+            let keys = self.0.call(Call::get(PATHS[1])).await.map_err(|e| e.to_string())?;
             let keys = Keys::parse(keys.to_string().as_bytes()).ok_or("the keys of the cluster do not parse")?;
             if issuer.is_empty() { Err("the cluster does not say who it is".into()) } else { Ok((issuer, keys)) }
         })

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::KubeCluster;
 
@@ -48,6 +48,19 @@ struct Faults {
     swallow: Vec<String>,
     swallowed: usize,
     requests: Vec<String>,
+    /// Time between two requests, and when the next may pass.
+    pace: Option<(Duration, Instant)>,
+}
+
+impl Faults {
+    /// How long a request that comes now waits.
+    fn turn(&mut self) -> Duration {
+        let Some((pause, next)) = &mut self.pace else { return Duration::ZERO };
+        let now = Instant::now();
+        let turn = (*next).max(now);
+        *next = turn + *pause;
+        turn - now
+    }
 }
 
 impl Drop for ApiProxy {
@@ -116,6 +129,11 @@ impl ApiProxy {
         self.shared.lock().delays.insert(plural.to_owned(), delay);
     }
 
+    /// Lets no more requests pass than that many a second; others wait their turn.
+    pub fn limit(&self, per_second: u32) {
+        self.shared.lock().pace = Some((Duration::from_secs(1) / per_second, Instant::now()));
+    }
+
     /// Lets each part of an answer wait.
     pub fn set_slow(&self, pause: Duration) {
         self.shared.lock().slow = pause;
@@ -179,7 +197,8 @@ async fn answer(stream: &mut TcpStream, shared: &Shared) -> anyhow::Result<()> {
     let (refusal, delay) = {
         let mut faults = shared.lock();
         faults.requests.push(target.clone());
-        (faults.answer, faults.delays.get(resource).copied().unwrap_or_default())
+        let turn = faults.turn();
+        (faults.answer, faults.delays.get(resource).copied().unwrap_or_default() + turn)
     };
     sleep(delay).await;
     if let Some(status) = refusal {

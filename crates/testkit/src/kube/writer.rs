@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use http::{Method, Request, header};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 /// A write that takes longer than this is given up; it may have been done all the same.
@@ -24,6 +24,16 @@ impl Writer {
     /// Removes an object.
     pub async fn delete(&self, object: &Value) -> anyhow::Result<()> {
         self.send(Method::DELETE, path(object), "application/json", String::new()).await
+    }
+
+    /// A token of a service account.
+    pub async fn token(&self, namespace: &str, account: &str, audience: &str) -> anyhow::Result<String> {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": [audience]}});
+        let request = Request::builder().method(Method::POST).uri(&path).header(header::CONTENT_TYPE, "application/json");
+        let text = self.0.request_text(request.body(body.to_string().into_bytes())?).await?;
+        let answer: Value = serde_json::from_str(&text)?;
+        Ok(answer["status"]["token"].as_str().context("no token")?.to_owned())
     }
 
     async fn send(&self, method: Method, path: String, content_type: &str, body: String) -> anyhow::Result<()> {
@@ -47,8 +57,6 @@ fn path(object: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
