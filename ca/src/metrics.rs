@@ -13,15 +13,18 @@ pub enum SignError {
     Ttl,
     /// Signing failed.
     Generation,
+    /// There is nobody to name.
+    Unknown,
 }
 
 impl SignError {
     /// All of them with their label.
-    pub const ALL: [(SignError, &'static str); 4] = [
+    pub const ALL: [(SignError, &'static str); 5] = [
         (SignError::NotReady, "CA_NOT_READY"),
         (SignError::Csr, "CSR_ERROR"),
         (SignError::Ttl, "TTL_ERROR"),
         (SignError::Generation, "CERT_GEN_ERROR"),
+        (SignError::Unknown, "UNKNOWN"),
     ];
 }
 
@@ -32,7 +35,7 @@ pub struct Metrics {
     issued: AtomicU64,
     unauthenticated: AtomicU64,
     unparsed: AtomicU64,
-    sign_errors: [AtomicU64; 4],
+    sign_errors: [AtomicU64; 5],
 }
 
 impl Metrics {
@@ -57,13 +60,18 @@ impl Metrics {
     }
 
     /// Name, help and figure of all counters without labels.
-    pub fn counters(&self) -> [(&'static str, &'static str, u64); 4] {
+    pub fn counters(&self) -> [(&'static str, &'static str, u64); 5] {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
             ("citadel_server_csr_count", "Requests for certificates", get(&self.requests)),
             ("citadel_server_success_cert_issuance_count", "Certificates that were issued", get(&self.issued)),
             ("citadel_server_authentication_failure_count", "Requests of callers that were refused", get(&self.unauthenticated)),
             ("citadel_server_csr_parsing_err_count", "Requests that are not well formed", get(&self.unparsed)),
+            (
+                "citadel_server_id_extraction_err_count",
+                "Requests of callers without an identity",
+                get(&self.sign_errors[SignError::Unknown as usize]),
+            ),
         ]
     }
 

@@ -106,7 +106,8 @@ impl Service {
         let issued = issued.map_err(|e| match e {
             IssueError::Csr(_) => (InvalidArgument, SignError::Csr, e),
             IssueError::Ttl { .. } => (InvalidArgument, SignError::Ttl, e),
-            IssueError::NoIdentity | IssueError::SignerExpired | IssueError::Sign => (Internal, SignError::Generation, e),
+            IssueError::NoIdentity => (Internal, SignError::Unknown, e),
+            IssueError::SignerExpired | IssueError::Sign => (Internal, SignError::Generation, e),
         })?;
         let mut cert_chain = issued.chain;
         cert_chain.push(current.bundle.to_string());

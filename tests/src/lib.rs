@@ -7,9 +7,12 @@ pub mod installed;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// Namespace of everything that a suite makes.
 pub const NAMESPACE: &str = "shop";
@@ -69,6 +72,30 @@ pub fn service(name: &str, port_name: &str, port: u16, endpoints: &[(&str, Socke
         }));
     }
     objects
+}
+
+/// A server that answers each request, given as text, with a status, header lines and a body.
+pub async fn answering<B: Into<String>>(answer: impl Fn(&str) -> (u16, &'static str, B) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut request = String::new();
+                let mut byte = [0];
+                while !request.ends_with("\r\n\r\n") && stream.read(&mut byte).await.is_ok_and(|n| n == 1) {
+                    request.push(byte[0].into());
+                }
+                let (status, headers, body) = answer(&request);
+                let body: String = body.into();
+                let head = format!("HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                let _ = stream.write_all((head + &body).as_bytes()).await;
+            });
+        }
+    });
+    addr
 }
 
 /// Subsets v1 and v2 by the version label.

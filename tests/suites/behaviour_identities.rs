@@ -12,10 +12,8 @@ use pilotfish_testkit::{Ask, Authority, Backend, TcpBackend, tcp, until};
 use pilotfish_tests::behaviour::{
     Stage, Verdicts, endpoint, expect, gateway, gateway_node, routed_bytes, server, static_entry, status, to,
 };
-use pilotfish_tests::istio;
+use pilotfish_tests::{answering, istio};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 
 /// Signed with the key below, for the issuer `tests`, until the year 2100. Alice is in the groups staff and night, Bob is a guest.
 const ALICE: &str = "eyJhbGciOiJIUzI1NiIsImtpZCI6ImsxIn0.eyJpc3MiOiJ0ZXN0cyIsInN1YiI6ImFsaWNlIiwiYXVkIjoic2hvcCIsImV4cCI6NDEwMjQ0NDgwMCwiZ3JvdXBzIjpbInN0YWZmIiwibmlnaHQiXSwic2NvcGUiOiJyZWFkIHdyaXRlIn0.ocJsOdK8B-HfN9aAFR_gOyYrkih2Y1Tm7-uU19f6hUA";
@@ -39,29 +37,6 @@ fn shop(backend: &Backend) -> Vec<Value> {
         static_entry("shop", &["shop.example"], "HTTP", &[endpoint(backend.addr())]),
         istio("networking", "VirtualService", "shop", routes),
     ]
-}
-
-/// A server that answers each request, given as text, with a status, header lines and a body.
-async fn answering(answer: impl Fn(&str) -> (u16, &'static str, &'static str) + Send + Sync + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let answer = Arc::new(answer);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let answer = answer.clone();
-            tokio::spawn(async move {
-                let mut request = String::new();
-                let mut byte = [0];
-                while !request.ends_with("\r\n\r\n") && stream.read(&mut byte).await.is_ok_and(|n| n == 1) {
-                    request.push(byte[0].into());
-                }
-                let (status, headers, body) = answer(&request);
-                let head = format!("HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n", body.len());
-                let _ = stream.write_all((head + body).as_bytes()).await;
-            });
-        }
-    });
-    addr
 }
 
 #[tokio::test(flavor = "multi_thread")]

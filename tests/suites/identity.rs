@@ -4,6 +4,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use pilotfish_ca::root::{Key, Options as RootOptions, generate};
@@ -13,9 +15,10 @@ use pilotfish_testkit::csr::{Ask, certificate};
 use pilotfish_testkit::tls::TlsClient;
 use pilotfish_testkit::token::{Issuer, service_account};
 use pilotfish_testkit::{Identity, Pilotfish, pilotfish, until};
-use pilotfish_tests::{MeshDir, service};
+use pilotfish_tests::{MeshDir, answering, service};
 use serde_json::json;
 use tonic::Code;
+use tonic::transport::Channel;
 
 const NAME: &str = "istiod.istio-system.svc";
 const ISSUER: &str = "https://issuer";
@@ -76,6 +79,14 @@ async fn an_agent_gets_its_certificate_and_with_it_its_own_configuration_only() 
         }
     }
     assert_eq!(pilotfish.figure("citadel_server_success_cert_issuance_count").await, 1.0);
+    let broken = pilotfish_testkit::csr::sign(channel.clone(), &ask, "no request".into()).await.unwrap_err();
+    assert_eq!((broken.code(), broken.message()), (Code::InvalidArgument, "CSR signing error (not a PEM encoded request)"));
+    let endless = pilotfish_testkit::csr::sign(channel.clone(), &Ask { seconds: 1 << 40, ..ask.clone() }, csr()).await.unwrap_err();
+    assert_eq!(endless.code(), Code::InvalidArgument);
+    let figures = [("CA_NOT_READY", 0.0), ("CSR_ERROR", 1.0), ("TTL_ERROR", 1.0), ("CERT_GEN_ERROR", 0.0), ("UNKNOWN", 0.0)];
+    for (error, expected) in figures {
+        assert_eq!(pilotfish.figure(&format!("citadel_server_csr_sign_err_count{{error=\"{error}\"}}")).await, expected, "{error}");
+    }
 
     // Another root is plugged in: everybody trusts it before anything is signed by it.
     write_root(keys.path());
@@ -92,6 +103,90 @@ async fn an_agent_gets_its_certificate_and_with_it_its_own_configuration_only() 
     // Connections of before go on.
     stream.subscribe(TypeUrl::Listener, &["*"]).await;
     stream.take().await;
+}
+
+/// What a published set of keys is answered with; `None`: the issuer is down.
+type Published = Arc<Mutex<Option<String>>>;
+
+/// Pilotfish with a root, that believes tokens of an issuer whose keys are at this URL; and a connection to it.
+async fn with_issuer(url: &str, more: &[&str]) -> Option<(Pilotfish, Channel, MeshDir, tempfile::TempDir)> {
+    let binary = pilotfish::binary("identity")?;
+    let (mesh, keys) = (MeshDir::default(), tempfile::tempdir().unwrap());
+    mesh.write("services.yaml", &service("web", "http", 80, &[]));
+    write_root(keys.path());
+    let rule = json!({"issuer": ISSUER, "audiences": ["istio-ca"], "jwksUri": url}).to_string();
+    let args = [&["--ca-dir", keys.path().to_str().unwrap(), "--jwt-rule", &rule, "--ca-check-interval", "100ms"][..], more].concat();
+    let args = args.into_iter().map(Into::into).collect();
+    let options = pilotfish::Options { config: vec![mesh.path().into()], args, ..Default::default() };
+    let mut pilotfish = Pilotfish::serve(&binary, options).await;
+    let (addr, client) = (pilotfish.secure(), TlsClient::new(root(keys.path()).der.clone()));
+    let channel = pilotfish.until("TLS", async || tls_channel(addr, NAME, &client).await).await;
+    Some((pilotfish, channel, mesh, keys))
+}
+
+async fn asked(channel: &Channel, token: &str) -> Code {
+    certificate(channel.clone(), &Ask { token: Some(token), ..Ask::default() }).await.map_or_else(|refused| refused.code(), |_| Code::Ok)
+}
+
+#[tokio::test]
+async fn keys_of_an_issuer_are_fetched_and_without_them_nobody_is_believed() {
+    let (issuer, published) = (Issuer::new("k"), Published::default());
+    let answers = published.clone();
+    let at = answering(move |_| match answers.lock().unwrap().clone() {
+        Some(keys) => (200, "", keys),
+        None => (503, "", String::new()),
+    })
+    .await;
+    let Some((mut pilotfish, channel, ..)) = with_issuer(&format!("http://{at}/keys"), &["--jwks-allow", "127.0.0.0/8"]).await else {
+        return;
+    };
+    let claims = service_account(ISSUER, "istio-ca", "shop", "web");
+    let (good, forged) = (issuer.sign(&claims), Issuer::new("k").sign(&claims));
+    let unsigned = issuer.sign_with(&json!({"alg": "none", "kid": "k"}), &claims);
+    // The issuer is down: whose token is good cannot be told, and nobody gets anything.
+    for token in [&good, &forged, &unsigned] {
+        assert!(matches!(asked(&channel, token).await, Code::Unavailable | Code::Unauthenticated));
+    }
+    *published.lock().unwrap() = Some(json!({"keys": [issuer.jwk()]}).to_string());
+    let is = async |token: &str, code: Code| match asked(&channel, token).await {
+        got if got == code => Ok(()),
+        got => anyhow::bail!("{got}"),
+    };
+    pilotfish.until("a certificate", async || is(&good, Code::Ok).await).await;
+    for token in [&forged, &unsigned] {
+        assert_eq!(asked(&channel, token).await, Code::Unauthenticated);
+    }
+    // It is down again: what was known stays, and proves no more than before.
+    *published.lock().unwrap() = None;
+    let another = issuer.sign(&service_account(ISSUER, "istio-ca", "shop", "another"));
+    assert_eq!([asked(&channel, &another).await, asked(&channel, &forged).await], [Code::Ok, Code::Unauthenticated]);
+    assert_eq!(pilotfish.figure("citadel_server_success_cert_issuance_count").await, 2.0);
+}
+
+#[tokio::test]
+async fn keys_are_fetched_from_nowhere_that_is_forbidden() {
+    let (issuer, asked_for) = (Issuer::new("k"), Arc::new(AtomicUsize::new(0)));
+    let (keys, count) = (json!({"keys": [issuer.jwk()]}).to_string(), asked_for.clone());
+    let inside = answering(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        (200, "", keys.clone())
+    })
+    .await;
+    let token = issuer.sign(&service_account(ISSUER, "istio-ca", "shop", "web"));
+    let port = inside.port();
+    for url in [
+        format!("http://{inside}/"),
+        format!("http://localhost:{port}/"),
+        format!("http://[::ffff:127.0.0.1]:{port}/"),
+        "file:///etc/passwd".into(),
+    ] {
+        let Some((mut pilotfish, channel, ..)) = with_issuer(&url, &[]).await else { return };
+        let log = |p: &mut Pilotfish| p.process().log();
+        until("that it was tried", async || if log(&mut pilotfish).contains("could not be fetched") { Ok(()) } else { Err("not yet") })
+            .await;
+        assert_eq!(asked(&channel, &token).await, Code::Unavailable, "{url}");
+    }
+    assert_eq!(asked_for.load(Ordering::SeqCst), 0);
 }
 
 fn csr() -> String {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use pilotfish_model::identity::PodRef;
 use pilotfish_model::name::Str;
+use tokio::sync::Notify;
 
 use super::cache::{Cache, Digest, digest_of};
 use super::jwt::{Claims, Unproved};
@@ -50,6 +51,8 @@ pub struct Rule {
     pub audiences: Vec<String>,
     /// Its keys.
     pub keys: Keys,
+    /// They are published somewhere; see [`Tokens::set_keys`].
+    pub remote: bool,
 }
 
 /// How long clocks may differ.
@@ -68,6 +71,8 @@ const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 pub struct Tokens {
     audiences: Vec<String>,
     rules: RwLock<Vec<Rule>>,
+    /// A token of a rule names a key that is not there.
+    unknown: Notify,
     reviewer: Option<Arc<dyn Reviewer>>,
     cluster: RwLock<Option<(String, Keys)>>,
     cache: Cache,
@@ -87,7 +92,31 @@ impl Tokens {
     pub fn new(audiences: Vec<String>, rules: Vec<Rule>, reviewer: Option<Arc<dyn Reviewer>>) -> Self {
         let budget = Mutex::new(Budget { left: f64::from(REVIEWS), at: None });
         let (rules, cluster) = (RwLock::new(rules), RwLock::default());
-        Tokens { audiences, rules, reviewer, cluster, cache: Cache::default(), budget, asking: tokio::sync::Mutex::default() }
+        Tokens {
+            audiences,
+            rules,
+            unknown: Notify::new(),
+            reviewer,
+            cluster,
+            cache: Cache::default(),
+            budget,
+            asking: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The keys of a rule's issuer, from now on.
+    pub fn set_keys(&self, issuer: &str, keys: Keys) {
+        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        for rule in rules.iter_mut().filter(|rule| rule.issuer == issuer && rule.keys != keys) {
+            rule.keys = keys.clone();
+            // What an older key has proved is to be proved again.
+            self.cache.clear();
+        }
+    }
+
+    /// Returns when a token of an issuer whose keys are published names one that is not known here.
+    pub async fn unknown_key(&self) {
+        self.unknown.notified().await;
     }
 
     /// Asks for the cluster's keys. What is known stays if there is no answer.
@@ -135,7 +164,13 @@ impl Tokens {
     fn by_rule(&self, token: &Unproved<'_>, claims: &Claims) -> Option<Result<Subject, Refused>> {
         let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
         let rule = rules.iter().find(|rule| rule.issuer == claims.iss)?;
-        Some(if rule.keys.prove(token) != Proof::Signed {
+        let proof = rule.keys.prove(token);
+        if proof == Proof::UnknownKey && rule.remote {
+            self.unknown.notify_one();
+        }
+        Some(if rule.keys.is_empty() {
+            Err(Refused::Unavailable("the keys of its issuer are not known".into()))
+        } else if proof != Proof::Signed {
             Err(Refused::Bad("not signed by its issuer"))
         } else if !rule.audiences.is_empty() && !rule.audiences.iter().any(|a| claims.aud.0.contains(a)) {
             Err(Refused::Bad("for another audience"))

@@ -188,7 +188,7 @@ async fn a_withdrawn_key_proves_nothing_any_more() {
 #[tokio::test]
 async fn other_issuers_count_if_a_rule_says_so() {
     let idp = Issuer::new("i1");
-    let rule = Rule { issuer: "https://idp".into(), audiences: vec!["mesh".into()], keys: keys(&[&idp]) };
+    let rule = Rule { issuer: "https://idp".into(), audiences: vec!["mesh".into()], keys: keys(&[&idp]), remote: false };
     let tokens = Tokens::new(vec!["istio-ca".into()], vec![rule], None);
     let token = |issuer: &str, audience: &str| {
         let mut claims = with("iss", json!(issuer));
@@ -202,6 +202,33 @@ async fn other_issuers_count_if_a_rule_says_so() {
         tokens.verify(&Issuer::new("i1").sign(&token("https://idp", "mesh")), now()).await,
         Err(Refused::Bad("not signed by its issuer"))
     );
+}
+
+#[tokio::test]
+async fn keys_of_a_rule_may_come_later_and_change() {
+    let (old, new) = (Issuer::new("old"), Issuer::new("new"));
+    let rule = Rule { issuer: "https://cluster".into(), remote: true, ..Rule::default() };
+    let tokens = Tokens::new(vec!["istio-ca".into()], vec![rule], None);
+    let good = old.sign(&claims());
+    let forged = [Issuer::new("old").sign(&claims()), old.sign_with(&json!({"alg": "none"}), &claims())];
+    let unknown = Err(Refused::Unavailable("the keys of its issuer are not known".into()));
+    assert_eq!(tokens.verify(&good, now()).await, unknown);
+    assert_eq!(tokens.verify(&forged[0], now()).await, unknown);
+    tokens.unknown_key().await;
+
+    tokens.set_keys("https://cluster", keys(&[&old]));
+    assert_eq!(tokens.verify(&good, now()).await, Ok(web()));
+    for forged in &forged {
+        assert_eq!(tokens.verify(forged, now()).await, Err(Refused::Bad("not signed by its issuer")));
+    }
+    // A token of a newer key: refused, and a reason to ask.
+    assert_eq!(tokens.verify(&new.sign(&claims()), now()).await, Err(Refused::Bad("not signed by its issuer")));
+    tokens.unknown_key().await;
+    tokens.set_keys("https://somebody-else", keys(&[&new]));
+    assert_eq!(tokens.verify(&good, now()).await, Ok(web()));
+    tokens.set_keys("https://cluster", keys(&[&new]));
+    assert_eq!(tokens.verify(&new.sign(&claims()), now()).await, Ok(web()));
+    assert_eq!(tokens.verify(&good, now()).await, Err(Refused::Bad("not signed by its issuer")));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod cluster;
 pub mod guard;
+mod issuers;
 mod keeper;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use pilotfish_ca::service::{NoPods, Pods};
 use pilotfish_ca::tls::{self, Serving};
 use pilotfish_ca::{Authority, Service};
 use pilotfish_controller::api::KubeApi;
+use pilotfish_controller::jwks;
 use pilotfish_controller::lease::Leadership;
 use pilotfish_controller::roots::{self, Placed};
 use pilotfish_controller::{Cluster, State};
@@ -29,6 +31,7 @@ use crate::supervise::Supervisor;
 use args::IdentityArgs;
 use cluster::ClusterFacts;
 use guard::Callers;
+use issuers::Remote;
 pub use keeper::Streams;
 use keeper::{Keeper, Origin, is_given};
 
@@ -49,6 +52,7 @@ pub struct Shared {
 
 /// What is there to be started.
 pub struct Identities {
+    remote: Option<(Remote, jwks::Client)>,
     callers: Arc<Callers>,
     serving: Serving,
     authority: Arc<Authority>,
@@ -70,6 +74,7 @@ impl Identities {
         state: watch::Receiver<State>,
         names: Vec<String>,
         streams: Streams,
+        jwks: jwks::Client,
     ) -> anyhow::Result<Option<Identities>> {
         let leadership = leadership.unwrap_or_else(Leadership::always);
         let api = match cluster {
@@ -88,7 +93,8 @@ impl Identities {
             Some(facts) => Arc::new(facts),
             None => Arc::new(NoPods),
         };
-        let tokens = Tokens::new(args.token_audiences.clone(), args.rules()?, reviewer);
+        let (rule, remote) = args.rule()?.unzip();
+        let tokens = Tokens::new(args.token_audiences.clone(), rule.into_iter().collect(), reviewer);
         let authenticator = Authenticator::new(Options { gateways: args.trusted_gateways.clone(), ..Options::default() }, tokens);
         let authority = Arc::<Authority>::default();
         let service = Service::new(authority.clone(), args.policy(), &args.trusted_node_accounts, pods);
@@ -114,7 +120,8 @@ impl Identities {
             said: None,
             waits: None,
         };
-        Ok(Some(Identities { callers, serving, authority, keeper, api, bundle: bundles, placed, state, leadership }))
+        let remote = remote.flatten().map(|remote| (remote, jwks));
+        Ok(Some(Identities { remote, callers, serving, authority, keeper, api, bundle: bundles, placed, state, leadership }))
     }
 
     /// Who callers are.
@@ -138,6 +145,12 @@ impl Identities {
         move || {
             let metrics = callers.service.metrics();
             let mut counts: Vec<Count> = metrics.counters().map(|(name, help, n)| Count::counter(name, help, n)).into();
+            counts.push(Count::labelled(
+                "citadel_server_csr_sign_err_count",
+                "Certificates that were not issued",
+                "error",
+                metrics.sign_errors(),
+            ));
             if let Some(signing) = &authority.current().signing {
                 let ends = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
                 let (end, now) = (ends(signing.not_after()), ends(SystemTime::now()));
@@ -160,7 +173,7 @@ impl Identities {
     /// Starts its tasks. `certified` opens with our own certificate: before, nobody could connect over TLS.
     pub fn start(self, supervisor: &mut Supervisor, certified: Gate) {
         let drain = supervisor.drain_token();
-        let Identities { callers, mut keeper, api, bundle, placed, state, leadership, .. } = self;
+        let Identities { remote, callers, mut keeper, api, bundle, placed, state, leadership, .. } = self;
         let (period, hand_out) = (keeper.args.ca_check_interval, keeper.args.root_config_maps);
         let (draining, mut settings, known) = (drain.clone(), state.clone(), callers.clone());
         let mut placing = keeper.placed.clone();
@@ -187,6 +200,10 @@ impl Identities {
             })
             .await
         });
+        if let Some((remote, client)) = remote {
+            let (draining, callers) = (drain.clone(), callers.clone());
+            supervisor.spawn("keys of JWT_RULE", async move { until(&draining, issuers::follow(callers, client, remote)).await });
+        }
         let Some(api) = api else { return };
         let draining = drain.clone();
         supervisor.spawn("token keys", async move {

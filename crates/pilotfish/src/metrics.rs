@@ -113,7 +113,7 @@ impl Registry {
 }
 
 /// A number that somebody else keeps.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Count {
     /// Its name.
     pub name: &'static str,
@@ -123,17 +123,29 @@ pub struct Count {
     pub is_counter: bool,
     /// What it is now.
     pub value: f64,
+    /// A label, and what the number is for each of its values, in place of one number.
+    pub by: Option<(&'static str, Vec<(&'static str, u64)>)>,
 }
 
 impl Count {
     /// One that never falls.
     pub fn counter(name: &'static str, help: &'static str, value: u64) -> Self {
-        Count { name, help, is_counter: true, value: value as f64 }
+        Count { name, help, is_counter: true, value: value as f64, by: None }
+    }
+
+    /// One that never falls, for each value of a label.
+    pub fn labelled(
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'static str, u64)>,
+    ) -> Self {
+        Count { name, help, is_counter: true, value: 0.0, by: Some((label, values.into_iter().collect())) }
     }
 
     /// One that may fall.
     pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
-        Count { name, help, is_counter: false, value }
+        Count { name, help, is_counter: false, value, by: None }
     }
 }
 
@@ -148,8 +160,13 @@ impl std::fmt::Debug for Collected {
 
 impl Collector for Collected {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        for Count { name, help, is_counter, value } in (self.0)() {
-            if is_counter {
+        for Count { name, help, is_counter, value, by } in (self.0)() {
+            if let Some((label, values)) = by {
+                let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+                for (at, value) in values {
+                    ConstCounter::new(value).encode(family.encode_family(&[(label, at)])?)?;
+                }
+            } else if is_counter {
                 let metric = ConstCounter::new(value);
                 metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
             } else {

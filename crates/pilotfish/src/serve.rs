@@ -70,7 +70,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let (controller, handle) = Controller::new(options)?;
     let Handle { initial, updates, state, mesh_config: settings, keys, health } = handle;
     let guard = Guard { allow: args.jwks.jwks_allow.clone(), deny: args.jwks.jwks_deny.clone() };
-    let fetcher = Fetcher::new(jwks::Client::new(guard, args.jwks.jwks_ca.clone()), state.clone(), keys);
+    let jwks = jwks::Client::new(guard, args.jwks.jwks_ca.clone());
+    let fetcher = Fetcher::new(jwks.clone(), state.clone(), keys);
 
     let translator = MeshTranslator::default();
     let defaults = Config::default();
@@ -101,6 +102,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             let (telling, told) = (server.clone(), server.clone());
             Streams { hand_out: Box::new(move |roots| telling.set_roots(roots)), lacking: Box::new(move || told.lacking_roots()) }
         },
+        jwks,
     )
     .await?;
     let secure_addr = args.secure_grpc_addr.unwrap_or(Listen(Some(SECURE)));

@@ -10,8 +10,10 @@ use pilotfish_ca::auth::keys::Keys;
 use pilotfish_ca::auth::tokens::Rule;
 use pilotfish_ca::issue::Policy;
 use pilotfish_ca::{root, tls};
+use pilotfish_model::request_authentication::JwksSource;
 use serde::Deserialize;
 
+use super::issuers::Remote;
 use crate::cli::duration;
 
 /// The oldest version of TLS that is spoken.
@@ -68,7 +70,8 @@ pub struct IdentityArgs {
     /// Addresses of gateways that say in x-forwarded-client-cert who their client is; CIDRs separated by commas.
     #[arg(long, env = "TRUSTED_GATEWAY_CIDR", value_delimiter = ',')]
     pub trusted_gateways: Vec<IpNet>,
-    /// An issuer of tokens beside the cluster: JSON with issuer, audiences and jwks.
+    /// An issuer of tokens beside the cluster: JSON with issuer, audiences, and jwks or jwksUri. Without either, keys are where the
+    /// issuer says (OpenID Connect Discovery). Addresses are checked as those of users' rules are.
     #[arg(long, env = "JWT_RULE", default_value = "", hide_default_value = true)]
     pub jwt_rule: String,
     /// The oldest version of TLS that is spoken.
@@ -98,8 +101,8 @@ impl IdentityArgs {
         tls::Options { only_tls13: self.tls_min_version == MinVersion::Tls13, cipher_suites: self.tls_cipher_suites.clone() }
     }
 
-    /// Issuers beside the cluster.
-    pub fn rules(&self) -> anyhow::Result<Vec<Rule>> {
+    /// The issuer beside the cluster, if there is one, and where its keys are to be fetched.
+    pub(super) fn rule(&self) -> anyhow::Result<Option<(Rule, Option<Remote>)>> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields, rename_all = "camelCase")]
         struct Given {
@@ -111,13 +114,20 @@ impl IdentityArgs {
             jwks_uri: Option<String>,
         }
         if self.jwt_rule.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        let given: Given = serde_json::from_str(&self.jwt_rule).context("JWT_RULE")?;
-        anyhow::ensure!(given.jwks_uri.is_none(), "JWT_RULE: keys are not fetched yet; give them as jwks");
-        let keys = given.jwks.as_deref().and_then(|jwks| Keys::parse(jwks.as_bytes())).filter(|keys| !keys.is_empty());
-        let keys = keys.context("JWT_RULE: jwks has no usable key")?;
-        Ok(vec![Rule { issuer: given.issuer, audiences: given.audiences, keys }])
+        let Given { issuer, audiences, jwks, jwks_uri } = serde_json::from_str(&self.jwt_rule).context("JWT_RULE")?;
+        anyhow::ensure!(!issuer.is_empty(), "JWT_RULE: it names no issuer");
+        if let Some(jwks) = jwks.filter(|jwks| !jwks.is_empty()) {
+            let keys = Keys::parse(jwks.as_bytes()).filter(|keys| !keys.is_empty()).context("JWT_RULE: jwks has no usable key")?;
+            return Ok(Some((Rule { issuer, audiences, keys, remote: false }, None)));
+        }
+        let source = match jwks_uri.filter(|uri| !uri.is_empty()) {
+            Some(uri) => JwksSource::Uri(uri.as_str().into()),
+            None => JwksSource::Issuer(issuer.as_str().into()),
+        };
+        let remote = Remote { issuer: issuer.clone(), source };
+        Ok(Some((Rule { issuer, audiences, keys: Keys::default(), remote: true }, Some(remote))))
     }
 
     /// Names that a client may know this control plane by.
