@@ -10,7 +10,7 @@ use pilotfish_ca::root::{Key, Options, generate};
 use pilotfish_model::Identity;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 
-const WARM_UP: usize = 50;
+const BATCH: u32 = 10;
 const AT_LEAST: Duration = Duration::from_secs(2);
 
 fn main() {
@@ -23,15 +23,16 @@ fn main() {
             let key = KeyPair::generate_for(algorithm).expect("a key");
             let csr = CertificateParams::default().serialize_request(&key).and_then(|csr| csr.pem()).expect("a request");
             let one = || issue(&material, &Policy::default(), &csr, std::slice::from_ref(&identity), 0, now).expect("a certificate");
-            for _ in 0..WARM_UP {
-                one();
-            }
-            let (began, mut done) = (Instant::now(), 0_u32);
+            let (began, mut best) = (Instant::now(), Duration::MAX);
             while began.elapsed() < AT_LEAST {
-                one();
-                done += 1;
+                let batch = Instant::now();
+                for _ in 0..BATCH {
+                    one();
+                }
+                // Others may want the core too: the quickest is the one that had it.
+                best = best.min(batch.elapsed());
             }
-            println!("issue/{signer}_for_{asker}\t{:.1}", began.elapsed().as_secs_f64() * 1e6 / f64::from(done));
+            println!("issue/{signer}_for_{asker}\t{:.1}", best.as_secs_f64() * 1e6 / f64::from(BATCH));
         }
     }
 }

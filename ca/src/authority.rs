@@ -11,7 +11,7 @@ use crate::pem;
 /// What is used at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Current {
-    /// What signs; nothing before the first key was loaded.
+    /// What signs; nothing before there is a key whose root everybody has.
     pub signing: Option<Arc<Material>>,
     /// Roots that are trusted.
     pub trusted: Arc<[CertificateDer<'static>]>,
@@ -39,9 +39,9 @@ impl Authority {
     }
 
     /// Uses this from now on.
-    pub fn set(&self, signing: Arc<Material>, trusted: Vec<CertificateDer<'static>>) {
+    pub fn set(&self, signing: impl Into<Option<Arc<Material>>>, trusted: Vec<CertificateDer<'static>>) {
         let bundle = pem::bundle(&trusted).into();
-        let current = Current { signing: Some(signing), trusted: trusted.into(), bundle };
+        let current = Current { signing: signing.into(), trusted: trusted.into(), bundle };
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(current);
         self.changes.send_modify(|n| *n += 1);
     }

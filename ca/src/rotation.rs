@@ -10,7 +10,8 @@
 //! certificate that was issued before the offer has ended: the roots came with the next one.
 //!
 //! A key under a root that everybody trusts already is taken at once. The state is kept beside the key, so that every
-//! replica, and the next process, goes on where this one was.
+//! replica, and the next process, goes on where this one was: [`Rotation::restore`]. Where the key is somebody else's to keep, no
+//! more is kept than which roots were handed out, and until when they are trusted: [`Rotation::resume`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -106,7 +107,8 @@ struct Retired {
 /// See the module's documentation.
 #[derive(Clone, Debug)]
 pub struct Rotation {
-    signing: Source,
+    /// `None`: the only key that there is has a root that not everybody has.
+    signing: Option<Source>,
     next: Option<Next>,
     retired: Vec<Retired>,
 }
@@ -164,12 +166,39 @@ impl Rotation {
             let own: Vec<_> = all.into_iter().filter(|root| !others.contains(root)).collect();
             files.insert(ROOTS.into(), pem::bundle(&own).into_bytes());
         }
-        Ok(Rotation { signing: Source::load(files, now)?, next, retired })
+        Ok(Rotation { signing: Some(Source::load(files, now)?), next, retired })
+    }
+
+    /// Goes on with this key after others, of which only the `trusted` roots (PEM) and what [`Rotation::ends`] said are known.
+    pub fn resume(files: Files, trusted: &[u8], ends: &Ends, times: &Times, now: SystemTime) -> Result<Rotation, MaterialError> {
+        let source = Source::load(files, now)?;
+        let roots = source.material.roots();
+        let known = pem::certificates(trusted).unwrap_or_default();
+        let is_known = known.is_empty() || chain::verify(source.material.certificate(), source.material.chain(), &known, now).is_ok();
+        let others = known.into_iter().filter(|root| !roots.contains(root));
+        let retired = others.filter_map(|root| {
+            let last = chain::ends(&root)?.min(now + times.lag + times.longest);
+            let until =
+                ends.0.get(&fingerprint(&root)).map_or(last, |seconds| last.min(SystemTime::UNIX_EPOCH + Duration::from_secs(*seconds)));
+            // Who signed until now signs no more, but nothing says so.
+            Some(Retired { root, until: if is_known { until } else { last } })
+        });
+        let retired = retired.collect();
+        if is_known {
+            return Ok(Rotation { signing: Some(source), next: None, retired });
+        }
+        Ok(Rotation { signing: None, next: Some(Next { source, since: now }), retired })
+    }
+
+    /// Until when roots are trusted that do not sign any more.
+    pub fn ends(&self) -> Ends {
+        let seconds = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        Ends(self.retired.iter().map(|r| (fingerprint(&r.root), seconds(r.until))).collect())
     }
 
     /// All of it, in the layout of the key that signs; the file of roots has all that are trusted.
     pub fn files(&self) -> Files {
-        let mut files = self.signing.files.clone();
+        let mut files = self.signing.as_ref().or(self.next.as_ref().map(|n| &n.source)).map(|s| s.files.clone()).unwrap_or_default();
         files.remove(STATE);
         if self.next.is_none() && self.retired.is_empty() {
             return files;
@@ -184,9 +213,9 @@ impl Rotation {
         files
     }
 
-    /// What signs.
-    pub fn signing(&self) -> &Arc<Material> {
-        &self.signing.material
+    /// What signs; nothing while the only key waits for everybody to have its root.
+    pub fn signing(&self) -> Option<&Arc<Material>> {
+        self.signing.as_ref().map(|s| &s.material)
     }
 
     /// What is waiting to sign.
@@ -197,7 +226,8 @@ impl Rotation {
     /// Roots that are trusted, that of the key that signs first.
     pub fn trusted(&self) -> Vec<CertificateDer<'static>> {
         let next = self.next.iter().flat_map(|n| n.source.material.roots());
-        let all = self.signing.material.roots().iter().chain(next).chain(self.retired.iter().map(|r| &r.root));
+        let signing = self.signing.iter().flat_map(|s| s.material.roots());
+        let all = signing.chain(next).chain(self.retired.iter().map(|r| &r.root));
         let mut trusted: Vec<CertificateDer<'static>> = Vec::new();
         for root in all {
             if !trusted.contains(root) {
@@ -213,12 +243,13 @@ impl Rotation {
         if self.next.as_ref().is_some_and(|next| next.source.is(&new)) {
             return Ok(Offer::Known);
         }
-        if self.signing.is(&new) {
+        if self.signing.as_ref().is_some_and(|s| s.is(&new)) {
             // Somebody thought better of it.
             self.next = None;
             return Ok(Offer::Known);
         }
-        let (material, trusted) = (&new.material, self.signing.material.roots());
+        let material = &new.material;
+        let trusted = self.signing.as_ref().map(|s| s.material.roots()).unwrap_or_default();
         if chain::verify(material.certificate(), material.chain(), trusted, now).is_ok() {
             self.next = None;
             self.replace(new, times, now);
@@ -233,7 +264,7 @@ impl Rotation {
         let is_about = *evidence.bundle == *pem::bundle(&self.trusted());
         let mounted = is_about && evidence.placed.is_some_and(|placed| now >= placed + times.mount) && evidence.unconfirmed == 0;
         // A signer that cannot sign any more is no reason to wait for anything.
-        let over = self.signing.material.not_after() <= now;
+        let over = self.signing.as_ref().is_some_and(|s| s.material.not_after() <= now);
         if let Some(next) = self.next.take_if(|n| mounted || over || n.since + times.lag + times.longest <= now) {
             self.replace(next.source, times, now);
             return Step::Switched;
@@ -244,17 +275,28 @@ impl Rotation {
     }
 
     fn replace(&mut self, new: Source, times: &Times, now: SystemTime) {
-        let old = std::mem::replace(&mut self.signing, new);
-        for root in old.material.roots() {
-            if self.signing.material.roots().contains(root) {
-                continue;
-            }
-            let ends = chain::parse(root).map(|root| chain::not_after(&root)).unwrap_or(now);
-            let until = ends.min(now + times.lag + times.longest);
-            self.retired.retain(|r| r.root != *root);
-            self.retired.push(Retired { root: root.clone(), until });
+        let last = now + times.lag + times.longest;
+        let old: Vec<CertificateDer<'static>> = match &self.signing {
+            Some(old) => old.material.roots().to_vec(),
+            // Any of them may have signed a moment ago.
+            None => self.retired.iter().map(|r| r.root.clone()).collect(),
+        };
+        for root in old {
+            let ends = chain::ends(&root).unwrap_or(now);
+            self.retired.retain(|r| r.root != root);
+            self.retired.push(Retired { until: ends.min(last), root });
         }
-        let used = self.signing.material.roots();
-        self.retired.retain(|r| !used.contains(&r.root));
+        self.retired.retain(|r| !new.material.roots().contains(&r.root));
+        self.signing = Some(new);
     }
+}
+
+/// Until when roots are trusted that do not sign any more: seconds since 1970, by fingerprint. Public, unlike the state beside a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ends(pub BTreeMap<String, u64>);
+
+/// SHA-256 of a certificate, in hexadecimal.
+fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -73,7 +73,10 @@ fn identity() -> Vec<Rule> {
         rule("", "secrets", &["get", "update"], true, Some(CA_SECRET)),
         // Of what is made, the name is not known when that is decided.
         rule("", "secrets", &["create"], true, None),
-        rule("", "configmaps", &["list", "create", "patch"], false, Some(roots::CONFIG_MAP)),
+        Rule {
+            names: [roots::CONFIG_MAP, roots::CRL_CONFIG_MAP].map(str::to_owned).into(),
+            ..rule("", "configmaps", &["list", "create", "patch"], false, None)
+        },
         rule("authentication.k8s.io", "tokenreviews", &["create"], false, None),
         rule("authorization.k8s.io", "subjectaccessreviews", &["create"], false, None),
     ]

@@ -1,4 +1,5 @@
-//! Roots of the mesh, in a ConfigMap of every namespace: Pods mount it. [`Plan`] decides, [`run`] is the task of the leader.
+//! Roots of the mesh, in a ConfigMap of every namespace: Pods mount it. Revocation lists have another, where there are any.
+//! [`Plan`] decides, [`run`] is the task of the leader.
 //!
 //! What is gone or was changed is put back. Where somebody else keeps changing it, we give way for longer each time, up to
 //! five minutes: two writers that never tire would cost the API server more than a wrong ConfigMap costs anybody.
@@ -21,6 +22,12 @@ use crate::run::State;
 pub const CONFIG_MAP: &str = "istio-ca-root-cert";
 /// Its key.
 pub const KEY: &str = "root-cert.pem";
+/// Name of the ConfigMap of revocation lists.
+pub const CRL_CONFIG_MAP: &str = "istio-ca-crl";
+/// Its key.
+pub const CRL_KEY: &str = "ca-crl.pem";
+/// Annotation: what the next process has to know of the roots, which is nobody's secret.
+pub const STATE: &str = "pilotfish.io/roots";
 const FIELD_MANAGER: &str = "pilotfish-roots";
 /// Namespaces of Kubernetes itself in which nothing of the mesh runs.
 const IGNORED: [&str; 3] = ["kube-public", "kube-node-lease", "local-path-storage"];
@@ -33,6 +40,17 @@ const GIVE_WAY: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(300);
 /// ConfigMaps per page of a list.
 const PAGE: usize = 500;
+
+/// What is handed out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handed {
+    /// Roots, PEM; empty before there are any.
+    pub bundle: Arc<str>,
+    /// What is kept with them for the next process.
+    pub state: Arc<str>,
+    /// Revocation lists, PEM; empty for none.
+    pub crl: Arc<str>,
+}
 
 /// Roots that are in every namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,7 +68,7 @@ struct Written {
     pause: Duration,
 }
 
-/// What is to be written where.
+/// What is to be written where, of one name.
 #[derive(Debug, Default)]
 pub struct Plan {
     written: BTreeMap<Str, Written>,
@@ -84,47 +102,81 @@ impl Plan {
 /// Keeps the ConfigMaps right while this replica leads. Ends when nobody gives roots or states any more.
 pub async fn run<A: Api>(
     api: A,
-    mut bundle: watch::Receiver<Arc<str>>,
+    mut handed: watch::Receiver<Handed>,
     mut state: watch::Receiver<State>,
     mut leadership: Leadership,
     placed: watch::Sender<Placed>,
 ) {
-    let (mut plan, mut said) = (Plan::default(), None);
-    let mut known: (Arc<str>, BTreeSet<Str>) = Default::default();
+    let (mut plans, mut said) = (<[Plan; 2]>::default(), None);
+    let mut known: (Handed, BTreeSet<Str>) = Default::default();
     let mut next = Instant::now();
     loop {
         let now = Instant::now();
-        let roots = bundle.borrow_and_update().clone();
+        let roots = handed.borrow_and_update().clone();
         let namespaces = namespaces(&state.borrow_and_update());
         if roots != known.0 {
-            plan.start_over();
+            plans.iter_mut().for_each(Plan::start_over);
         }
         if (&roots, &namespaces) != (&known.0, &known.1) {
             known = (roots.clone(), namespaces);
             next = next.min(now + GATHER);
         }
-        if now >= next && !roots.is_empty() {
+        if now >= next && !roots.bundle.is_empty() {
             let leads = leadership.holds(now).is_some();
-            match round(&api, &mut plan, &known.0, &known.1, leads).await {
+            let [of_roots, of_crl] = &mut plans;
+            match round(&api, of_roots, &Map::roots(&roots), &known.1, leads).await {
                 Ok(whole) => {
                     said = None;
-                    placed.send_if_modified(|p| place(p, &known.0, whole));
+                    placed.send_if_modified(|p| place(p, &roots.bundle, whole));
                 }
-                Err(e) => {
-                    if said.as_ref() != Some(&e) {
-                        tracing::warn!("roots are not handed out: {e}");
-                        said = Some(e);
-                    }
-                }
+                Err(e) => say(&mut said, e),
+            }
+            // Nobody waits for these.
+            if leads && let Err(e) = round(&api, of_crl, &Map::crl(&roots), &known.1, leads).await {
+                say(&mut said, e);
             }
             next = Instant::now() + PERIOD;
         }
         tokio::select! {
             () = sleep_until(next) => {}
-            changed = bundle.changed() => if changed.is_err() { return },
+            changed = handed.changed() => if changed.is_err() { return },
             changed = state.changed() => if changed.is_err() { return },
             () = leadership.changed() => next = Instant::now(),
         }
+    }
+}
+
+fn say(said: &mut Option<ApiError>, error: ApiError) {
+    if said.as_ref() != Some(&error) {
+        tracing::warn!("roots are not handed out: {error}");
+        *said = Some(error);
+    }
+}
+
+/// What was handed out in a namespace, and what was kept with it; empty if nothing was.
+pub async fn known<A: Api>(api: &A, namespace: &str) -> Result<(String, String), ApiError> {
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps?fieldSelector=metadata.name%3D{CONFIG_MAP}");
+    let list = api.call(Call::get(path)).await?;
+    let item = &list["items"][0];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok((text(&item["data"][KEY]), text(&item["metadata"]["annotations"][STATE])))
+}
+
+/// One ConfigMap as it should be in every namespace.
+struct Map<'a> {
+    name: &'static str,
+    key: &'static str,
+    content: &'a str,
+    state: &'a str,
+}
+
+impl<'a> Map<'a> {
+    fn roots(handed: &'a Handed) -> Self {
+        Map { name: CONFIG_MAP, key: KEY, content: &handed.bundle, state: &handed.state }
+    }
+
+    fn crl(handed: &'a Handed) -> Self {
+        Map { name: CRL_CONFIG_MAP, key: CRL_KEY, content: &handed.crl, state: "" }
     }
 }
 
@@ -142,19 +194,22 @@ fn namespaces(state: &State) -> BTreeSet<Str> {
     all.filter(|ns| !ns.is_empty() && !IGNORED.contains(&&***ns)).cloned().collect()
 }
 
-/// Looks at all of them and writes what is due; whether every namespace has the roots.
-async fn round<A: Api>(api: &A, plan: &mut Plan, bundle: &str, namespaces: &BTreeSet<Str>, leads: bool) -> Result<bool, ApiError> {
-    let found = list(api).await?;
-    let is_right = |ns: &&Str| found.get(*ns).map(String::as_str) == Some(bundle);
+/// Looks at all of them and writes what is due; whether every namespace has it. What is empty is only written over what is not.
+async fn round<A: Api>(api: &A, plan: &mut Plan, map: &Map<'_>, namespaces: &BTreeSet<Str>, leads: bool) -> Result<bool, ApiError> {
+    let mut found = list(api, map).await?;
+    if map.content.is_empty() {
+        found.extend(namespaces.iter().filter(|ns| !found.contains_key(*ns)).map(|ns| (ns.clone(), String::new())).collect::<Vec<_>>());
+    }
+    let is_right = |ns: &&Str| found.get(*ns).map(String::as_str) == Some(map.content);
     let mut right = namespaces.iter().filter(is_right).count();
     if leads {
         let mut failed = None;
-        for namespace in plan.due(bundle, namespaces, &found, Instant::now()) {
-            match api.call(write(&namespace, bundle)).await {
+        for namespace in plan.due(map.content, namespaces, &found, Instant::now()) {
+            match api.call(write(&namespace, map)).await {
                 Ok(_) => right += 1,
                 // A namespace that is going takes nothing new.
                 Err(e) if matches!(e.code().map(|c| c.as_u16()), Some(403 | 404 | 409)) => {
-                    tracing::debug!(ns = &*namespace, "roots not written: {e}");
+                    tracing::debug!(ns = &*namespace, name = map.name, "not written: {e}");
                     failed = Some(e);
                 }
                 Err(e) => return Err(e),
@@ -168,14 +223,15 @@ async fn round<A: Api>(api: &A, plan: &mut Plan, bundle: &str, namespaces: &BTre
     Ok(right == namespaces.len())
 }
 
-async fn list<A: Api>(api: &A) -> Result<BTreeMap<Str, String>, ApiError> {
+async fn list<A: Api>(api: &A, map: &Map<'_>) -> Result<BTreeMap<Str, String>, ApiError> {
     let (mut found, mut more) = (BTreeMap::new(), String::new());
+    let (name, key) = (map.name, map.key);
     loop {
-        let path = format!("/api/v1/configmaps?fieldSelector=metadata.name%3D{CONFIG_MAP}&limit={PAGE}{more}");
+        let path = format!("/api/v1/configmaps?fieldSelector=metadata.name%3D{name}&limit={PAGE}{more}");
         let page = api.call(Call::get(path)).await?;
         let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         for item in page["items"].as_array().into_iter().flatten() {
-            found.insert(text(item, "/metadata/namespace").as_str().into(), text(item, &format!("/data/{KEY}")));
+            found.insert(text(item, "/metadata/namespace").as_str().into(), text(item, &format!("/data/{key}")));
         }
         match text(&page, "/metadata/continue") {
             token if token.is_empty() => return Ok(found),
@@ -184,10 +240,14 @@ async fn list<A: Api>(api: &A) -> Result<BTreeMap<Str, String>, ApiError> {
     }
 }
 
-fn write(namespace: &str, bundle: &str) -> Call {
-    let path = format!("/api/v1/namespaces/{namespace}/configmaps/{CONFIG_MAP}?fieldManager={FIELD_MANAGER}&force=true");
-    let metadata = json!({"name": CONFIG_MAP, "namespace": namespace, "labels": {"istio.io/config": "true"}});
-    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {KEY: bundle}});
+fn write(namespace: &str, map: &Map<'_>) -> Call {
+    let Map { name, key, content, state } = map;
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}?fieldManager={FIELD_MANAGER}&force=true");
+    let mut metadata = json!({"name": name, "namespace": namespace, "labels": {"istio.io/config": "true"}});
+    if !state.is_empty() {
+        metadata["annotations"] = json!({STATE: state});
+    }
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {*key: content}});
     Call { method: Method::PATCH, path, content_type: APPLY, body }
 }
 

@@ -22,7 +22,7 @@ const COUNTED: [(&str, &str); 4] = [
     ("pilotfish-translator", "translate"),
     ("pilotfish-xds-server", "serve"),
 ];
-const TIMED: (&str, &str) = ("pilotfish-translator", "translate_wall");
+const TIMED: [(&str, &str); 2] = [("pilotfish-translator", "translate_wall"), ("pilotfish-ca", "issue")];
 const WEIGHED: (&str, &str) = ("pilotfish-xds-server", "idle");
 const BASELINE: &str = "docs/measurements.md";
 const BEGIN: &str = "<!-- bench:begin -->";
@@ -80,8 +80,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             now.entry(name).or_default().instructions = Some(n);
         }
     }
-    for (name, micros) in printed(TIMED)? {
-        now.entry(name).or_default().micros = Some(micros);
+    for bench in TIMED {
+        for (name, micros) in printed(bench)? {
+            now.entry(name).or_default().micros = Some(micros);
+        }
     }
     for (name, bytes) in printed(WEIGHED)? {
         now.entry(name).or_default().bytes = Some(bytes);

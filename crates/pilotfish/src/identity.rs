@@ -18,7 +18,7 @@ use pilotfish_ca::{Authority, Service};
 use pilotfish_controller::api::KubeApi;
 use pilotfish_controller::jwks;
 use pilotfish_controller::lease::Leadership;
-use pilotfish_controller::roots::{self, Placed};
+use pilotfish_controller::roots::{self, Handed, Placed};
 use pilotfish_controller::{Cluster, State};
 use tokio::sync::watch;
 use tokio_rustls::rustls::ServerConfig;
@@ -46,8 +46,8 @@ pub struct Shared {
     pub serving: Serving,
     /// What connections may use.
     pub tls: tls::Options,
-    /// Roots that are trusted, PEM; empty before there are any.
-    pub bundle: watch::Receiver<Arc<str>>,
+    /// Roots that are trusted; none before there are any.
+    pub handed: watch::Receiver<Handed>,
 }
 
 /// What is there to be started.
@@ -58,7 +58,7 @@ pub struct Identities {
     authority: Arc<Authority>,
     keeper: Keeper,
     api: Option<KubeApi>,
-    bundle: watch::Receiver<Arc<str>>,
+    handed: watch::Receiver<Handed>,
     placed: watch::Sender<Placed>,
     state: watch::Receiver<State>,
     leadership: Leadership,
@@ -83,7 +83,10 @@ impl Identities {
         };
         let origin = match &api {
             _ if !args.ca_server => return Ok(None),
-            _ if is_given(&args.ca_dir) => Origin::Folder(args.ca_dir.clone()),
+            _ if is_given(&args.ca_dir) => {
+                let known = api.clone().filter(|_| args.root_config_maps).map(|api| (api, mesh.namespace.clone()));
+                Origin::Folder { dir: args.ca_dir.clone(), known }
+            }
             Some(api) => Origin::Secret { api: api.clone(), namespace: mesh.namespace.clone(), leadership: leadership.clone() },
             None => return Ok(None),
         };
@@ -100,7 +103,7 @@ impl Identities {
         let service = Service::new(authority.clone(), args.policy(), &args.trusted_node_accounts, pods);
         let callers = Arc::new(Callers { authenticator, service, facts });
         let serving = Serving::default();
-        let (bundle, bundles) = watch::channel(Arc::from(""));
+        let (handed, handing) = watch::channel(Handed::default());
         let (placed, placing) = watch::channel(Placed::default());
         let keeper = Keeper {
             args: args.clone(),
@@ -112,7 +115,8 @@ impl Identities {
             },
             authority: authority.clone(),
             serving: serving.clone(),
-            bundle,
+            handed,
+            served: None,
             placed: placing,
             streams,
             rotation: None,
@@ -121,7 +125,7 @@ impl Identities {
             waits: None,
         };
         let remote = remote.flatten().map(|remote| (remote, jwks));
-        Ok(Some(Identities { remote, callers, serving, authority, keeper, api, bundle: bundles, placed, state, leadership }))
+        Ok(Some(Identities { remote, callers, serving, authority, keeper, api, handed: handing, placed, state, leadership }))
     }
 
     /// Who callers are.
@@ -136,7 +140,7 @@ impl Identities {
 
     /// For servers beside ADS, such as webhooks: the same certificate, and the roots that vouch for it.
     pub fn shared(&self) -> Shared {
-        Shared { serving: self.serving.clone(), tls: self.keeper.args.tls(), bundle: self.bundle.clone() }
+        Shared { serving: self.serving.clone(), tls: self.keeper.args.tls(), handed: self.handed.clone() }
     }
 
     /// What it did, for metrics.
@@ -173,7 +177,7 @@ impl Identities {
     /// Starts its tasks. `certified` opens with our own certificate: before, nobody could connect over TLS.
     pub fn start(self, supervisor: &mut Supervisor, certified: Gate) {
         let drain = supervisor.drain_token();
-        let Identities { remote, callers, mut keeper, api, bundle, placed, state, leadership, .. } = self;
+        let Identities { remote, callers, mut keeper, api, handed, placed, state, leadership, .. } = self;
         let (period, hand_out) = (keeper.args.ca_check_interval, keeper.args.root_config_maps);
         let (draining, mut settings, known) = (drain.clone(), state.clone(), callers.clone());
         let mut placing = keeper.placed.clone();
@@ -220,7 +224,7 @@ impl Identities {
             .await
         });
         if hand_out {
-            supervisor.spawn("roots", async move { until(&drain, roots::run(api, bundle, state, leadership, placed)).await });
+            supervisor.spawn("roots", async move { until(&drain, roots::run(api, handed, state, leadership, placed)).await });
         }
     }
 }

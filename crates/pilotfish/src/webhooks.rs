@@ -12,6 +12,7 @@ use pilotfish_controller::api::{Api, ApiError, Call, KubeApi};
 use pilotfish_controller::convert::{self, convert};
 use pilotfish_controller::mesh_config::combined;
 use pilotfish_controller::object::{Decoded, decode};
+use pilotfish_controller::roots::Handed;
 use pilotfish_controller::strings::Strings;
 use pilotfish_controller::{Cluster, Layer, State, webhooks};
 use pilotfish_model::{Diagnostic, Kind, ObjectId};
@@ -162,7 +163,7 @@ pub async fn start(
             });
         }
         match shared {
-            Some(shared) => supervisor.spawn("webhook certificate", follow(shared.bundle, identity.bundle, drain.clone())),
+            Some(shared) => supervisor.spawn("webhook certificate", follow(shared.handed, identity.bundle, drain.clone())),
             None => supervisor.spawn("webhook certificate", identity.renew(drain.clone())),
         }
     }
@@ -184,9 +185,9 @@ pub fn names(args: &WebhookArgs, mesh: &MeshArgs) -> Vec<String> {
 }
 
 /// Passes on which roots vouch for the certificate that all servers of this process share.
-async fn follow(mut from: watch::Receiver<Arc<str>>, to: watch::Sender<String>, drain: CancellationToken) -> anyhow::Result<()> {
+async fn follow(mut from: watch::Receiver<Handed>, to: watch::Sender<String>, drain: CancellationToken) -> anyhow::Result<()> {
     loop {
-        let bundle = from.borrow_and_update().to_string();
+        let bundle = from.borrow_and_update().bundle.to_string();
         to.send_if_modified(|known| std::mem::replace(known, bundle.clone()) != bundle);
         tokio::select! {
             () = drain.cancelled() => return Ok(()),

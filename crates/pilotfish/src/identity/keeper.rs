@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context;
 use http::Method;
 use pilotfish_ca::material::Files;
 use pilotfish_ca::rotation::{Evidence, Rotation, Step, Times};
 use pilotfish_ca::tls::{Serving, serving_certificate};
-use pilotfish_ca::{Authority, pem, root};
+use pilotfish_ca::{Authority, Material, pem, root};
 use pilotfish_controller::api::{Api, ApiError, Call, JSON, KubeApi};
 use pilotfish_controller::lease::Leadership;
 use pilotfish_controller::rbac::CA_SECRET;
-use pilotfish_controller::roots::Placed;
+use pilotfish_controller::roots::{self, Handed, Placed};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -39,8 +40,8 @@ pub struct Streams {
 
 /// Where the key that signs comes from.
 pub(super) enum Origin {
-    /// A folder that somebody else keeps.
-    Folder(PathBuf),
+    /// A folder that somebody else keeps. What was handed out is known by whom it was handed to: in the namespace of our own.
+    Folder { dir: PathBuf, known: Option<(KubeApi, String)> },
     /// A Secret, which the leader makes.
     Secret { api: KubeApi, namespace: String, leadership: Leadership },
 }
@@ -52,7 +53,9 @@ pub(super) struct Keeper {
     pub(super) names: Vec<String>,
     pub(super) authority: Arc<Authority>,
     pub(super) serving: Serving,
-    pub(super) bundle: watch::Sender<Arc<str>>,
+    pub(super) handed: watch::Sender<Handed>,
+    /// Of what our own certificate is.
+    pub(super) served: Option<Arc<Material>>,
     pub(super) placed: watch::Receiver<Placed>,
     pub(super) streams: Streams,
     pub(super) rotation: Option<Rotation>,
@@ -67,9 +70,9 @@ impl Keeper {
     /// Looks once. `trust_domain`: whose root is made, if one is.
     pub(super) async fn round(&mut self, trust_domain: &str, now: SystemTime) {
         let outcome = match &self.origin {
-            Origin::Folder(dir) => {
-                let dir = dir.clone();
-                self.load_folder(&dir, now)
+            Origin::Folder { dir, known } => {
+                let (dir, known) = (dir.clone(), known.clone());
+                self.load_folder(&dir, known.as_ref(), now).await
             }
             Origin::Secret { api, namespace, leadership } => {
                 let (api, namespace) = (api.clone(), namespace.clone());
@@ -113,11 +116,23 @@ impl Keeper {
         Evidence { placed: placed.since.filter(|_| placed.bundle == bundle), bundle, unconfirmed: lacking.len() }
     }
 
-    fn load_folder(&mut self, dir: &Path, now: SystemTime) -> anyhow::Result<()> {
+    async fn load_folder(&mut self, dir: &Path, known: Option<&(KubeApi, String)>, now: SystemTime) -> anyhow::Result<()> {
         let (times, evidence) = (self.times(), self.evidence(now));
         let files = read_folder(dir)?;
         match &mut self.rotation {
-            None => self.rotation = Some(Rotation::restore(files, now)?),
+            None => {
+                // Until that is known, nobody knows what signing would break.
+                let (trusted, state) = match known {
+                    Some((api, namespace)) => roots::known(api, namespace).await.context("which roots are handed out")?,
+                    None => Default::default(),
+                };
+                let ends = serde_json::from_str(&state).unwrap_or_default();
+                let rotation = Rotation::resume(files, trusted.as_bytes(), &ends, &times, now)?;
+                if rotation.signing().is_none() {
+                    warn!("the key has another root than the mesh; it signs when everybody has that");
+                }
+                self.rotation = Some(rotation);
+            }
             Some(rotation) => {
                 let offer = rotation.offer(files, &times, now);
                 let step = rotation.step(&evidence, &times, now);
@@ -177,7 +192,7 @@ impl Keeper {
         let Some(rotation) = &self.rotation else { return Ok(()) };
         let mut next = rotation.clone();
         let step = next.step(&evidence, &times, now);
-        let is_due = next.signing().percent_left(now) < self.args.root_grace_percent;
+        let is_due = next.signing().is_some_and(|s| s.percent_left(now) < self.args.root_grace_percent);
         if step == Step::None && is_due && next.next().is_none() {
             next.offer(root::generate(trust_domain, &self.args.root(), now)?, &times, now)?;
             info!("a new root is handed out; it signs when everybody has it");
@@ -197,25 +212,34 @@ impl Keeper {
     /// Signs with, serves and trusts what there is now.
     fn use_it(&mut self, now: SystemTime) -> anyhow::Result<()> {
         let Some(rotation) = &self.rotation else { return Ok(()) };
-        let (signing, trusted) = (rotation.signing().clone(), rotation.trusted());
+        let (signing, trusted) = (rotation.signing().cloned(), rotation.trusted());
+        // While nothing signs, the port is for those who have the next root.
+        let Some(serving) = signing.clone().or_else(|| rotation.next().cloned()) else { return Ok(()) };
+        let ends = serde_json::to_string(&rotation.ends())?;
         let current = self.authority.current();
-        let is_same = current.signing.as_ref().is_some_and(|s| s.certificate() == signing.certificate() && s.crl() == signing.crl());
+        let is = |m: &Arc<Material>| m.certificate() == serving.certificate() && m.crl() == serving.crl();
+        let is_same = self.served.as_ref().is_some_and(is) && current.signing.is_some() == signing.is_some();
         if !is_same || *current.trusted != *trusted {
-            info!(roots = trusted.len(), not_after = ?signing.not_after(), "certificate authority");
-            self.serving.set_clients(&trusted, signing.revocation_lists().to_vec())?;
+            info!(roots = trusted.len(), not_after = ?serving.not_after(), signs = signing.is_some(), "certificate authority");
+            self.serving.set_clients(&trusted, serving.revocation_lists().to_vec())?;
             let trusted_pem = trusted.iter().map(|root| pem::certificate(root)).collect();
             self.authority.set(signing.clone(), trusted);
-            let bundle = self.authority.current().bundle.clone();
             (self.streams.hand_out)(trusted_pem);
-            self.bundle.send_if_modified(|b| std::mem::replace(b, bundle.clone()) != bundle);
+            let handed = Handed {
+                bundle: self.authority.current().bundle.clone(),
+                state: ends.into(),
+                crl: serving.crl().unwrap_or_default().into(),
+            };
+            self.handed.send_if_modified(|h| std::mem::replace(h, handed.clone()) != handed);
         }
         if !is_same || self.renew.is_none_or(|at| now >= at) {
             let ttl = SERVING_TTL.min(self.args.root_ttl);
-            let (chain, key) = serving_certificate(&signing, &self.names, ttl, now)?;
+            let (chain, key) = serving_certificate(&serving, &self.names, ttl, now)?;
             self.serving.set_certificate(chain, key)?;
+            self.served = Some(serving.clone());
             self.renew = Some(now + ttl / 2);
         }
-        let left = signing.percent_left(now);
+        let left = serving.percent_left(now);
         if left < WARN_PERCENT {
             warn_once(&mut self.said, format!("the certificate that signs ends soon: {left} % of its time is left"), now);
         }
