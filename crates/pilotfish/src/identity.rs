@@ -50,6 +50,16 @@ pub struct Shared {
     pub handed: watch::Receiver<Handed>,
 }
 
+/// What the rest of the process gives to identities.
+pub struct OfProcess {
+    /// Its names, beside those that agents know.
+    pub names: Vec<String>,
+    /// How agents are told of roots.
+    pub streams: Streams,
+    /// Fetches keys.
+    pub jwks: jwks::Client,
+}
+
 /// What is there to be started.
 pub struct Identities {
     remote: Option<(Remote, jwks::Client)>,
@@ -65,17 +75,16 @@ pub struct Identities {
 }
 
 impl Identities {
-    /// `names`: of this process, beside those that agents know. `None` if there is neither a folder with a key nor a cluster to keep one in, or none is wanted.
+    /// `None` if there is neither a folder with a key nor a cluster to keep one in, or none is wanted.
     pub async fn new(
         args: &IdentityArgs,
         mesh: &MeshArgs,
         cluster: Option<&Cluster>,
         leadership: Option<Leadership>,
         state: watch::Receiver<State>,
-        names: Vec<String>,
-        streams: Streams,
-        jwks: jwks::Client,
+        process: OfProcess,
     ) -> anyhow::Result<Option<Identities>> {
+        let OfProcess { names, streams, jwks } = process;
         let leadership = leadership.unwrap_or_else(Leadership::always);
         let api = match cluster {
             Some(cluster) => Some(KubeApi::new(cluster, PATIENCE).await?),

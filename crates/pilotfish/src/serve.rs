@@ -20,7 +20,7 @@ use crate::cli::{Listen, ServeArgs};
 use crate::debug::Debug;
 use crate::findings::{self, Findings};
 use crate::http::{self, Pages, Readiness};
-use crate::identity::{Identities, Streams};
+use crate::identity::{Identities, OfProcess, Streams};
 use crate::metrics::Registry;
 use crate::pipeline::{self, MeshTranslator};
 use crate::status::Status;
@@ -91,20 +91,13 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         None => None,
     };
     let leadership = status.as_ref().map(Status::leadership);
-    let identities = Identities::new(
-        &args.identity,
-        &args.mesh,
-        cluster.as_ref(),
-        leadership,
-        state.clone(),
-        webhooks::names(&args.webhooks, &args.mesh),
-        {
-            let (telling, told) = (server.clone(), server.clone());
-            Streams { hand_out: Box::new(move |roots| telling.set_roots(roots)), lacking: Box::new(move || told.lacking_roots()) }
-        },
+    let (telling, told) = (server.clone(), server.clone());
+    let process = OfProcess {
+        names: webhooks::names(&args.webhooks, &args.mesh),
+        streams: Streams { hand_out: Box::new(move |roots| telling.set_roots(roots)), lacking: Box::new(move || told.lacking_roots()) },
         jwks,
-    )
-    .await?;
+    };
+    let identities = Identities::new(&args.identity, &args.mesh, cluster.as_ref(), leadership, state.clone(), process).await?;
     let secure_addr = args.secure_grpc_addr.unwrap_or(Listen(Some(SECURE)));
     let secure = match &identities {
         Some(identities) => match listen("--secure-grpc-addr", secure_addr).await? {
