@@ -19,6 +19,11 @@ pub(crate) fn binary() -> PathBuf {
     target().join("release").join(format!("pilotfish{}", env::consts::EXE_SUFFIX))
 }
 
+/// The binary whose C library is part of it, however it was built.
+pub(crate) fn static_binary() -> PathBuf {
+    target().join("static").join("pilotfish")
+}
+
 /// Shared test data that is no part of the project: `PILOTFISH_SHARED`, or `shared` beside the workspace. A person's clone
 /// usually has none.
 pub(crate) fn shared() -> Option<PathBuf> {

@@ -59,11 +59,24 @@ pub(crate) fn kube() -> Result<()> {
     kube::install()
 }
 
-/// The target of the image's binary, whose C library is part of it.
-pub(crate) fn static_target() -> Result<String> {
-    let target = format!("{}-unknown-linux-musl", env::consts::ARCH);
-    shell::run(shell::command("rustup").args(["target", "add", &target])).context("the static binary needs rustup")?;
-    Ok(target)
+/// How a binary is built whose C library is part of it.
+pub(crate) struct Static {
+    pub(crate) target: String,
+    pub(crate) flags: &'static str,
+}
+
+/// As the Dockerfile does. Where musl's standard library is not to be had, which comes from no registry of packages, with glibc,
+/// for which a toolchain has all it needs: the image is put together and run in the same way.
+pub(crate) fn static_target() -> Static {
+    let target = |libc: &str| format!("{}-unknown-linux-{libc}", env::consts::ARCH);
+    let musl = target("musl");
+    let rustup = |args: &[&str]| shell::read(shell::command("rustup").args(args));
+    let there = || rustup(&["target", "list", "--installed"]).is_ok_and(|list| list.lines().any(|l| l == musl));
+    if shell::exists("musl-gcc") && (there() || rustup(&["target", "add", &musl]).is_ok()) {
+        return Static { target: musl, flags: "" };
+    }
+    println!("no musl: the static binary is built with glibc");
+    Static { target: target("gnu"), flags: "-C target-feature=+crt-static" }
 }
 
 fn python_packages(envoy_only: bool) -> Result<()> {

@@ -1,10 +1,12 @@
 //! `test`: every suite, one after the other, with a summary. CI runs exactly this.
 
 use std::ffi::OsString;
+use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::bench::chaos;
+use crate::setup::Static;
 use crate::suite::{Counts, Outcome, Summary};
 use crate::{bench, lint, parity, paths, setup, shell};
 
@@ -130,12 +132,14 @@ pub(crate) fn build() -> Result<()> {
 
 /// Builds what the Dockerfile makes an image of, without the time that the optimizer takes. Whoever is not root cannot run it.
 fn build_static() -> Result<()> {
-    if !shell::exists("musl-gcc") {
-        println!("no musl-gcc: suite image is skipped");
-        return Ok(());
-    }
-    let target = setup::static_target()?;
-    shell::run(&mut shell::cargo(["build", "--locked", "--package", "pilotfish", "--target", &target]))
+    let Static { target, flags } = setup::static_target();
+    let mut build = shell::cargo(["build", "--locked", "--package", "pilotfish", "--target", &target]);
+    shell::run(if flags.is_empty() { &mut build } else { build.env("RUSTFLAGS", flags) })?;
+    let built = paths::target().join(target).join("debug/pilotfish");
+    let binary = paths::static_binary();
+    fs::create_dir_all(binary.with_file_name(""))?;
+    fs::copy(&built, &binary).with_context(|| built.display().to_string())?;
+    Ok(())
 }
 
 fn e2e(args: &[OsString]) -> Result<Outcome> {
@@ -145,7 +149,7 @@ fn e2e(args: &[OsString]) -> Result<Outcome> {
 fn cargo_test(args: impl IntoIterator<Item = OsString>) -> Result<Outcome> {
     // Without --no-fail-fast the first crate that fails hides the others.
     let mut test = shell::cargo(["test", "--locked", "--no-fail-fast"]);
-    let got = shell::tee(test.args(args).env("PILOTFISH_BIN", paths::binary()))?;
+    let got = shell::tee(test.args(args).env("PILOTFISH_BIN", paths::binary()).env("PILOTFISH_STATIC", paths::static_binary()))?;
     let counts = Counts::of_cargo_test(&got.lines);
     ensure!(got.status.success(), "{counts}");
     Ok(Outcome::Passed(counts))
