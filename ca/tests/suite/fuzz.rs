@@ -1,4 +1,6 @@
 //! Bytes of strangers: nothing panics, nothing is believed.
+//!
+//! `PROPTEST_CASES=1000000 cargo test -p pilotfish-ca fuzz` looks for longer.
 
 use pilotfish_ca::auth::jwt::Unproved;
 use pilotfish_ca::auth::keys::{Keys, Proof};
@@ -23,8 +25,6 @@ fn as_request(der: &[u8]) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     #[test]
     fn requests_out_of_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..600), text in ".{0,200}") {
         for request in [as_request(&bytes), text] {

@@ -263,3 +263,7 @@ pub(crate) async fn client(cluster: &Cluster) -> Result<Client, ClusterError> {
     config.read_timeout = None;
     Client::try_from(config).map_err(|e| ClusterError::Client(Box::new(e)))
 }
+
+#[cfg(test)]
+#[path = "kube/kubeconfig_tests.rs"]
+mod kubeconfig_tests;

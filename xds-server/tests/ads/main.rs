@@ -7,6 +7,7 @@ mod access;
 mod convergence;
 mod debug;
 mod fake;
+mod fuzz;
 mod make_before_break;
 mod protocol;
 mod roots;
