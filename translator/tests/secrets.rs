@@ -100,7 +100,7 @@ fn secret(random: &mut Random, namespace: &str, name: &str, pair: &(String, Stri
 fn proxy(namespace: &str, app: &str, istio: bool) -> Proxy {
     let labels: Labels = [("istio".into(), app.into())].into_iter().collect();
     let version = istio.then(|| "1.30.0".to_owned());
-    let metadata = Metadata { istio_version: version.map(Into::into), namespace: Some(namespace.into()), labels, ..Metadata::default() };
+    let metadata = Metadata { istio_version: version, namespace: Some(namespace.into()), labels, ..Metadata::default() };
     let node = Node { id: format!("router~10.9.9.9~{app}.{namespace}~{namespace}.svc.cluster.local"), metadata, ..Node::default() };
     Proxy::parse(node, "istio-system", "cluster.local").unwrap()
 }
