@@ -45,7 +45,7 @@ fn spent(processes: &[u32]) -> [u64; 3] {
     let of = |pid: &u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         // After the name, which may have blanks in it: fields 14 and 15.
-        numbers(stat.rsplit_once(')').unwrap().1, 12)[..2].iter().sum::<u64>()
+        numbers(stat.rsplit_once(')').unwrap().1, 11)[..2].iter().sum::<u64>()
     };
     [all[..8].iter().sum::<u64>() - idle, idle, processes.iter().map(of).sum()]
 }

@@ -63,6 +63,59 @@ fn openssl_trusts_what_every_kind_of_key_signs_for_every_kind_of_key() {
     }
 }
 
+/// Below an intermediate, as somebody plugs it in: what agents get, and what our own port shows.
+#[test]
+fn openssl_trusts_what_an_intermediate_signs() {
+    let at = SystemTime::now();
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name).to_str().unwrap().to_owned()
+    };
+    for algorithm in [&PKCS_RSA_SHA256, &PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384] {
+        let authority = |name: &str, depth: u8| {
+            let mut params = rcgen::CertificateParams::default();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(depth));
+            params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+            params.use_authority_key_identifier_extension = true;
+            params
+        };
+        let root = rcgen::CertifiedIssuer::self_signed(authority("root", 1), rcgen::KeyPair::generate_for(algorithm).unwrap()).unwrap();
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let between = authority("between", 0).signed_by(&key, &root).unwrap();
+        let files = [
+            ("ca-cert.pem", between.pem()),
+            ("ca-key.pem", key.serialize_pem()),
+            ("cert-chain.pem", between.pem()),
+            ("root-cert.pem", root.pem()),
+        ];
+        let files = files.map(|(name, text)| (name.to_owned(), text.into_bytes())).into();
+        let material = Material::load(&files, at).unwrap();
+        let (request, _) = csr(&PKCS_ECDSA_P256_SHA256, "spiffe://x/ns/y/sa/z");
+        let issued = issue(&material, &Policy::default(), &request, &[identity("shop", "web")], 3600, at).unwrap();
+        assert_eq!(issued.chain.len(), 2);
+        let names = ["istiod.istio-system.svc".to_owned(), "10.0.0.1".to_owned()];
+        let (served, _) = pilotfish_ca::tls::serving_certificate(&material, &names, Duration::from_secs(3600), at).unwrap();
+        let served: Vec<String> = served.iter().map(|der| pilotfish_ca::pem::certificate(der)).collect();
+        let roots = write("root.pem", &root.pem());
+        let cases = [
+            (&issued.chain, "sslclient", None),
+            (&issued.chain, "sslserver", None),
+            (&served, "sslserver", Some("istiod.istio-system.svc")),
+        ];
+        for (chain, purpose, host) in cases {
+            let (leaf, others) = (write("leaf.pem", &chain[0]), write("others.pem", &chain[1..].concat()));
+            let mut args = vec!["verify", "-x509_strict", "-purpose", purpose, "-CAfile", &roots, "-untrusted", &others];
+            args.extend(host.iter().flat_map(|host| ["-verify_hostname", host]));
+            args.push(&leaf);
+            if openssl(&args).is_none() {
+                return;
+            }
+        }
+    }
+}
+
 #[test]
 fn certificates_say_what_was_proved_and_how_long_it_holds() {
     let material = material();
