@@ -86,7 +86,7 @@ async fn the_image_is_a_static_binary_and_runs_as_the_charts_say() {
     assert!(is_static(&root.join("usr/local/bin/pilotfish")).unwrap());
 
     // With nothing around it, as that user.
-    let mut run = Command::new("chroot");
+    let mut run = Command::new("/usr/sbin/chroot");
     run.args(["--userspec=1337:1337", "--groups="]).arg(&root).args(["/usr/local/bin/pilotfish", "version"]);
     let output = run.env_clear().output().unwrap();
     let version = format!("pilotfish {}\n", env!("CARGO_PKG_VERSION"));
