@@ -68,7 +68,7 @@ pub struct Question {
 
 /// Most values of a review. One takes up to a hundred bytes of memory and as little as two of text; what people write has ten
 /// times as much text for each.
-const VALUES: usize = 150_000;
+const VALUES: usize = 120_000;
 
 /// How many values a text has at most, without reading them: each but the first follows a comma or opens a list or a map.
 fn values(body: &[u8]) -> usize {

@@ -34,6 +34,10 @@ use crate::validate::{self, Verdict};
 
 /// Largest body. The API server takes objects of 3 MiB at most, and shows the old one as well.
 const BODY: usize = 7 << 20;
+/// Largest body with a Pod: more than any store of a cluster takes, and no old one beside it.
+const POD: usize = 2 << 20;
+/// Most values in a Pod. Injection looks at it in several forms at once.
+const POD_VALUES: usize = 15_000;
 /// What is judged on a thread of its own.
 const LARGE: usize = 64 << 10;
 /// Longest time for a body to arrive, and for a handshake.
@@ -113,6 +117,10 @@ impl Webhooks {
         self.metrics.requests.inc();
         let pod = &request.object;
         let namespace = request.namespace.as_str();
+        if count(pod) > POD_VALUES {
+            self.metrics.failures.inc();
+            return Answer::Denied(format!("sidecar injection failed: a Pod with more than {POD_VALUES} values is not looked at").into());
+        }
         let root = config.mesh.get("rootNamespace").and_then(Value::as_str).unwrap_or("istio-system");
         let outcome = inject::inject(
             &inject::Request {
@@ -185,20 +193,34 @@ impl Webhooks {
     }
 }
 
+/// How many values a value has, itself among them.
+fn count(value: &Value) -> usize {
+    1 + match value {
+        Value::Object(map) => map.values().map(count).sum(),
+        Value::Array(items) => items.iter().map(count).sum(),
+        _ => 0,
+    }
+}
+
 async fn inject_page(State(webhooks): State<Webhooks>, request: HttpRequest) -> Response {
     let Some(config) = webhooks.injector() else { return StatusCode::NOT_FOUND.into_response() };
     let path = request.uri().path().trim_start_matches("/inject").to_owned();
     let answers = webhooks.clone();
-    page(&webhooks, request, move |question| answers.inject(question, &path, &config)).await
+    page(&webhooks, request, POD, move |question| answers.inject(question, &path, &config)).await
 }
 
 async fn validate_page(State(webhooks): State<Webhooks>, request: HttpRequest) -> Response {
     let answers = webhooks.clone();
-    page(&webhooks, request, move |question| answers.validate(question)).await
+    page(&webhooks, request, BODY, move |question| answers.validate(question)).await
 }
 
 /// Reads a review within the limits and answers it.
-async fn page(webhooks: &Webhooks, request: HttpRequest, answer: impl FnOnce(&Request) -> Answer + Send + 'static) -> Response {
+async fn page(
+    webhooks: &Webhooks,
+    request: HttpRequest,
+    most: usize,
+    answer: impl FnOnce(&Request) -> Answer + Send + 'static,
+) -> Response {
     let refuse = |status: StatusCode, text: &'static str| {
         webhooks.metrics.http_error(status.as_u16());
         (status, text).into_response()
@@ -206,11 +228,11 @@ async fn page(webhooks: &Webhooks, request: HttpRequest, answer: impl FnOnce(&Re
     let json = request.headers().get(header::CONTENT_TYPE).is_some_and(|v| v == "application/json");
     let (parts, body) = request.into_parts();
     let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|n| n > BODY) {
+    if announced.is_some_and(|n| n > most) {
         return refuse(StatusCode::BAD_REQUEST, "the body is too large");
     }
     let Ok(_turn) = webhooks.bodies.acquire().await else { return refuse(StatusCode::SERVICE_UNAVAILABLE, "ending") };
-    let body = match tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, BODY)).await {
+    let body = match tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, most)).await {
         Ok(Ok(body)) => body,
         Ok(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "the body cannot be read, or is too large"),
         Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "the body takes too long"),

@@ -31,6 +31,13 @@ impl Findings {
         }
     }
 
+    /// A warning that names its places itself.
+    pub(crate) fn warning_of_all(&mut self, message: String) {
+        if self.warnings.len() < MOST {
+            self.warnings.push(message);
+        }
+    }
+
     /// Whether more mistakes would not be told.
     pub(crate) fn is_full(&self) -> bool {
         self.errors.len() >= MOST

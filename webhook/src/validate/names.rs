@@ -192,8 +192,10 @@ pub(crate) fn export_to(f: &mut Findings, spec: &At<'_>, own: &str, service_entr
     }
 }
 
+/// Longest pattern: reading one takes hundreds of times its length.
+const LONGEST: usize = 16 << 10;
 /// How large a program a pattern may become, in bytes.
-const LARGEST: usize = 1 << 20;
+const LARGEST: usize = 512 << 10;
 /// What is large: it takes a millisecond or so to find out how large.
 const LARGE: usize = 16 << 10;
 /// How many of these an object may have.
@@ -202,6 +204,9 @@ const MANY: usize = 32;
 /// A pattern that Envoy will take: linear time, bounded size.
 pub(crate) fn regex(f: &mut Findings, at: &At<'_>) {
     let Some(text) = at.text().filter(|_| !f.is_full()) else { return };
+    if text.len() > LONGEST {
+        return f.error(at, format!("a regexp of more than {LONGEST} bytes"));
+    }
     let read = |limit: usize| regex::RegexBuilder::new(text).size_limit(limit).build().map(drop);
     let outcome = match read(LARGE) {
         Err(regex::Error::CompiledTooBig(_)) if f.large_patterns >= MANY => {

@@ -1,6 +1,6 @@
 //! VirtualServices.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use pilotfish_model::virtual_service::GRPC_STATUS;
 
@@ -443,7 +443,9 @@ fn destination(f: &mut Findings, to: &At<'_>) {
 
 /// Matches that an earlier rule takes already.
 fn unused(f: &mut Findings, http: &[At<'_>]) {
-    let mut prefixes: Vec<(usize, usize, String, BTreeSet<String>)> = Vec::new();
+    // The first match of each prefix by its method, and the lengths that there are: an object may have thousands.
+    let mut first: HashMap<(String, String), (usize, usize)> = HashMap::new();
+    let mut lengths = BTreeSet::new();
     for (i, route) in http.iter().enumerate() {
         for (j, m) in route.items("match").iter().enumerate() {
             let prefix = m.get("uri").str("prefix").to_owned();
@@ -452,14 +454,15 @@ fn unused(f: &mut Findings, http: &[At<'_>]) {
                 continue;
             }
             let method = m.get("method").value.to_string();
-            let conditions = BTreeSet::from([method]);
-            let earlier = prefixes.iter().find(|(_, _, p, c)| prefix.starts_with(p.as_str()) && *c == conditions);
-            if let Some((ei, ej, p, _)) = earlier {
-                f.warnings.push(format!(
+            let shorter = lengths.range(..=prefix.len()).filter_map(|n| prefix.get(..*n));
+            let earlier = shorter.filter_map(|p| first.get(&(method.clone(), p.to_owned())).map(|at| (*at, p))).min();
+            if let Some(((ei, ej), p)) = earlier {
+                f.warning_of_all(format!(
                     "virtualService rule #{i} match #{j} of prefix {prefix} is not used (duplicate/overlapping match in rule #{ei} of prefix {p} on #{ej})"
                 ));
             }
-            prefixes.push((i, j, prefix, conditions));
+            lengths.insert(prefix.len());
+            first.entry((method, prefix)).or_insert((i, j));
         }
     }
 }
