@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use base64::Engine;
 use pilotfish_envoy::TypeUrl;
-use pilotfish_testkit::Authority;
 use pilotfish_testkit::ads::{Delta, sidecar};
 use pilotfish_testkit::pilotfish::{self, Options, Pilotfish};
 use pilotfish_testkit::process::free_addr;
 use pilotfish_testkit::tls::TlsClient;
+use pilotfish_testkit::{Authority, skip};
 use pilotfish_tests::MeshDir;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -152,6 +152,8 @@ fn is_release(binary: &Path) -> bool {
 #[tokio::test]
 async fn pods_do_not_wait_for_translations() {
     let Some(binary) = pilotfish::binary("admission") else { return };
+    // One that is not optimized cannot keep up with so many Pods beside such a translation.
+    let Some(()) = skip::needed("admission", is_release(&binary).then_some(()), "a release build of pilotfish") else { return };
     let mesh = mesh();
     let dir = tempfile::tempdir().unwrap();
     let (injection, settings) = (dir.path().join("inject"), dir.path().join("mesh.yaml"));
@@ -219,6 +221,6 @@ async fn pods_do_not_wait_for_translations() {
     }
     println!("translations of {SERVICES} services for {PROXIES} namespaces: {} in {span:?}: {times:?}", times.len());
     assert!(times.len() >= 2, "nothing was translated meanwhile");
-    let bound = if is_release(&binary) && std::env::var_os("ADMISSION_QUIET").is_some() { BOUND } else { LOOSE };
+    let bound = if std::env::var_os("ADMISSION_QUIET").is_some() { BOUND } else { LOOSE };
     assert!(percentile(&busy, 99) < bound, "p99 is {:?}", percentile(&busy, 99));
 }
