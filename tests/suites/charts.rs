@@ -80,6 +80,21 @@ async fn kinds_and_rights_come_along() {
     assert!(role["rules"].as_array().unwrap().len() > 5, "{role}");
 }
 
+/// Roots for keys of token issuers are mounted, and the process is told where.
+#[tokio::test]
+async fn extra_roots_are_read_where_they_are_mounted() {
+    let Some(helm) = helm("charts") else { return };
+    let all = helm.render("istiod", "pilotfish", &["--set", "jwksResolverExtraRootCA=roots"]).await;
+    let pod = &all.iter().find(|d| d["kind"] == "Deployment").unwrap()["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let file = container["args"].as_array().unwrap().iter().find_map(|a| a.as_str()?.strip_prefix("--jwks-ca=")).unwrap();
+    let (folder, name) = file.rsplit_once('/').unwrap();
+    let volume = container["volumeMounts"].as_array().unwrap().iter().find(|m| m["mountPath"] == folder).map(|m| &m["name"]).unwrap();
+    let volume = pod["volumes"].as_array().unwrap().iter().find(|v| v["name"] == *volume).unwrap();
+    let map = all.iter().find(|d| d["kind"] == "ConfigMap" && d["metadata"]["name"] == volume["configMap"]["name"]).unwrap();
+    assert_eq!(map["data"][name], "roots");
+}
+
 #[tokio::test]
 async fn common_values_render_as_expected() {
     let Some(helm) = helm("charts") else { return };
