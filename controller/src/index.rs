@@ -272,7 +272,10 @@ impl Index {
             self.settings.networks = Arc::new(networks);
         }
         match (merged, cause) {
-            (Ok(config), _) => self.set_mesh_config(Arc::new(config)),
+            (Ok(config), _) => {
+                let features = self.settings.mesh_config.features;
+                self.set_mesh_config(Arc::new(MeshConfig { features, ..config }));
+            }
             (Err(e), Some(id)) => {
                 let message = format!("together with the other settings: {}: {}", e.field, e.message);
                 let entry = Entry { diagnostics: vec![Diagnostic::error(id, "data.mesh", message)], ..self.listing.get(id) };

@@ -46,6 +46,8 @@ pub const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
 pub const ORIGINAL_SRC: &str = "envoy.filters.listener.original_src";
 /// PROXY protocol.
 pub const PROXY_PROTOCOL: &str = "envoy.filters.listener.proxy_protocol";
+/// TLS over UDP.
+pub const TRANSPORT_QUIC: &str = "envoy.transport_sockets.quic";
 /// TLS.
 pub const TRANSPORT_TLS: &str = "envoy.transport_sockets.tls";
 /// Clear text.

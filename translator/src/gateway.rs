@@ -36,6 +36,8 @@ pub struct MergedPort {
     /// Servers in order, never empty. [`PortKind::Tcp`]: exactly one. [`PortKind::Http`]: all share one route name.
     /// [`PortKind::Tls`]: a filter chain each (no two have a server name in common).
     pub servers: Vec<MergedServer>,
+    /// Those that end HTTPS are reached by HTTP/3 as well.
+    pub http3: bool,
 }
 
 /// What servers on one port have in common.
@@ -81,12 +83,13 @@ impl MergedServer {
 
 impl MergedGateways {
     /// Servers by the route configuration that they share, in the order of names, with the port they listen on.
-    pub fn by_route_name(&self) -> BTreeMap<Str, (u16, Vec<&MergedServer>)> {
-        let mut routes: BTreeMap<Str, (u16, Vec<&MergedServer>)> = BTreeMap::new();
+    pub fn by_route_name(&self) -> BTreeMap<Str, RouteServers<'_>> {
+        let mut routes: BTreeMap<Str, RouteServers<'_>> = BTreeMap::new();
         for port in &self.ports {
             for server in &port.servers {
                 if let Some(name) = &server.route_name {
-                    routes.entry(name.clone()).or_insert_with(|| (port.port, Vec::new())).1.push(server);
+                    let new = || RouteServers { http3: port.http3, servers: Vec::new() };
+                    routes.entry(name.clone()).or_insert_with(new).servers.push(server);
                 }
             }
         }
@@ -100,6 +103,15 @@ impl MergedGateways {
             .flat_map(|p| &p.servers)
             .any(|s| s.server().tls.as_ref().is_some_and(|t| t.mode == ServerTlsMode::AutoPassthrough))
     }
+}
+
+/// Servers that share a route configuration.
+#[derive(Clone, Debug)]
+pub struct RouteServers<'a> {
+    /// Answers say that the host is reached by HTTP/3 as well.
+    pub http3: bool,
+    /// Never empty.
+    pub servers: Vec<&'a MergedServer>,
 }
 
 /// Clear text, though it may redirect to TLS.
@@ -125,7 +137,17 @@ pub fn merged(context: &Context<'_>) -> MergedGateways {
     let mut gateways: Vec<&Arc<Gateway>> = context.mesh.gateways.values().filter(|g| selects(&g.selector, &context.class.labels)).collect();
     gateways.sort_by(|a, b| a.meta.age_order().cmp(&b.meta.age_order()));
     let ports = PortTranslation::of(context);
-    merge(gateways, &|port| ports.listen(port))
+    let mut merged = merge(gateways, &|port| ports.listen(port));
+    if context.config().features.http3 {
+        let has_udp = |number: u16| {
+            let services = context.class.targets().iter().filter_map(|t| context.mesh.services.get(&t.service));
+            services.flat_map(|s| &s.ports).any(|p| p.port == number && p.protocol == Protocol::Udp)
+        };
+        for port in merged.ports.iter_mut().filter(|p| p.kind == PortKind::Tls) {
+            port.http3 = port.servers.iter().any(|s| s.route_name.is_some() && has_udp(s.server().port));
+        }
+    }
+    merged
 }
 
 /// The servers of Gateways, oldest first, at the ports to `listen` on.
@@ -209,7 +231,7 @@ impl Merger {
         match self.at.get(&key) {
             None => {
                 self.at.insert(key, self.merged.ports.len());
-                self.merged.ports.push(MergedPort { port, bind: server.bind.clone(), kind, servers: vec![entry] });
+                self.merged.ports.push(MergedPort { port, bind: server.bind.clone(), kind, servers: vec![entry], http3: false });
             }
             Some(at) => {
                 let group = &mut self.merged.ports[*at];

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use pilotfish_controller::run::{Options, read_files};
 use pilotfish_controller::{Settings, load_mesh_config};
 use pilotfish_envoy::{Snapshot, TypeUrl, json, validate};
+use pilotfish_model::features::RemoteJwks;
 use pilotfish_model::proxy::{Flavour, Node};
-use pilotfish_model::{Mesh, Proxy};
+use pilotfish_model::{Features, Mesh, MeshConfig, Proxy};
 use pilotfish_testkit::{Goldens, golden};
 use pilotfish_translator::{World, classify, translate};
 use serde::Deserialize;
@@ -29,6 +30,9 @@ struct Case {
     show: Vec<Show>,
     #[serde(default)]
     mesh_config: String,
+    /// Switches that are on.
+    #[serde(default)]
+    features: Vec<String>,
     /// Diagnostics that the objects are meant to cause.
     #[serde(default)]
     diagnostics: Vec<String>,
@@ -66,10 +70,22 @@ fn every_case_is_as_recorded() {
 
 fn load(dir: &Path, case: &Case) -> (Arc<Mesh>, Vec<String>) {
     let mesh_config = Arc::new(load_mesh_config(&case.mesh_config).unwrap_or_else(|e| panic!("{}: {e}", dir.display())));
+    let mesh_config = Arc::new(MeshConfig { features: features(&case.features), ..(*mesh_config).clone() });
     let settings = Settings { mesh_config, ..Settings::default() };
     let (mesh, state) = read_files(&Options::new(vec![dir.join("mesh.yaml")], settings)).unwrap();
     assert_eq!(*state.problems, [], "{}", dir.display());
     (mesh, state.snapshot.diagnostics.iter().map(ToString::to_string).collect())
+}
+
+fn features(on: &[String]) -> Features {
+    let has = |name: &str| on.iter().any(|n| n == name);
+    let remote_jwks = if has("remote_jwks") { RemoteJwks::Known } else { RemoteJwks::Never };
+    Features {
+        http3: has("http3"),
+        sidecar_ingress_tls: has("sidecar_ingress_tls"),
+        several_providers: has("several_providers"),
+        remote_jwks,
+    }
 }
 
 fn assert_valid(dir: &Path, snapshot: &Snapshot, flavour: Flavour) {

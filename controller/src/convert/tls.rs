@@ -89,6 +89,7 @@ pub(super) fn server(scope: &mut Scope<'_>, path: &Path<'_>, t: &api::ServerTlsS
         max_version,
         cipher_suites: strs(&t.cipher_suites),
         ecdh_curves: strs(&t.ecdh_curves),
+        insecure_skip_verify: t.insecure_skip_verify == Some(true),
     }
 }
 

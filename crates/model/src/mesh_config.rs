@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use crate::destination_rule::{Distribute, H2Upgrade, LocalityLb, ZoneAwareLb};
+use crate::features::Features;
 use crate::name::Str;
 use crate::proxy_config::ProxyConfig;
 use crate::sidecar::OutboundMode;
@@ -98,6 +99,9 @@ pub struct MeshConfig {
     pub zone_aware_lb_setting: Option<ZoneAwareLb>,
     pub default_traffic_policy: Option<DefaultTrafficPolicy>,
     pub service_entry_visibility: Unused,
+    /// Not of the file: switches of this process.
+    #[serde(skip)]
+    pub features: Features,
 }
 
 impl Default for MeshConfig {
@@ -154,6 +158,7 @@ impl Default for MeshConfig {
             zone_aware_lb_setting: None,
             default_traffic_policy: None,
             service_entry_visibility: Unused,
+            features: Features::default(),
         }
     }
 }

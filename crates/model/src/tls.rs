@@ -118,6 +118,8 @@ pub struct ServerTls {
     pub cipher_suites: Vec<Str>,
     /// Curve names.
     pub ecdh_curves: Vec<Str>,
+    /// Client certificates that lead to no root are taken as well: who is behind has to look at them.
+    pub insecure_skip_verify: bool,
 }
 
 impl ServerTls {
@@ -141,6 +143,7 @@ impl ServerTls {
             max_version: None,
             cipher_suites: Vec::new(),
             ecdh_curves: Vec::new(),
+            insecure_skip_verify: false,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use ipnet::IpNet;
 use pilotfish_controller::addresses::{IPV4, IPV6};
+use pilotfish_model::features::RemoteJwks;
 
 use crate::identity::args::IdentityArgs;
 
@@ -73,6 +74,26 @@ pub struct MeshArgs {
     /// A ConfigMap of the same namespace with settings that several meshes share; those of the mesh itself weigh more.
     #[arg(long, env = "SHARED_MESH_CONFIG", default_value = "", hide_default_value = true, value_name = "NAME")]
     pub shared_mesh_config: String,
+    /// What is off unless it is asked for.
+    #[command(flatten)]
+    pub features: FeatureArgs,
+}
+
+/// What is off unless it is asked for.
+#[derive(Args, Clone, Debug)]
+pub struct FeatureArgs {
+    /// Gateways answer HTTP/3 beside HTTPS, where their Service has the port for UDP as well.
+    #[arg(long, env = "PILOT_ENABLE_QUIC_LISTENERS", value_name = "BOOL", default_value = "false", action = ArgAction::Set)]
+    pub http3: bool,
+    /// Ingress listeners of Sidecars end the TLS that they ask for, where PeerAuthentication turns mesh mTLS off.
+    #[arg(long, env = "ENABLE_TLS_ON_SIDECAR_INGRESS", value_name = "BOOL", default_value = "false", action = ArgAction::Set)]
+    pub sidecar_ingress_tls: bool,
+    /// CUSTOM policies of one workload may ask several providers.
+    #[arg(long, env = "PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS", value_name = "BOOL", default_value = "false", action = ArgAction::Set)]
+    pub several_providers: bool,
+    /// Who fetches the keys of tokens: this process (istiod), proxies where the mesh knows the server (hybrid), or proxies (envoy).
+    #[arg(long, env = "PILOT_JWT_ENABLE_REMOTE_JWKS", value_name = "MODE", default_value = "false")]
+    pub remote_jwks: RemoteJwks,
 }
 
 /// Arguments of `serve`.

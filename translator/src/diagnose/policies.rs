@@ -45,7 +45,7 @@ fn denied(why: &BadProvider) -> String {
 fn rivals(world: &World, workloads: &Workloads, report: &mut Report) {
     let policies = &world.mesh.authorization_policies;
     let all: BTreeSet<&Str> = policies.values().filter_map(|p| provider(p)).collect();
-    if all.len() < 2 {
+    if all.len() < 2 || world.mesh.config.features.several_providers {
         return;
     }
     let root = &world.mesh.config.root_namespace;

@@ -21,6 +21,11 @@ pub(super) fn look(world: &World, workloads: &Workloads, report: &mut Report) {
         if let Some(why) = why {
             report.warn(&object, field, format!("has no effect: {why}"));
         }
+        if !world.mesh.config.features.sidecar_ingress_tls {
+            for (i, _) in sidecar.ingress.iter().enumerate().filter(|(_, l)| l.tls.is_some()) {
+                report.warn(&object, format!("spec.ingress[{i}].tls"), "has no effect: ENABLE_TLS_ON_SIDECAR_INGRESS is not set");
+            }
+        }
         for (i, listener) in sidecar.egress.iter().enumerate() {
             for (j, host) in listener.hosts.iter().enumerate() {
                 if !imports_any(world, &sidecar.meta.namespace, host) {

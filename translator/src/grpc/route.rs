@@ -67,7 +67,7 @@ fn virtual_host(
     rules: &[&Arc<Rules>],
 ) -> VirtualHost {
     let single_port = |host: &Host| context.scope.service(host).map(|s| &**s).filter(|s| s.ports.len() == 1);
-    let place = Place { gateway: &GatewayRef::Mesh, port: port.port, tls: false, defaults, single_port };
+    let place = Place { gateway: &GatewayRef::Mesh, port: port.port, tls: false, http3: false, defaults, single_port };
     let route = match rules.iter().find_map(|v| rule::applied(context, v, &place)) {
         Some(set) => RouteSource::Rules(set),
         None => RouteSource::Service(ServiceRoute {

@@ -10,12 +10,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use pilotfish_envoy::any;
 use pilotfish_envoy::pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
 use pilotfish_envoy::pb::envoy::config::core::v3::http1_protocol_options::{HeaderKeyFormat, header_key_format};
-use pilotfish_envoy::pb::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, TypedExtensionConfig};
+use pilotfish_envoy::pb::envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, Http3ProtocolOptions, HttpProtocolOptions, TypedExtensionConfig,
+};
 use pilotfish_envoy::pb::envoy::config::listener::v3::Filter;
 use pilotfish_envoy::pb::envoy::config::route::v3::RouteConfiguration;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails,
-    UpgradeConfig,
+    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
+    SetCurrentClientCertDetails, UpgradeConfig,
 };
 use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, Rds, RequestIdExtension,
@@ -52,6 +54,8 @@ pub struct Http {
     pub grpc_web: bool,
     /// HTTP/2 is expected.
     pub http2: bool,
+    /// HTTP/3 is spoken, and nothing else.
+    pub http3: bool,
     /// Requests name the host in the request line: an explicit HTTP proxy.
     pub absolute_url: bool,
 }
@@ -73,7 +77,7 @@ pub enum Routes {
 impl Http {
     /// With routes in a resource of their own.
     pub fn rds(stat_prefix: String, name: Str) -> Self {
-        Http { stat_prefix, routes: Routes::Rds(name), grpc_web: false, http2: false, absolute_url: false }
+        Http { stat_prefix, routes: Routes::Rds(name), grpc_web: false, http2: false, http3: false, absolute_url: false }
     }
 }
 
@@ -158,6 +162,8 @@ fn own(settings: &Settings, side: Side, input: &Http) -> HttpConnectionManager {
         route_specifier: Some(routes),
         http_protocol_options: http1(settings, side, input.absolute_url),
         http2_protocol_options: http2(settings, input.http2),
+        http3_protocol_options: input.http3.then(Http3ProtocolOptions::default),
+        codec_type: if input.http3 { CodecType::Http3 as i32 } else { 0 },
         ..Default::default()
     }
 }

@@ -59,3 +59,12 @@ pub(super) fn address(bind: &str, port: u16) -> Address {
     };
     Address { address: Some(address) }
 }
+
+/// The same for datagrams.
+pub(super) fn datagrams(bind: &str, port: u16) -> Address {
+    let mut made = address(bind, port);
+    if let Some(address::Address::SocketAddress(socket)) = &mut made.address {
+        socket.protocol = socket_address::Protocol::Udp.into();
+    }
+    made
+}

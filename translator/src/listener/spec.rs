@@ -7,18 +7,18 @@ use std::time::Duration;
 use ipnet::IpNet;
 use pilotfish_envoy::Value;
 use pilotfish_envoy::pb::envoy::config::accesslog::v3::AccessLog;
-use pilotfish_envoy::pb::envoy::config::core::v3::{CidrRange, TrafficDirection, TransportSocket};
+use pilotfish_envoy::pb::envoy::config::core::v3::{CidrRange, TrafficDirection, TransportSocket, UdpSocketConfig};
 use pilotfish_envoy::pb::envoy::config::listener::v3::listener::ConnectionBalanceConfig;
 use pilotfish_envoy::pb::envoy::config::listener::v3::listener::connection_balance_config::{BalanceType, ExactBalance};
 use pilotfish_envoy::pb::envoy::config::listener::v3::{
-    AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter,
+    AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, QuicProtocolOptions, UdpListenerConfig,
 };
 use pilotfish_model::name::{ObjectId, Str};
 
 use super::extension::Chosen;
 use super::hcm::{Http, Parts, Templates};
 use super::network_filters::{TcpProxy, before_requests, metadata_exchange, tcp_filters};
-use super::pack::{address, duration};
+use super::pack::{address, datagrams, duration};
 use super::settings::{Settings, Side};
 use super::{access_log, listener_filters};
 use crate::metadata;
@@ -89,6 +89,8 @@ pub enum Role {
         /// The first bytes are TLS.
         tls: bool,
     },
+    /// A gateway's port for HTTP/3.
+    Quic,
 }
 
 impl Role {
@@ -96,7 +98,7 @@ impl Role {
         match self {
             Role::VirtualInbound { .. } | Role::Inbound => Side::Inbound,
             Role::VirtualOutbound { .. } | Role::Outbound => Side::Outbound,
-            Role::Gateway { .. } => Side::Gateway,
+            Role::Gateway { .. } | Role::Quic => Side::Gateway,
         }
     }
 }
@@ -194,14 +196,16 @@ impl<'a> Builder<'a> {
 
     pub(crate) fn listener(&mut self, spec: &ListenerSpec) -> Listener {
         let side = spec.role.side();
-        let binds: Vec<_> = spec.binds.iter().map(|b| address(b, spec.port)).collect();
+        let quic = spec.role == Role::Quic;
+        let place = if quic { datagrams } else { address };
+        let binds: Vec<_> = spec.binds.iter().map(|b| place(b, spec.port)).collect();
         let mut binds = binds.into_iter();
         let transparent = matches!(spec.role, Role::VirtualOutbound { transparent: true } | Role::VirtualInbound { transparent: true });
         let outbound = spec.role == Role::Outbound;
         let inspected = outbound || side == Side::Inbound;
         let (listener_filters, sniffs) = self.listener_filters(spec);
         let timeout = if sniffs { self.settings.detection_timeout } else { Duration::ZERO };
-        let own_log = matches!(spec.role, Role::VirtualOutbound { .. } | Role::VirtualInbound { .. } | Role::Gateway { .. });
+        let own_log = matches!(spec.role, Role::VirtualOutbound { .. } | Role::VirtualInbound { .. } | Role::Gateway { .. } | Role::Quic);
         let exact = BalanceType::ExactBalance(ExactBalance {});
         Listener {
             name: spec.name.clone(),
@@ -218,7 +222,13 @@ impl<'a> Builder<'a> {
             connection_balance_config: spec.exact_balance.then_some(ConnectionBalanceConfig { balance_type: Some(exact) }),
             access_log: if own_log { access_log::unmatched(&self.settings.observed(side).access_logs) } else { Vec::new() },
             // One connection per wake-up spreads them over threads.
-            max_connections_to_accept_per_socket_event: spec.bind_to_port.then_some(1),
+            max_connections_to_accept_per_socket_event: (spec.bind_to_port && !quic).then_some(1),
+            udp_listener_config: quic.then(|| UdpListenerConfig {
+                quic_options: Some(QuicProtocolOptions::default()),
+                downstream_socket_config: Some(UdpSocketConfig::default()),
+                ..Default::default()
+            }),
+            enable_reuse_port: quic.then_some(true),
             bind_to_port: (!spec.bind_to_port).then_some(false),
             per_connection_buffer_limit_bytes: self.settings.connections.listener_per_connection_buffer_limit_bytes,
             ..Default::default()
@@ -227,6 +237,10 @@ impl<'a> Builder<'a> {
 
     /// The filters, and whether one of them waits for a protocol.
     fn listener_filters(&self, spec: &ListenerSpec) -> (Vec<ListenerFilter>, bool) {
+        // They look at first bytes of a stream, which QUIC hides.
+        if spec.role == Role::Quic {
+            return (Vec::new(), false);
+        }
         let plain_http = |c: &ChainSpec| c.matching.alpn.contains(&"h2c");
         let all_tls = matches!(spec.role, Role::Gateway { tls: true, .. });
         let tls = |c: &ChainSpec| all_tls || c.matching.transport == "tls" || !c.matching.server_names.is_empty();

@@ -10,7 +10,7 @@ use pilotfish_model::proxy::Flavour;
 use super::compile::Ready;
 use crate::attach::attached;
 use crate::facts::ScopeFacts;
-use crate::gateway::MergedGateways;
+use crate::gateway::{MergedGateways, RouteServers};
 use crate::world::World;
 
 /// See the module. Of a scope for which some patch is meant, if only by the labels of its workloads.
@@ -77,7 +77,7 @@ impl Patches {
 /// By which ports the route configurations of a gateway are found.
 pub(crate) fn port_names(gateways: &MergedGateways) -> PortNames {
     let mut names = PortNames::new();
-    for (name, (_, servers)) in gateways.by_route_name() {
+    for (name, RouteServers { servers, .. }) in gateways.by_route_name() {
         if let Some(port) = super::routes::GatewayRoute::parse(&name).map(|r| r.port) {
             names.entry(port).or_default().extend(servers.iter().map(|s| s.server().port));
         }

@@ -71,7 +71,11 @@ pub fn route(set: &RuleSet, applied: &AppliedRule) -> Route {
         typed_per_filter_config: per_filter(set, rule),
         request_headers_to_add: operations.request_add,
         request_headers_to_remove: operations.request_remove,
-        response_headers_to_add: operations.response_add,
+        response_headers_to_add: operations
+            .response_add
+            .into_iter()
+            .chain(set.http3.then(|| headers::alternative_service(set.port)))
+            .collect(),
         response_headers_to_remove: operations.response_remove,
         action: Some(action),
         ..Default::default()

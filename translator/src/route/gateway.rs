@@ -12,7 +12,7 @@ use super::action::RouteDefaults;
 use super::rule::{self, Place, RuleSet};
 use super::virtual_host::{RouteSource, VirtualHost};
 use crate::context::Context;
-use crate::gateway::{self, MergedServer};
+use crate::gateway::{self, MergedServer, RouteServers};
 use crate::naming;
 use crate::world::Rules as Objects;
 
@@ -23,9 +23,9 @@ pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults
     let by_name = merged.by_route_name();
     by_name
         .into_iter()
-        .map(|(name, (_, servers))| Configuration {
+        .map(|(name, RouteServers { http3, servers })| Configuration {
             name,
-            hosts: virtual_hosts(&rules, &servers).into_iter().map(Into::into).collect(),
+            hosts: virtual_hosts(&rules, &servers, http3).into_iter().map(Into::into).collect(),
             sources: servers.iter().map(|s| s.object()).collect(),
             by_rules: None,
         })
@@ -50,9 +50,9 @@ impl<'a> Rules<'a> {
         Rules { context, defaults, attached }
     }
 
-    fn applied(&self, v: &Arc<Objects>, gateway: &GatewayRef, server: &GatewayServer) -> Option<Arc<RuleSet>> {
+    fn applied(&self, v: &Arc<Objects>, gateway: &GatewayRef, server: &GatewayServer, http3: bool) -> Option<Arc<RuleSet>> {
         let single_port = |host: &Host| self.context.scope.service(host).map(|s| &**s);
-        let place = Place { gateway, port: server.port, tls: server.tls.is_some(), defaults: self.defaults, single_port };
+        let place = Place { gateway, port: server.port, tls: server.tls.is_some(), http3, defaults: self.defaults, single_port };
         rule::applied(self.context, v, &place)
     }
 }
@@ -64,7 +64,7 @@ struct Entry {
     require_tls: bool,
 }
 
-fn virtual_hosts(rules: &Rules<'_>, servers: &[&MergedServer]) -> Vec<VirtualHost> {
+fn virtual_hosts(rules: &Rules<'_>, servers: &[&MergedServer], http3: bool) -> Vec<VirtualHost> {
     let mut by_host: BTreeMap<Host, Entry> = BTreeMap::new();
     let mut sets: HashMap<(GatewayRef, *const Objects), Option<Arc<RuleSet>>> = HashMap::new();
     for merged in servers {
@@ -77,7 +77,7 @@ fn virtual_hosts(rules: &Rules<'_>, servers: &[&MergedServer]) -> Vec<VirtualHos
                 continue;
             }
             // Servers of one Gateway share what the first of them made, so that their hosts can share a virtual host.
-            let made = sets.entry((gateway.clone(), Arc::as_ptr(v))).or_insert_with(|| rules.applied(v, &gateway, server));
+            let made = sets.entry((gateway.clone(), Arc::as_ptr(v))).or_insert_with(|| rules.applied(v, &gateway, server, http3));
             let Some(set) = made else { continue };
             for host in hosts {
                 let entry = by_host.entry(host).or_insert_with(new);

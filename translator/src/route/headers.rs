@@ -33,6 +33,15 @@ pub fn operations(operations: &HeaderOperations) -> Operations {
     }
 }
 
+/// Tells clients that they may come by HTTP/3 from now on (RFC 7838), for a day.
+pub fn alternative_service(port: u16) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue { key: "alt-svc".to_owned(), value: format!("h3=\":{port}\"; ma=86400"), ..Default::default() }),
+        append_action: HeaderAppendAction::AppendIfExistsOrAdd.into(),
+        ..Default::default()
+    }
+}
+
 impl Operations {
     /// Both, this one's first; of two hosts this one's.
     pub fn then(mut self, other: Operations) -> Operations {

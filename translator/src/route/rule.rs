@@ -22,6 +22,8 @@ pub struct RuleSet {
     pub port: u16,
     /// Clients speak TLS.
     pub tls: bool,
+    /// And are told that they may speak HTTP/3.
+    pub http3: bool,
     /// What holds for all routes of the class.
     pub defaults: Arc<RouteDefaults>,
     /// The rules. Never empty.
@@ -74,6 +76,8 @@ pub struct Place<'a, F> {
     pub port: u16,
     /// Clients speak TLS.
     pub tls: bool,
+    /// And are told that they may speak HTTP/3.
+    pub http3: bool,
     /// What holds for all routes of the class.
     pub defaults: &'a Arc<RouteDefaults>,
     /// Services whose only port stands for a port that a destination does not name.
@@ -103,8 +107,8 @@ where
         }
     }
     let virtual_service = virtual_service.clone();
-    (!rules.is_empty())
-        .then(|| Arc::new(RuleSet { virtual_service, port: place.port, tls: place.tls, defaults: place.defaults.clone(), rules }))
+    let Place { port, tls, http3, .. } = *place;
+    (!rules.is_empty()).then(|| Arc::new(RuleSet { virtual_service, port, tls, http3, defaults: place.defaults.clone(), rules }))
 }
 
 /// What is known beforehand: port, gateway, client. A condition that names gateways is about them alone.

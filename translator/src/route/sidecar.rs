@@ -306,7 +306,7 @@ struct Group<'a> {
 pub(super) fn applied(context: &Context<'_>, defaults: &Arc<RouteDefaults>, v: &Arc<Rules>, port: u16) -> Option<Arc<RuleSet>> {
     // A listener of one port sees services with that port only, so a destination without port means that port.
     let single_port = |host: &Host| if port == 0 { context.scope.service(host).map(|s| &**s) } else { None };
-    rule::applied(context, v, &Place { gateway: &GatewayRef::Mesh, port, tls: false, defaults, single_port })
+    rule::applied(context, v, &Place { gateway: &GatewayRef::Mesh, port, tls: false, http3: false, defaults, single_port })
 }
 
 /// One that one source makes the routes of.

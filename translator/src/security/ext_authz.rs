@@ -78,7 +78,7 @@ pub(super) fn resolve(world: &World, name: &str, hosts: &mut BTreeSet<Host>) -> 
 }
 
 /// `namespace/host`, or a host that is unique.
-fn find(world: &World, service: &str, hosts: &mut BTreeSet<Host>) -> Option<Host> {
+pub(super) fn find(world: &World, service: &str, hosts: &mut BTreeSet<Host>) -> Option<Host> {
     let (namespace, host) = service.split_once('/').map_or((None, service), |(ns, host)| (Some(ns), host));
     let host = Host::new(host);
     hosts.insert(host.clone());

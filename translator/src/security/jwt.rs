@@ -1,21 +1,27 @@
 //! The filter that verifies tokens.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use pilotfish_envoy::pb::envoy::config::core::v3::{DataSource, data_source};
+use pilotfish_envoy::pb::envoy::config::core::v3::{DataSource, HttpUri, data_source, http_uri};
 use pilotfish_envoy::pb::envoy::config::route::v3::{RouteMatch, route_match::PathSpecifier};
 use pilotfish_envoy::pb::envoy::extensions::filters::http::jwt_authn::v3::jwt_requirement::RequiresType;
 use pilotfish_envoy::pb::envoy::extensions::filters::http::jwt_authn::v3::{
-    JwtAuthentication, JwtClaimToHeader, JwtHeader, JwtProvider, JwtRequirement, JwtRequirementAndList, JwtRequirementOrList,
+    JwtAuthentication, JwtClaimToHeader, JwtHeader, JwtProvider, JwtRequirement, JwtRequirementAndList, JwtRequirementOrList, RemoteJwks,
     RequirementRule, jwt_provider, requirement_rule,
 };
 use pilotfish_envoy::pb::google::protobuf::Empty;
 use pilotfish_model::name::Str;
 
-use super::resolve::Token;
+use super::resolve::{Token, TokenKeys};
+use crate::listener::pack::duration;
 
 /// Where the filter leaves what a token says, for policies and routes.
 const PAYLOAD: &str = "payload";
+
+/// How long a proxy may take to fetch keys, where nobody says, and how long it keeps them.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+const KEPT: Duration = Duration::from_secs(300);
 
 /// Stands in where no keys are known, so that no token is valid: a point on P-256 that was made from a hash and not from a
 /// private key, which therefore nobody has. Its x is the first SHA-256 of "pilotfish: nobody has this key N" (N = 0, 1, ...) that
@@ -39,8 +45,22 @@ fn name(index: usize) -> String {
 fn provider(token: &Token, clear_route_cache: bool) -> JwtProvider {
     let rule = &token.rule;
     let strings = |list: &[Str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let keys = token.keys.as_deref().unwrap_or(NOBODY.trim_ascii_end()).to_owned();
-    let keys = DataSource { specifier: Some(data_source::Specifier::InlineString(keys)), ..Default::default() };
+    let keys = match &token.keys {
+        TokenKeys::Here(keys) => {
+            let keys = keys.as_deref().unwrap_or(NOBODY.trim_ascii_end()).to_owned();
+            let source = DataSource { specifier: Some(data_source::Specifier::InlineString(keys)), ..Default::default() };
+            jwt_provider::JwksSourceSpecifier::LocalJwks(source)
+        }
+        TokenKeys::Remote { uri, cluster } => jwt_provider::JwksSourceSpecifier::RemoteJwks(RemoteJwks {
+            http_uri: Some(HttpUri {
+                uri: uri.to_string(),
+                timeout: Some(duration(rule.timeout.unwrap_or(FETCH_TIMEOUT))),
+                http_upstream_type: Some(http_uri::HttpUpstreamType::Cluster(cluster.to_string())),
+            }),
+            cache_duration: Some(duration(KEPT)),
+            ..Default::default()
+        }),
+    };
     let header = |(name, prefix): &(Str, Str)| JwtHeader { name: name.to_string(), value_prefix: prefix.to_string() };
     let claim = |(header, claim): &(Str, Str)| JwtClaimToHeader {
         header_name: header.to_string(),
@@ -59,7 +79,7 @@ fn provider(token: &Token, clear_route_cache: bool) -> JwtProvider {
         normalize_payload_in_metadata: Some(jwt_provider::NormalizePayload { space_delimited_claims: strings(&rule.space_delimited) }),
         claim_to_headers: rule.claim_headers.iter().map(claim).collect(),
         clear_route_cache,
-        jwks_source_specifier: Some(jwt_provider::JwksSourceSpecifier::LocalJwks(keys)),
+        jwks_source_specifier: Some(keys),
         ..Default::default()
     }
 }

@@ -5,14 +5,16 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use pilotfish_model::authorization_policy::{Action, AuthorizationPolicy};
+use pilotfish_model::features::RemoteJwks;
 use pilotfish_model::mesh::ObjectKey;
 use pilotfish_model::name::{Host, Labels, Str};
-use pilotfish_model::request_authentication::{JwtRule, Keys};
+use pilotfish_model::request_authentication::{JwksSource, JwtRule, Keys};
 use pilotfish_model::{ContentHash, Kind, ObjectId};
 
 use super::ext_authz::{self, BadProvider, Provider};
 use super::trust_domain::TrustDomains;
 use crate::attach::attached;
+use crate::naming::{self, Direction};
 use crate::world::World;
 
 /// See the module. Compared by the hash of its content: rules may be large.
@@ -44,8 +46,20 @@ pub(super) struct Content {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Token {
     pub(super) rule: JwtRule,
-    /// `None`: nobody has any, so no token is valid.
-    pub(super) keys: Option<Str>,
+    pub(super) keys: TokenKeys,
+}
+
+/// Where the keys of tokens are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum TokenKeys {
+    /// Here. `None`: nobody has any, so no token is valid.
+    Here(Option<Str>),
+    /// Proxies fetch them.
+    Remote {
+        uri: Str,
+        /// Cluster of the server.
+        cluster: Str,
+    },
 }
 
 impl Security {
@@ -66,18 +80,21 @@ impl Security {
         for name in policies.iter().filter(|p| !p.dry_run).filter_map(|p| provider(p)) {
             providers.entry(name.clone()).or_insert_with(|| ext_authz::resolve(world, name, &mut hosts));
         }
-        if providers.len() > 1 {
+        if providers.len() > 1 && !mesh.config.features.several_providers {
             providers.values_mut().for_each(|p| *p = Err(BadProvider::Several));
         }
-        let token = |rule: &JwtRule| Token {
+        let mut token = |rule: &JwtRule| Token {
             rule: rule.clone(),
             keys: match &rule.keys {
-                Keys::Inline(keys) => Some(keys.clone()),
-                Keys::Remote(source) => mesh.jwks.get(source).cloned(),
-                Keys::Invalid => None,
+                Keys::Inline(keys) => TokenKeys::Here(Some(keys.clone())),
+                Keys::Remote(source) => {
+                    remote(world, source, &mut hosts).unwrap_or_else(|| TokenKeys::Here(mesh.jwks.get(source).cloned()))
+                }
+                Keys::Invalid => TokenKeys::Here(None),
             },
         };
-        let mut tokens: Vec<Token> = authentications.iter().flat_map(|a| &a.rules).map(token).collect();
+        let mut tokens: Vec<Token> = Vec::new();
+        authentications.iter().flat_map(|a| &a.rules).for_each(|rule| tokens.push(token(rule)));
         tokens.sort_by(|a, b| a.rule.issuer.cmp(&b.rule.issuer));
         let token_objects = authentications.iter().map(|a| ObjectKey { namespace: a.meta.namespace.clone(), name: a.meta.name.clone() });
         let content = Content {
@@ -125,6 +142,26 @@ impl Security {
             _ => false,
         }
     }
+}
+
+/// Keys that proxies fetch by themselves; `None` where they do not.
+fn remote(world: &World, source: &JwksSource, hosts: &mut BTreeSet<Host>) -> Option<TokenKeys> {
+    let mode = world.mesh.config.features.remote_jwks;
+    let JwksSource::Uri(uri) = source else { return None };
+    if mode == RemoteJwks::Never {
+        return None;
+    }
+    let (scheme, rest) = uri.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let (host, port) = match authority.rsplit_once(':').and_then(|(h, p)| Some((h, p.parse::<u16>().ok()?))) {
+        Some(found) => found,
+        None => (authority, if scheme == "https" { 443 } else { 80 }),
+    };
+    let known = ext_authz::find(world, host, hosts).filter(|h| world.services_of(h).iter().any(|s| s.port(port).is_some()));
+    let host = known.or_else(|| (mode == RemoteJwks::Always).then(|| Host::new(host)))?;
+    let cluster = naming::cluster(Direction::Outbound, port, "", host.as_str()).into();
+    Some(TokenKeys::Remote { uri: uri.clone(), cluster })
 }
 
 /// The provider that a policy asks.

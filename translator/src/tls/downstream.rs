@@ -1,6 +1,8 @@
 //! What listeners accept: mesh mTLS on sidecars, users' TLS on gateways.
 
 use pilotfish_envoy::pb::envoy::config::core::v3::TransportSocket;
+use pilotfish_envoy::pb::envoy::extensions::transport_sockets::quic::v3::QuicDownstreamTransport;
+use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::certificate_validation_context::TrustChainVerification;
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, TlsParameters,
@@ -13,7 +15,8 @@ use pilotfish_model::proxy::Flavour;
 use pilotfish_model::tls::{ServerTls, ServerTlsMode, TlsVersion};
 
 use super::source::{Certificate, MeshCertificates, certificate_files, credential, credential_roots, mesh_server, root_files};
-use super::{exact, file, matcher, protocol, tls_socket};
+use super::{exact, file, matcher, protocol, socket, tls_socket};
+use crate::extensions::TRANSPORT_QUIC;
 use crate::facts::UnitFacts;
 
 /// Suites of mesh mTLS below TLS 1.3.
@@ -28,6 +31,7 @@ const MESH_CIPHERS: [&str; 6] = [
 /// ALPN by which proxies of the mesh agree to exchange what they are.
 const PEER_EXCHANGE: &str = "istio-peer-exchange";
 const HTTP_ALPN: [&str; 2] = ["h2", "http/1.1"];
+const HTTP3_ALPN: &str = "h3";
 
 /// What an inbound chain offers to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,20 +99,33 @@ pub struct GatewayTls {
     mesh: MeshCertificates,
     defaults: TlsConfig,
     flavour: Flavour,
+    quic: bool,
 }
 
 impl GatewayTls {
     /// Of a server of a Gateway.
     pub fn of(config: &MeshConfig, class: &UnitFacts, tls: &ServerTls) -> Self {
-        GatewayTls { tls: tls.clone(), mesh: mesh_server(class), defaults: config.tls_defaults.clone(), flavour: class.flavour }
+        GatewayTls {
+            tls: tls.clone(),
+            mesh: mesh_server(class),
+            defaults: config.tls_defaults.clone(),
+            flavour: class.flavour,
+            quic: false,
+        }
+    }
+
+    /// The same of QUIC.
+    pub fn over_quic(self) -> Self {
+        GatewayTls { quic: true, ..self }
     }
 }
 
 /// A gateway's TLS; `None` if the mode does not terminate TLS or no certificate is named.
 pub fn gateway(input: &GatewayTls) -> Option<TransportSocket> {
     let tls = &input.tls;
-    let mut common =
-        CommonTlsContext { alpn_protocols: HTTP_ALPN.map(str::to_owned).to_vec(), tls_params: parameters(input), ..Default::default() };
+    let alpn: &[&str] = if input.quic { &[HTTP3_ALPN] } else { &HTTP_ALPN };
+    let alpn_protocols = alpn.iter().map(|p| (*p).to_owned()).collect();
+    let mut common = CommonTlsContext { alpn_protocols, tls_params: parameters(input), ..Default::default() };
     let (own, roots) = match tls.mode {
         ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => return None,
         ServerTlsMode::IstioMutual => (vec![input.mesh.own.clone()], Some(input.mesh.roots.clone())),
@@ -120,11 +137,12 @@ pub fn gateway(input: &GatewayTls) -> Option<TransportSocket> {
     own.iter().for_each(|c| c.present(&mut common));
     common.validation_context_type = validation(input, roots);
     let required = matches!(tls.mode, ServerTlsMode::Mutual | ServerTlsMode::IstioMutual);
-    Some(tls_socket(&DownstreamTlsContext {
-        common_tls_context: Some(common),
-        require_client_certificate: Some(required),
-        ..Default::default()
-    }))
+    let context =
+        DownstreamTlsContext { common_tls_context: Some(common), require_client_certificate: Some(required), ..Default::default() };
+    Some(match input.quic {
+        true => socket(TRANSPORT_QUIC, &QuicDownstreamTransport { downstream_tls_context: Some(context), ..Default::default() }),
+        false => tls_socket(&context),
+    })
 }
 
 /// The user's certificates, and roots for clients' if the mode asks for them.
@@ -159,6 +177,9 @@ fn validation(input: &GatewayTls, roots: Option<Certificate>) -> Option<Validati
     match roots {
         Some(roots) => {
             checks.crl = file(&tls.ca_crl);
+            if tls.insecure_skip_verify {
+                checks.trust_chain_verification = TrustChainVerification::AcceptUntrusted.into();
+            }
             Some(roots.trust(checks))
         }
         None if checks != CertificateValidationContext::default() => Some(ValidationContextType::ValidationContext(checks)),

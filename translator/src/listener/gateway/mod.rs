@@ -13,6 +13,7 @@ use super::outbound::{passed_on, route_proxy};
 use super::spec::{ChainSpec, Content, ListenerSpec, Matching, Role, Tls};
 use super::stat_prefix;
 use crate::context::Context;
+use crate::extensions::TRANSPORT_QUIC;
 use crate::gateway::{self, MergedPort, MergedServer, PortKind};
 use crate::naming::{self, Direction};
 use crate::route::l4;
@@ -23,7 +24,43 @@ const MESH_ALPN: &[&str] = &["istio-peer-exchange", "istio", "istio-http/1.0", "
 
 /// All of a gateway. A port that nothing could be served on is not opened.
 pub(super) fn listeners(context: &Context<'_>) -> Vec<ListenerSpec> {
-    gateway::merged(context).ports.iter().filter_map(|port| listener(context, port)).collect()
+    let ports = gateway::merged(context).ports;
+    ports.iter().flat_map(|port| listener(context, port).into_iter().chain(over_quic(context, port))).collect()
+}
+
+/// HTTP/3 beside a listener of HTTPS: the same servers with the same routes, told apart by the same names.
+fn over_quic(context: &Context<'_>, port: &MergedPort) -> Option<ListenerSpec> {
+    let class = context.class;
+    if !port.http3 || !class.has_extension(TRANSPORT_QUIC) || (class.settings.unprivileged_pod && port.port < 1024) {
+        return None;
+    }
+    let bind: Str = port.bind.clone().unwrap_or_else(|| class.wildcard_ip().into());
+    let name = format!("udp_{}", naming::listener(&bind, port.port));
+    let stat_prefix = stat_prefix::outbound(&name);
+    let one = |server: &MergedServer| {
+        let settings = server.server().tls.as_ref().filter(|_| server.route_name.is_some())?;
+        let input = GatewayTls::of(context.config(), &class.unit, settings).over_quic();
+        tls::gateway(&input)?;
+        let own = Some(&*server.server().name).filter(|n| !n.is_empty());
+        let mut chain = http(server, own.unwrap_or(&stat_prefix), Some(Tls::Gateway(Box::new(input))))?;
+        if let Content::Http(http) = &mut chain.content {
+            http.http3 = true;
+        }
+        Some(chain)
+    };
+    let chains: Vec<ChainSpec> = port.servers.iter().filter_map(one).collect();
+    let second = (port.bind.is_none() && class.ipv4 && class.ipv6).then_some("::");
+    (!chains.is_empty()).then(|| ListenerSpec {
+        name,
+        binds: std::iter::once(bind).chain(second.map(Arc::from)).collect(),
+        port: port.port,
+        role: Role::Quic,
+        bind_to_port: true,
+        exact_balance: false,
+        chains,
+        fallback: None,
+        sources: port.servers.iter().map(MergedServer::object).collect(),
+    })
 }
 
 fn listener(context: &Context<'_>, port: &MergedPort) -> Option<ListenerSpec> {

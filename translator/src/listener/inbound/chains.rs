@@ -11,7 +11,7 @@ use crate::listener::network_filters::{TcpProxy, TcpTarget};
 use crate::listener::spec::{ChainSpec, Content, Matching, PLAIN_HTTP_ALPN, Tls};
 use crate::listener::stat_prefix;
 use crate::naming;
-use crate::tls::{InboundAlpn, InboundTls};
+use crate::tls::{self, GatewayTls, InboundAlpn, InboundTls};
 
 /// What mesh clients offer for HTTP.
 const MESH_HTTP_ALPN: &[&str] = &["istio-http/1.0", "istio-http/1.1", "istio-h2"];
@@ -75,6 +75,12 @@ fn can_serve(context: &OwnContext<'_>, port: &InboundPort, kind: Kind) -> bool {
 }
 
 pub(super) fn chains(context: &OwnContext<'_>, port: &InboundPort) -> Vec<ChainSpec> {
+    if let Some(own) = &port.tls {
+        // Without a certificate there is nothing to answer with, and clear text is not what was asked for.
+        let kind = kind(TLS, &[], port.protocol.is_http(), false);
+        let chain = |own: &GatewayTls| ChainSpec { tls: Some(Tls::Gateway(Box::new(own.clone()))), ..chain(context, port, kind) };
+        return Some(own).filter(|own| tls::gateway(own).is_some()).map(chain).into_iter().collect();
+    }
     let usable = kinds(port.protocol, port.mtls).iter().filter(|k| can_serve(context, port, **k));
     usable.map(|k| chain(context, port, *k)).collect()
 }

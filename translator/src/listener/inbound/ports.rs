@@ -13,6 +13,7 @@ use crate::listener::stat_prefix::StatName;
 use crate::naming;
 use crate::policy;
 use crate::route::inbound::InboundRoute;
+use crate::tls::GatewayTls;
 
 /// One port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +32,8 @@ pub(super) struct InboundPort {
     pub stat_prefix: Str,
     /// What is accepted.
     pub mtls: MtlsMode,
+    /// TLS of the user's that ends here, where there is none of the mesh's.
+    pub tls: Option<GatewayTls>,
     /// Opens its port.
     pub bind_to_port: bool,
     /// Path of the Sidecar behind it.
@@ -82,6 +85,7 @@ fn of_services(context: &OwnContext<'_>) -> Vec<InboundPort> {
                 stat_prefix: name.resolve().map_or_else(|| cluster.clone(), Into::into),
                 route: InboundRoute { cluster, host: service.host.as_str().into(), service_port: port.port, protocol: port.protocol },
                 mtls: policy::workload_mtls_mode(context.mesh, &class.namespace, context.own, Some(target.target_port)),
+                tls: None,
                 bind_to_port: false,
                 config: None,
             }
@@ -106,14 +110,22 @@ fn of_ingress(context: &OwnContext<'_>, sidecar: &Sidecar, listener: &IngressLis
         target_port: number,
         port_name: &listener.port.name,
     };
+    let mtls = policy::workload_mtls_mode(context.mesh, &class.namespace, context.own, Some(number));
+    let own_tls = listener.tls.as_ref().filter(|_| context.config().features.sidecar_ingress_tls);
+    let protocol = match listener.port.protocol {
+        Protocol::Https if own_tls.is_some() => Protocol::Http,
+        Protocol::Tls if own_tls.is_some() => Protocol::Tcp,
+        said => said,
+    };
     InboundPort {
         bind: listener.bind.clone().filter(|b| !b.is_empty()).unwrap_or_else(own),
         target_port: Some(number),
-        protocol: listener.port.protocol,
+        protocol,
         names: None,
         stat_prefix: name.resolve().map_or_else(|| cluster.clone(), Into::into),
-        route: InboundRoute { cluster, host: host.into(), service_port: number, protocol: listener.port.protocol },
-        mtls: policy::workload_mtls_mode(context.mesh, &class.namespace, context.own, Some(number)),
+        route: InboundRoute { cluster, host: host.into(), service_port: number, protocol },
+        tls: own_tls.filter(|_| mtls == MtlsMode::Disable).map(|t| GatewayTls::of(context.config(), &class.unit, t)),
+        mtls,
         bind_to_port: class.interception == Interception::None || listener.capture == CaptureMode::None,
         config: Some(naming::config_path("networking.istio.io", "sidecar", &sidecar.meta.namespace, &sidecar.meta.name).into()),
     }
@@ -147,6 +159,7 @@ fn of_unknown(context: &OwnContext<'_>, port: Option<u16>) -> InboundPort {
         stat_prefix: name.resolve().map_or_else(|| cluster.clone(), Into::into),
         route: InboundRoute { cluster, host: "".into(), service_port: 0, protocol: Protocol::Auto },
         mtls: policy::workload_mtls_mode(context.mesh, &context.class.namespace, context.own, port),
+        tls: None,
         bind_to_port: false,
         config: None,
     }
