@@ -265,3 +265,34 @@ async fn what_stands_before_is_believed_as_told() {
     }
     verdicts.finish("what stands before a gateway");
 }
+
+/// Where nobody knows who asks, requests are read strictly; and a server may take certificates that lead to no root, but not none.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_is_strict_and_takes_whom_it_is_told_to() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let any = ours.issue("any", &["any.example", "shop.example"]);
+    let stranger = theirs.issue("stranger", &[]);
+    let backend = Backend::start("b").await;
+    let (https, plain) = (free_addr(), free_addr());
+    let mut objects = shop(&backend);
+    let servers = [
+        server("https", "HTTPS", https, &["any.example"], files("MUTUAL", &any, json!({"insecureSkipVerify": true}))),
+        server("http", "HTTP", plain, &["shop.example"], None),
+    ];
+    objects.push(gateway("edge", &servers));
+    let settings = "defaultConfig: {connectionSettings: {profile: EDGE}}\n";
+    let Some(stage) = Stage::start("behaviour", &objects, settings).await else { return };
+    let envoy = stage.envoy(gateway_node()).await;
+    let mut verdicts = Verdicts::default();
+    let ask = |path| Ask::get(path).host("shop.example");
+    verdicts.note("an ordinary request", expect(plain, ask("/"), &to("b")).await);
+    verdicts.note("a header with an underscore", expect(plain, ask("/").header("x_under", "1"), &status(400)).await);
+    verdicts.note("slashes become one", expect(plain, ask("/a//b"), &to("b").path("/a/b")).await);
+    verdicts.note("escaped slashes are sent back", expect(plain, ask("/a%2Fb"), &status(307)).await);
+    let anybody = TlsClient::new(ours.root());
+    let known = visit(anybody.clone().certificate(&stranger), https, "any.example").await.is_ok();
+    verdicts.equal("a certificate of a stranger", known, true);
+    verdicts.equal("no certificate", visit(anybody, https, "any.example").await.is_ok(), false);
+    verdicts.accepted("gateway", &envoy).await;
+    verdicts.finish("edge");
+}
