@@ -2,7 +2,7 @@
 //!
 //! What a Pod says is what is done: image, arguments, environment, volumes, tokens, probes, users. What it says and this does not
 //! understand is a panic, so that nothing is left out silently. Every Pod has a network of its own that leads to the node's.
-//! Enter at [`Kubelet::start`]; [`Sandbox`](sandbox) runs one container, [`volumes`] lays out its files.
+//! Enter at [`Kubelet::start`]; `sandbox` runs one container, `volumes` lays out its files.
 
 mod image;
 mod pod;
