@@ -371,8 +371,11 @@ fn run(protocol: Protocol, orderly: bool, ops: Vec<Op>, last: World) {
     let fresh = |resources: &BTreeMap<String, String>| resources.iter().map(|(n, v)| (n.clone(), format!("{v}!"))).collect();
     let mut last: World = last.iter().map(|(t, r)| (*t, if *t == Rds { r.clone() } else { fresh(r) })).collect();
     if !orderly {
+        // What a refused response held or removed is said again with the next one: for each type there is one.
         for type_url in TYPES {
-            last.entry(type_url).or_default().insert(if type_url == Rds { "r0" } else { "c0" }.into(), "last".into());
+            let wanted = model.known[&type_url].names.first().cloned();
+            let name = wanted.unwrap_or_else(|| if type_url == Rds { "r0" } else { "c0" }.to_owned());
+            last.entry(type_url).or_default().insert(name, "last".into());
         }
         model.settle();
         model.publish(World::new());
