@@ -51,6 +51,34 @@ fn bundles_load_or_not() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
+#[test]
+fn single_files_are_what_they_are() {
+    let Some(dir) = peer_data().map(|d| d.join("data")) else { return };
+    let file = |name: &str| fs::read(dir.join(name)).unwrap();
+    let certificates = |name: &str| pem::certificates(&file(name)).unwrap();
+    let one = |name: &str| certificates(name).remove(0);
+    // The clock decides, also of a root.
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600);
+    let alone = |name: &str| chain::verify(&one(name), &[], &[one(name)], at);
+    assert_eq!((alone("expired-cert.pem"), alone("notexpired-cert.pem")), (Err(Untrusted::Time), Ok(())));
+    // A blank line is no certificate.
+    assert_eq!(certificates("cert-chain-trailing-line.pem"), certificates("cert-chain.pem"));
+    // A key that belongs to nobody here.
+    let stranger = key_pair(&file("key-mismatch.pem")).unwrap();
+    let cert = file("cert.pem");
+    let chain = certificates("cert-chain.pem");
+    let pair = check(&one("cert.pem"), &stranger, &chain, &[one("cert.pem")], within(&cert));
+    assert_eq!(pair, Err(MaterialError::Mismatch));
+    // It names a workload.
+    let workload = one("spiffe-workload-cert.pem");
+    let names: Vec<String> = chain::identities(&chain::parse(&workload).unwrap()).iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["spiffe://foo.domain.com/ns/foo/sa/default"]);
+    assert!(key_pair(&file("spiffe-workload-key.pem")).is_some());
+    for root in ["spiffe-root-cert-1.pem", "spiffe-root-cert-2.pem"] {
+        assert_eq!(chain::verify(&one(root), &[], &[one(root)], at), Ok(()), "{root}");
+    }
+}
+
 fn plugged(dir: &Path, names: [&str; 4]) -> Files {
     let kinds = ["ca-cert.pem", "ca-key.pem", "cert-chain.pem", "root-cert.pem"];
     kinds.into_iter().zip(names).map(|(kind, name)| (kind.to_owned(), fs::read(dir.join(name)).unwrap())).collect()

@@ -19,10 +19,11 @@ use crate::pipeline::MeshTranslator;
 /// By object.
 pub type Findings = Arc<BTreeMap<ObjectId, Vec<Diagnostic>>>;
 
-/// Edits come together for so long, and proxies come back in it after a restart.
+/// What has been so for so long is at rest: edits come together, and proxies come back after a restart.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Looking takes this part of the time at most.
-const SHARE: u32 = 50;
+/// Where there is never rest, what happened is looked at after so long. A look goes through the whole mesh: it must not be what
+/// a busy server is busy with.
+const LATEST: Duration = Duration::from_secs(60);
 
 /// Looks again whenever the mesh or the set of workloads is another one.
 pub async fn watch(
@@ -31,21 +32,26 @@ pub async fn watch(
     out: watch::Sender<Findings>,
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (mut pause, mut last) = (PERIOD, None);
-    // What was so at the last look, and whether it was so at the one before: what is made late is seen then.
-    let mut seen = (None, false);
+    let mut last = None;
+    // What was so the last time, and what was looked at; that twice, because what is made late is seen then.
+    let (mut seen, mut looked_at) = (None, (None, false));
+    let mut waiting: Option<Instant> = None;
     loop {
         tokio::select! {
             () = drain.cancelled() => return Ok(()),
-            () = sleep(pause) => {}
+            () = sleep(PERIOD) => {}
         }
-        let started = Instant::now();
         let now = Some((debug.activity(), state.borrow().snapshot.revision));
-        let is_same = seen.0 == now;
-        if is_same && seen.1 {
+        if looked_at == (now, true) {
             continue;
         }
-        seen = (now, is_same);
+        let moves = seen.replace(now) != Some(now);
+        let since = *waiting.get_or_insert_with(Instant::now);
+        if moves && last.is_some() && since.elapsed() < LATEST {
+            continue;
+        }
+        waiting = None;
+        looked_at = (now, looked_at.0 == now);
         let (debug, objects, before) = (debug.clone(), state.borrow().snapshot.objects.clone(), last.take());
         let look = move || {
             let world = debug.world()?;
@@ -70,7 +76,6 @@ pub async fn watch(
             });
         }
         last = looked;
-        pause = PERIOD.max(started.elapsed() * SHARE);
     }
 }
 
