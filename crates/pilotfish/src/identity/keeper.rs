@@ -165,7 +165,7 @@ impl Keeper {
                 // A Secret that is gone is made of what is still known of it: nobody has to trust a new root.
                 let files = match &self.rotation {
                     Some(rotation) => rotation.files(),
-                    None => root::generate(trust_domain, &self.args.root(), now)?,
+                    None => new_root(trust_domain, self.args.root(), now).await?,
                 };
                 let metadata = json!({"name": CA_SECRET, "namespace": namespace});
                 let body =
@@ -194,7 +194,7 @@ impl Keeper {
         let step = next.step(&evidence, &times, now);
         let is_due = next.signing().is_some_and(|s| s.percent_left(now) < self.args.root_grace_percent);
         if step == Step::None && is_due && next.next().is_none() {
-            next.offer(root::generate(trust_domain, &self.args.root(), now)?, &times, now)?;
+            next.offer(new_root(trust_domain, self.args.root(), now).await?, &times, now)?;
             info!("a new root is handed out; it signs when everybody has it");
         } else if step == Step::None {
             return Ok(());
@@ -271,6 +271,12 @@ fn read_folder(dir: &Path) -> anyhow::Result<Files> {
 /// Whether a folder is meant to hold a key: one that is there and incomplete is a mistake, not an absence.
 pub(super) fn is_given(dir: &Path) -> bool {
     ["ca-cert.pem", "ca-key.pem", "tls.crt", "tls.key"].iter().any(|file| dir.join(file).is_file())
+}
+
+/// An RSA key takes a processor for seconds, which streams would miss.
+async fn new_root(trust_domain: &str, options: root::Options, now: SystemTime) -> anyhow::Result<Files> {
+    let trust_domain = trust_domain.to_owned();
+    Ok(tokio::task::spawn_blocking(move || root::generate(&trust_domain, &options, now)).await??)
 }
 
 async fn write(api: &KubeApi, method: Method, path: String, body: Value) -> Result<Value, ApiError> {
