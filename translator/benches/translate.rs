@@ -59,6 +59,13 @@ fn endpoint_change_in(services: usize, isolated: bool) -> Step {
     step(services, isolated, mesh::endpoint_change)
 }
 
+/// What the change leaves to be made.
+fn advanced(s: Step) -> (Arc<View>, Arc<Endpoints>, Step) {
+    let view = s.translator.view(&s.next, s.class.scope(), Some((&s.view, &s.changes)));
+    let endpoints = s.translator.endpoints(&s.next, &view, Some(&s.endpoints), None);
+    (black_box(view), black_box(endpoints), s)
+}
+
 // What is made, and the input, go back out so that dropping them is not counted.
 
 #[library_benchmark]
@@ -73,9 +80,7 @@ fn translate_and_encode(input: (World, ProxyClass)) -> (Snapshot, (World, ProxyC
 #[bench::isolated_1000(args = (1000, true), setup = route_edit_in)]
 #[bench::isolated_5000(args = (5000, true), setup = route_edit_in)]
 fn route_edit(s: Step) -> (Arc<View>, Arc<Endpoints>, Step) {
-    let view = s.translator.view(&s.next, s.class.scope(), Some((&s.view, &s.changes)));
-    let endpoints = s.translator.endpoints(&s.next, &view, Some(&s.endpoints), None);
-    (black_box(view), black_box(endpoints), s)
+    advanced(s)
 }
 
 #[library_benchmark]
@@ -83,18 +88,14 @@ fn route_edit(s: Step) -> (Arc<View>, Arc<Endpoints>, Step) {
 #[bench::isolated_1000(args = (1000, true), setup = service_add_in)]
 #[bench::isolated_5000(args = (5000, true), setup = service_add_in)]
 fn service_add(s: Step) -> (Arc<View>, Arc<Endpoints>, Step) {
-    let view = s.translator.view(&s.next, s.class.scope(), Some((&s.view, &s.changes)));
-    let endpoints = s.translator.endpoints(&s.next, &view, Some(&s.endpoints), None);
-    (black_box(view), black_box(endpoints), s)
+    advanced(s)
 }
 
 #[library_benchmark]
 #[bench::visible_1000(args = (1000, false), setup = service_change_in)]
 #[bench::isolated_1000(args = (1000, true), setup = service_change_in)]
 fn service_change(s: Step) -> (Arc<View>, Arc<Endpoints>, Step) {
-    let view = s.translator.view(&s.next, s.class.scope(), Some((&s.view, &s.changes)));
-    let endpoints = s.translator.endpoints(&s.next, &view, Some(&s.endpoints), None);
-    (black_box(view), black_box(endpoints), s)
+    advanced(s)
 }
 
 #[library_benchmark]

@@ -6,6 +6,7 @@
 pub mod any;
 pub mod descriptors;
 pub mod encoded;
+mod field;
 mod hashed;
 pub mod json;
 pub mod merge;

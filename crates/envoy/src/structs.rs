@@ -10,6 +10,8 @@ use bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{self, DecodeContext, WireType, encode_key, encode_varint};
 use prost::{DecodeError, Message};
 
+use crate::field::{self, put};
+
 /// An encoded `google.protobuf.Struct`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Struct(Vec<u8>);
@@ -50,19 +52,19 @@ impl Value {
 
     /// A text.
     pub fn text(value: &str) -> Self {
-        Value(field(TEXT, value.as_bytes()))
+        Value(single(TEXT, value.as_bytes()))
     }
 
     /// A list.
     pub fn list(values: impl IntoIterator<Item = Value>) -> Self {
         let mut items = Vec::new();
         values.into_iter().for_each(|v| put(1, &v.0, &mut items));
-        Value(field(LIST, &items))
+        Value(single(LIST, &items))
     }
 
     /// A structure of these fields.
     pub fn object<K: AsRef<str>>(fields: impl IntoIterator<Item = (K, Value)>) -> Self {
-        Value(field(STRUCT, &Struct::new(fields).0))
+        Value(single(STRUCT, &Struct::new(fields).0))
     }
 }
 
@@ -106,7 +108,7 @@ impl Metadata {
 /// A map as field 1: its keys are texts, its values messages.
 fn map<K: AsRef<str>, V: AsRef<[u8]>>(mut entries: Vec<(K, V)>) -> Vec<u8> {
     entries.sort_by(|a, b| a.0.as_ref().cmp(b.0.as_ref()));
-    let len = |bytes: &[u8]| if bytes.is_empty() { 0 } else { field_len(bytes) };
+    let len = |bytes: &[u8]| if bytes.is_empty() { 0 } else { field::len(bytes.len()) };
     let mut out = Vec::with_capacity(entries.iter().map(|(k, v)| 6 + len(k.as_ref().as_bytes()) + len(v.as_ref())).sum());
     for (at, (key, value)) in entries.iter().enumerate() {
         if entries.get(at + 1).is_some_and(|next| next.0.as_ref() == key.as_ref()) {
@@ -121,21 +123,10 @@ fn map<K: AsRef<str>, V: AsRef<[u8]>>(mut entries: Vec<(K, V)>) -> Vec<u8> {
     out
 }
 
-fn field(tag: u32, bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field_len(bytes));
+fn single(tag: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field::len(bytes.len()));
     put(tag, bytes, &mut out);
     out
-}
-
-fn put(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
-    encode_key(tag, WireType::LengthDelimited, out);
-    encode_varint(bytes.len() as u64, out);
-    out.put_slice(bytes);
-}
-
-/// With a tag below 16.
-fn field_len(bytes: &[u8]) -> usize {
-    1 + encoding::encoded_len_varint(bytes.len() as u64) + bytes.len()
 }
 
 macro_rules! encoded {

@@ -41,8 +41,8 @@ pub async fn watch(
             () = drain.cancelled() => return Ok(()),
             () = sleep(PERIOD) => {}
         }
-        let now = Some((debug.activity(), state.borrow().snapshot.revision));
-        if looked_at == (now, true) {
+        let now = (debug.activity(), state.borrow().snapshot.revision);
+        if looked_at == (Some(now), true) {
             continue;
         }
         let moves = seen.replace(now) != Some(now);
@@ -51,7 +51,7 @@ pub async fn watch(
             continue;
         }
         waiting = None;
-        looked_at = (now, looked_at.0 == now);
+        looked_at = (Some(now), looked_at.0 == Some(now));
         let (debug, objects, before) = (debug.clone(), state.borrow().snapshot.objects.clone(), last.take());
         let look = move || {
             let world = debug.world()?;

@@ -16,8 +16,7 @@ use pilotfish_envoy::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use pilotfish_envoy::pb::envoy::extensions::clusters::dynamic_forward_proxy::v3 as dynamic;
 use pilotfish_envoy::pb::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
 use pilotfish_envoy::pb::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
-use pilotfish_envoy::pb::udpa::r#type::v1::TypedStruct;
-use pilotfish_envoy::{Metadata, Struct, Value, any};
+use pilotfish_envoy::{Metadata, Value, any};
 use pilotfish_model::destination_rule::{ConnectionPool, LoadBalancer, OutlierDetection, RetryBudget, TcpKeepalive};
 use pilotfish_model::name::Str;
 
@@ -296,16 +295,10 @@ fn labels(labels: &ClusterLabels) -> Option<Metadata> {
 }
 
 /// The network filter by which Istio's proxies tell each other what they are. Encoded once: nearly every cluster has it.
-static PEER_EXCHANGE: LazyLock<Filter> = LazyLock::new(|| {
-    let value = Struct::new([("enable_discovery", Value::boolean(true)), ("protocol", Value::text("istio-peer-exchange"))]);
-    Filter {
-        name: extensions::ISTIO_METADATA_EXCHANGE.to_owned(),
-        typed_config: Some(any(&TypedStruct {
-            type_url: "type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange".to_owned(),
-            value: Some(value),
-        })),
-        ..Default::default()
-    }
+static PEER_EXCHANGE: LazyLock<Filter> = LazyLock::new(|| Filter {
+    name: extensions::ISTIO_METADATA_EXCHANGE.to_owned(),
+    typed_config: Some(any(&metadata::exchange())),
+    ..Default::default()
 });
 
 /// A plain Envoy uses the cluster's own name where no other is asked for.

@@ -7,8 +7,6 @@ use pilotfish_envoy::pb::envoy::config::listener::v3::Filter;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::mongo_proxy::v3::MongoProxy;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy as TcpProxyConfig, tcp_proxy};
 use pilotfish_envoy::pb::envoy::r#type::v3::{HashPolicy, hash_policy};
-use pilotfish_envoy::pb::udpa::r#type::v1::TypedStruct;
-use pilotfish_envoy::{Struct, Value};
 use pilotfish_model::destination_rule::Tunnel;
 use pilotfish_model::extension::Phase;
 use pilotfish_model::name::Str;
@@ -17,6 +15,7 @@ use super::pack::{duration, filter};
 use super::settings::{Settings, Side};
 use super::stats;
 use crate::extensions as names;
+use crate::metadata;
 use crate::security::NetworkFilters;
 
 /// What the filters of one TCP chain depend on.
@@ -112,11 +111,7 @@ pub(super) fn tcp_filters(
 
 /// Learns who the peer is from the first bytes of the connection.
 pub(super) fn metadata_exchange(settings: &Settings) -> Option<Filter> {
-    let config = || TypedStruct {
-        type_url: "type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange".to_owned(),
-        value: Some(Struct::new([("enable_discovery", Value::boolean(true)), ("protocol", Value::text("istio-peer-exchange"))])),
-    };
-    settings.istio.then(|| filter(names::ISTIO_METADATA_EXCHANGE, &config()))
+    settings.istio.then(|| filter(names::ISTIO_METADATA_EXCHANGE, &metadata::exchange()))
 }
 
 /// What stands before a connection manager: code that looks at connections, and not yet at requests.

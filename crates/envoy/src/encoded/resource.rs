@@ -14,12 +14,13 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use bytes::{BufMut, Bytes};
-use prost::encoding::{WireType, decode_varint, encode_key, encode_varint, encoded_len_varint};
+use bytes::Bytes;
+use prost::encoding::{WireType, decode_varint, encode_key, encode_varint};
 use prost::{Message, Name};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::any::type_url;
+use crate::field;
 use crate::pb::google::protobuf::Any;
 
 /// A version made of content: equal on every replica and across restarts. XXH3, 128 bits.
@@ -270,34 +271,23 @@ struct Head {
 
 /// The head of a value of `value_len` bytes, with room for `room` of them.
 fn head(name: &str, type_url: &str, value_len: usize, room: usize) -> Head {
-    let any_len = field_len(type_url.len()) + if value_len == 0 { 0 } else { field_len(value_len) };
-    let len = field_len(VERSION_LEN) + field_len(name.len()) + field_len(any_len);
-    let mut bytes = Vec::with_capacity(field_len(len) - value_len + room);
+    let any_len = field::len(type_url.len()) + if value_len == 0 { 0 } else { field::len(value_len) };
+    let len = field::len(VERSION_LEN) + field::len(name.len()) + field::len(any_len);
+    let mut bytes = Vec::with_capacity(field::len(len) - value_len + room);
     encode_key(2, WireType::LengthDelimited, &mut bytes);
     encode_varint(len as u64, &mut bytes);
-    put_bytes(1, &[b'0'; VERSION_LEN], &mut bytes);
+    field::put(1, &[b'0'; VERSION_LEN], &mut bytes);
     let version_at = bytes.len() - VERSION_LEN;
-    put_bytes(3, name.as_bytes(), &mut bytes);
+    field::put(3, name.as_bytes(), &mut bytes);
     let any_field = bytes.len();
     encode_key(2, WireType::LengthDelimited, &mut bytes);
     encode_varint(any_len as u64, &mut bytes);
-    put_bytes(1, type_url.as_bytes(), &mut bytes);
+    field::put(1, type_url.as_bytes(), &mut bytes);
     if value_len > 0 {
         encode_key(2, WireType::LengthDelimited, &mut bytes);
         encode_varint(value_len as u64, &mut bytes);
     }
     Head { bytes, version_at, any_field }
-}
-
-fn put_bytes(tag: u32, value: &[u8], buf: &mut Vec<u8>) {
-    encode_key(tag, WireType::LengthDelimited, buf);
-    encode_varint(value.len() as u64, buf);
-    buf.put_slice(value);
-}
-
-/// Length of a length-delimited field with a payload of `len` bytes, tag (below 16) included.
-fn field_len(len: usize) -> usize {
-    1 + encoded_len_varint(len as u64) + len
 }
 
 #[cfg(test)]
