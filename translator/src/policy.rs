@@ -156,8 +156,11 @@ pub(crate) fn policies<'a>(
     workload_policy(mesh, namespace, labels).into_iter().chain(general(mesh, namespace)).chain(wide)
 }
 
-/// The PeerAuthentication that selects a workload.
+/// The PeerAuthentication that selects a workload. Those of the root namespace are for the whole mesh or for nobody.
 pub(crate) fn workload_policy<'a>(mesh: &'a Mesh, namespace: &'a str, labels: &Labels) -> Option<&'a Arc<PeerAuthentication>> {
+    if *namespace == *mesh.config.root_namespace {
+        return None;
+    }
     let selecting =
         Mesh::in_namespace(&mesh.peer_authentications, namespace).filter(|p| !p.selector.is_empty() && selects(&p.selector, labels));
     selecting.min_by(|a, b| a.meta.age_order().cmp(&b.meta.age_order()))

@@ -137,7 +137,14 @@ fn grpc_servers_enforce_what_they_can() {
     let listener = snapshot.get(TypeUrl::Listener).get("xds.istio.io/grpc/lds/inbound/0.0.0.0:7070").unwrap();
     let manager = to_json(&listener.to_any())["filter_chains"][0]["filters"][0]["typed_config"].clone();
     let filters = manager["http_filters"].as_array().unwrap();
-    assert_eq!(short(filters), ["rbac DENY", "rbac ALLOW", "router"]);
+    let names: Vec<_> = filters.iter().map(|f| f["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["envoy.filters.http.rbac.DENY", "envoy.filters.http.rbac", "envoy.filters.http.router"],
+        "gRPC wants each name once"
+    );
+    let action = |f: &Value| f["typed_config"]["rules"]["action"].as_str().unwrap_or("ALLOW").to_owned();
+    assert_eq!([&filters[0], &filters[1]].map(action), ["DENY", "ALLOW"]);
     let names = |f: &Value| f["typed_config"]["rules"]["policies"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(
         [&filters[0], &filters[1]].map(names),

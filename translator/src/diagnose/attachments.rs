@@ -71,6 +71,11 @@ impl Look<'_> {
                 }
                 continue;
             }
+            if namespace == &**self.root {
+                let message = "has no effect: a PeerAuthentication of the root namespace is for the whole mesh, without a selector";
+                report.warn(&object_id, "spec.selector", message.to_owned());
+                continue;
+            }
             let selected: Vec<&Labels> = self.workloads.selected(Some(namespace), &object.selector).map(|(_, labels)| labels).collect();
             if selected.is_empty() {
                 let message = format!("has no effect: no workload of namespace {namespace} has the labels {}", shown(&object.selector));

@@ -26,6 +26,8 @@ pub struct Plan {
     pub port: Str,
     /// Labels that endpoints must have.
     pub subset: Labels,
+    /// Endpoints are names that the client cannot resolve: none counts.
+    pub unresolved: bool,
     /// Only endpoints on this node.
     pub node: Option<Str>,
     /// Endpoints that are not ready do not count, where the client must know how many are well.
@@ -62,7 +64,8 @@ impl Plan {
     /// The endpoints that count, with their index.
     pub fn chosen<'a>(&'a self, endpoints: &'a [Endpoint]) -> impl Iterator<Item = (usize, &'a Endpoint)> {
         endpoints.iter().enumerate().filter(|(_, e)| {
-            e.service_port == self.port
+            !self.unresolved
+                && e.service_port == self.port
                 && (self.subset.is_empty() || selects(&self.subset, &e.workload.labels))
                 && !(self.healthy && e.health == Health::Unhealthy)
                 && self.node.as_ref().is_none_or(|n| *n == e.workload.node)
@@ -96,6 +99,8 @@ fn has_assignments(common: Common<'_>, service: &Service) -> bool {
     match service.resolution {
         Resolution::Static => true,
         Resolution::Passthrough => common.class.is_router() || common.class.flavour == Flavour::Grpc,
+        // gRPC resolves no names for a cluster: it is told at once that there is nobody, instead of waiting for an answer.
+        Resolution::Dns | Resolution::DnsRoundRobin => common.class.flavour == Flavour::Grpc,
         _ => false,
     }
 }
@@ -116,13 +121,14 @@ pub fn plans(unit: &UnitInput<'_>, by_sni: bool) -> Vec<Plan> {
         let subsets = unit.rule.iter().flat_map(|r| r.subsets.iter().map(Some));
         for subset in std::iter::once(None).chain(subsets) {
             let policy = unit.policy(subset, port.port);
-            if is_passthrough(&policy) {
+            if is_passthrough(&policy) && unit.common.class.flavour != Flavour::Grpc {
                 continue;
             }
             let name = subset.map_or("", |s| &s.name);
             let locality = Locality::of(unit.common, service, &policy);
             let cluster = naming::cluster(Direction::Outbound, port.port, name, service.host.as_str());
-            let first = plan(unit.common, service, port, subset, cluster.into(), &policy, &locality);
+            let unresolved = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
+            let first = Plan { unresolved, ..plan(unit.common, service, port, subset, cluster.into(), &policy, &locality) };
             if by_sni && !service.mesh_external {
                 let cluster = naming::sni(Direction::Outbound, port.port, name, service.host.as_str());
                 plans.push(Plan { cluster: cluster.into(), ..first.clone() });
@@ -147,6 +153,7 @@ pub fn plan(
         cluster,
         port: port.name.clone(),
         subset: subset.map(|s| s.labels.clone()).unwrap_or_default(),
+        unresolved: false,
         node: service.node_local.then(|| common.class.node.clone()),
         // Endpoints known to be down would count as ejected, and switch the protection off that the user asks for.
         healthy: policy.outlier_detection.as_ref().is_some_and(|o| o.min_health_percent > 0),

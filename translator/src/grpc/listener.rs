@@ -1,6 +1,6 @@
 //! Listeners: of clients, one for each name that a program may dial; of servers, one for each address to listen on.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pilotfish_envoy::pb::envoy::config::core::v3::TransportSocket;
 use pilotfish_envoy::pb::envoy::config::listener::v3::{ApiListener, Filter, FilterChain, Listener, filter};
@@ -16,13 +16,14 @@ use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_ma
 use pilotfish_envoy::{Resource, any};
 use pilotfish_model::name::Str;
 use pilotfish_model::peer_authentication::MtlsMode;
-use pilotfish_model::service::{Protocol, Registry, Resolution, Service};
+use pilotfish_model::service::{Address, Protocol, Registry, Resolution, Service};
 
 use super::cluster::{downstream, from_this_server};
 use crate::cluster::inbound_targets;
 use crate::context::{Context, OwnContext};
 use crate::endpoint::address;
 use crate::extensions;
+use crate::listener::outbound::address::addresses;
 use crate::naming::{self, Direction};
 use crate::policy;
 use crate::security::{self, Security};
@@ -36,7 +37,7 @@ const TLS_MODE: &str = "security.istio.io/tlsMode";
 pub(crate) fn outbound(context: &Context<'_>) -> Vec<Resource> {
     let mut resources = Vec::new();
     for service in context.scope.services.iter().filter(|s| s.resolution != Resolution::Alias) {
-        let ip = service.vips().next().map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
+        let ip = address_of(context, service);
         for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
             let routes = naming::cluster(Direction::Outbound, port.port, "", service.host.as_str());
             for name in names(service, &context.class.namespace) {
@@ -47,6 +48,13 @@ pub(crate) fn outbound(context: &Context<'_>) -> Vec<Resource> {
         }
     }
     resources
+}
+
+/// The address that stands for a service. gRPC does not look at it.
+fn address_of(context: &Context<'_>, service: &Service) -> String {
+    let ips = addresses(&context.class.unit, service).into_iter();
+    let first = ips.filter_map(|a| if let Address::Ip(ip) = a { Some(ip) } else { None }).next();
+    first.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_string()
 }
 
 /// The names that a program in `namespace` may dial.
@@ -94,7 +102,8 @@ struct ServerListener {
 pub(crate) fn inbound(context: &OwnContext<'_>, security: Option<&Security>) -> Vec<Resource> {
     let rules = security.map(security::grpc_filters).unwrap_or_default();
     let class = context.class;
-    let any: [IpAddr; 2] = [std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()];
+    let any: [IpAddr; 4] =
+        [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let mut behind = crate::listener::inbound_sources(context);
     behind.extend(security.iter().flat_map(|s| s.objects()));
     let mut resources = Vec::new();

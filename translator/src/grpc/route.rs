@@ -1,25 +1,22 @@
-//! Routes of clients: one configuration for each service port.
+//! Routes of clients: one configuration for each service port, with all that is reached on that port. A client looks up in it
+//! the name that it calls, which need not be the service's own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use pilotfish_envoy::Resource;
 use pilotfish_envoy::pb::envoy::config::route::v3::route::Action;
-use pilotfish_envoy::pb::envoy::config::route::v3::{Route, RouteConfiguration, route_action::MaxStreamDuration};
-use pilotfish_model::name::Host;
-use pilotfish_model::service::{Protocol, Resolution, Service, ServicePort};
-use pilotfish_model::virtual_service::GatewayRef;
+use pilotfish_envoy::pb::envoy::config::route::v3::{Route, VirtualHost as Message, route_action::MaxStreamDuration};
+use pilotfish_envoy::{Fragment, Resource, Sources, TypeUrl};
+use pilotfish_model::service::{Protocol, Resolution};
+use prost::encoding::{message, string};
 
 use crate::context::Context;
 use crate::naming::{self, Direction};
 use crate::route::action::RouteDefaults;
-use crate::route::domains::{self, Claims};
 use crate::route::retry::RetryExtensions;
-use crate::route::rule::{self, Place};
-use crate::route::virtual_host::{self, RouteSource, ServiceRoute, VirtualHost};
-use crate::route::{attempt_count, hash};
+use crate::route::sidecar;
+use crate::route::virtual_host::{self, NAME, RouteSource, VIRTUAL_HOSTS, VirtualHost};
 use crate::scope::EgressScope;
-use crate::world::Rules;
 
 pub(crate) fn routes(context: &Context<'_>) -> Vec<Resource> {
     let defaults = Arc::new(RouteDefaults {
@@ -29,71 +26,55 @@ pub(crate) fn routes(context: &Context<'_>) -> Vec<Resource> {
         cors: false,
         append_x_forwarded_host: false,
     });
-    let mut made: HashSet<&Host> = HashSet::new();
+    let mut by_port: BTreeMap<u16, Fragment> = BTreeMap::new();
+    let mut made: HashSet<String> = HashSet::new();
     let mut resources = Vec::new();
-    for egress in &context.scope.egress {
-        let rules = by_host(egress);
-        for service in egress.services.iter().filter(|s| s.resolution != Resolution::Alias) {
-            if !made.insert(&service.host) {
+    for service in context.scope.services.iter().filter(|s| s.resolution != Resolution::Alias) {
+        for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
+            let name = naming::cluster(Direction::Outbound, port.port, "", service.host.as_str());
+            if !made.insert(name.clone()) {
                 continue;
             }
-            for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
-                let host = virtual_host(context, &defaults, service, port, rules.get(&service.host).map(Vec::as_slice).unwrap_or_default());
-                let name = naming::cluster(Direction::Outbound, port.port, "", service.host.as_str());
-                let message = configuration(&name, &host);
-                resources.push(Resource::new(name, &message).with_sources(host.sources()));
-            }
+            let hosts = by_port.entry(port.port).or_insert_with(|| virtual_hosts(context, &defaults, port.port));
+            let mut head = Vec::with_capacity(name.len() + 4);
+            string::encode(NAME, &name, &mut head);
+            let parts = vec![Fragment::new(head.into(), Sources::default()), hosts.clone()];
+            resources.push(Resource::rope(name, TypeUrl::Route.as_str(), parts));
         }
     }
     resources
 }
 
-/// Rules that speak of a host by its name, oldest first.
-fn by_host(egress: &EgressScope) -> HashMap<&Host, Vec<&Arc<Rules>>> {
-    let mut rules: HashMap<&Host, Vec<&Arc<Rules>>> = HashMap::new();
-    for rule in egress.virtual_services.iter().filter(|v| !v.http.is_empty()) {
-        for host in &rule.hosts {
-            rules.entry(host).or_default().push(rule);
+/// All of a port, encoded once for the configurations of all services with that port.
+fn virtual_hosts(context: &Context<'_>, defaults: &Arc<RouteDefaults>, port: u16) -> Fragment {
+    let mut bytes = Vec::new();
+    let mut objects: Vec<Arc<str>> = Vec::new();
+    if let Some((egress, port)) = egress(context.scope.egress.iter(), port) {
+        for host in sidecar::of_dialled_port(context, egress, defaults, port) {
+            message::encode(VIRTUAL_HOSTS, &build(&host), &mut bytes);
+            objects.extend(host.sources().iter().cloned());
         }
     }
-    rules
+    objects.sort_unstable();
+    objects.dedup();
+    Fragment::new(bytes.into(), objects)
 }
 
-fn virtual_host(
-    context: &Context<'_>,
-    defaults: &Arc<RouteDefaults>,
-    service: &Arc<Service>,
-    port: &ServicePort,
-    rules: &[&Arc<Rules>],
-) -> VirtualHost {
-    let single_port = |host: &Host| context.scope.service(host).map(|s| &**s).filter(|s| s.ports.len() == 1);
-    let place = Place { gateway: &GatewayRef::Mesh, port: port.port, tls: false, http3: false, defaults, single_port };
-    let route = match rules.iter().find_map(|v| rule::applied(context, v, &place)) {
-        Some(set) => RouteSource::Rules(set),
-        None => RouteSource::Service(ServiceRoute {
-            host: service.host.clone(),
-            port: port.port,
-            hash: hash::of_service(context, service, port.port),
-            defaults: defaults.clone(),
-        }),
-    };
-    VirtualHost {
-        name: naming::host_port(service.host.as_str(), port.port),
-        domains: Claims::default().domains(domains::of_service(context.class, service, &[], Some(port.port))),
-        routes: vec![route],
-        require_tls: false,
-        attempt_count: attempt_count(context),
-        service: Some(service.source.clone()),
-        catch_all_last: false,
-    }
+/// The egress listener that speaks for a port: the first that is for it or for all; and the port that its routes are made for.
+fn egress<'a>(mut all: impl Iterator<Item = &'a EgressScope>, port: u16) -> Option<(&'a EgressScope, u16)> {
+    all.find_map(|egress| match egress.listener.as_ref().and_then(|l| l.port.as_ref()) {
+        None => Some((egress, port)),
+        Some(own) if own.number == port => Some((egress, if own.protocol == Protocol::HttpProxy { 0 } else { port })),
+        Some(_) => None,
+    })
 }
 
-fn configuration(name: &str, host: &VirtualHost) -> RouteConfiguration {
+fn build(host: &VirtualHost) -> Message {
     let mut message = virtual_host::build(host);
     if matches!(host.routes.as_slice(), [RouteSource::Rules(_)]) {
         message.routes.iter_mut().for_each(limit_streams);
     }
-    RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![message], ..Default::default() }
+    message
 }
 
 /// gRPC reads a request's time-out from here only.

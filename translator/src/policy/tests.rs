@@ -145,6 +145,7 @@ fn what_workloads_accept() {
     use MtlsMode::{Disable, Permissive, Strict};
     let all = vec![
         policy("istio-system", "root", &[], Some(Strict), &[]),
+        policy("istio-system", "selecting", &[("app", "web")], Some(Disable), &[]),
         policy("b", "web", &[("app", "web")], None, &[(90, Some(Disable)), (91, None)]),
         policy("c", "all", &[], Some(Permissive), &[]),
     ];
@@ -152,6 +153,7 @@ fn what_workloads_accept() {
     let mesh = Mesh { peer_authentications: all.into_iter().map(|p| (key(&p.meta), Arc::new(p))).collect(), ..Mesh::default() };
     for (namespace, app, port, mode) in [
         ("a", "web", None, Strict),
+        ("istio-system", "web", None, Strict),
         ("b", "web", None, Strict),
         ("b", "web", Some(90), Disable),
         ("b", "web", Some(91), Strict),

@@ -60,6 +60,17 @@ pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults
     resources
 }
 
+/// The virtual hosts of a port as they are for clients without a listener, which ask for names with a port.
+pub(crate) fn of_dialled_port(
+    context: &Context<'_>,
+    egress: &EgressScope,
+    defaults: &Arc<RouteDefaults>,
+    port: u16,
+) -> impl Iterator<Item = VirtualHost> {
+    let view = View { with_port: true, ..View::new(context, egress, defaults) };
+    view.known_hosts(port).hosts.into_iter().map(|h| h.host)
+}
+
 /// What makes a configuration.
 struct Made {
     hosts: Vec<HostOf>,
@@ -86,6 +97,8 @@ struct View<'a> {
     /// The most specific first; of equal ones only the oldest rule.
     wildcard: Vec<(&'a Host, usize)>,
     attempt_count: bool,
+    /// Clients ask for names with a port even where a configuration is for one port.
+    with_port: bool,
 }
 
 impl<'a> View<'a> {
@@ -110,7 +123,7 @@ impl<'a> View<'a> {
         wildcard.sort_by(|a, b| a.0.cmp_specific(b.0));
         let attempt_count = super::attempt_count(context);
         let (services, rules) = (&*egress.services, &*egress.virtual_services);
-        View { context, defaults, services, rules, by_port, exact, wildcard, attempt_count }
+        View { context, defaults, services, rules, by_port, exact, wildcard, attempt_count, with_port: false }
     }
 
     /// What listeners that are made from services may refer to.
@@ -139,8 +152,17 @@ impl<'a> View<'a> {
         wanted
     }
 
-    /// The virtual hosts for one port, or (0) for all.
+    /// The virtual hosts for one port, or (0) for all, and one for what is unknown.
     fn hosts(&self, port: u16) -> Made {
+        let mut made = self.known_hosts(port);
+        if made.hosts.iter().all(|h| h.host.domains.iter().all(|d| d != "*")) {
+            made.hosts.push(catch_all(self.context).into());
+        }
+        made
+    }
+
+    /// The same without the last.
+    fn known_hosts(&self, port: u16) -> Made {
         let (mut groups, asked) = self.groups_of_rules(port);
         let claimed: HashSet<&Host> = groups.iter().flat_map(|g| g.services.iter().map(|s| &s.host)).collect();
         for service in self.at(port).filter(|s| !claimed.contains(&s.host)) {
@@ -156,14 +178,14 @@ impl<'a> View<'a> {
         for group in &groups {
             for service in &group.services {
                 claims.reserve(service.host.as_str());
-                if port == 0 {
+                if port == 0 || self.with_port {
                     claims.reserve(&naming::host_port(service.host.as_str(), group.port));
                 }
             }
         }
         let mut hosts: Vec<HostOf> = Vec::with_capacity(groups.len() + 1);
         for group in groups {
-            let with_port = (port == 0).then_some(group.port);
+            let with_port = (port == 0 || self.with_port).then_some(group.port);
             for host in &group.hosts {
                 let domains = domains::of_host(host, with_port);
                 hosts.extend(self.virtual_host(&mut claims, host, None, &group, domains));
@@ -173,9 +195,6 @@ impl<'a> View<'a> {
                 let domains = domains::of_service(self.context.class, service, aliases, with_port);
                 hosts.extend(self.virtual_host(&mut claims, &service.host, Some(service), &group, domains));
             }
-        }
-        if hosts.iter().all(|h| h.host.domains.iter().all(|d| d != "*")) {
-            hosts.push(catch_all(self.context).into());
         }
         Made { hosts, asked, contested: claims.contested() }
     }

@@ -14,6 +14,9 @@ use super::term::{Inexpressible, Term};
 use super::trust_domain::TrustDomains;
 use crate::extensions as names;
 
+/// What the filter with the denying rules of a gRPC server is called.
+const GRPC_DENY: &str = "envoy.filters.http.rbac.DENY";
+
 /// Where rules are enforced.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
@@ -133,10 +136,12 @@ pub fn grpc_filters(security: &Security) -> Vec<HttpFilter> {
     let deny = (!deny.is_empty()).then(|| rules(rbac::Action::Deny, deny));
     let has_allow = enforced(|a| *a == Action::Allow).next().is_some();
     let allow = has_allow.then(|| rules(rbac::Action::Allow, policies(place, enforced(|a| *a == Action::Allow), name)));
-    let filter = |rules: Rbac| HttpFilter {
-        name: names::HTTP_RBAC.to_owned(),
+    let filter = |name: &str, rules: Rbac| HttpFilter {
+        name: name.to_owned(),
         config_type: Some(http_filter::ConfigType::TypedConfig(any(&http::Rbac { rules: Some(rules), ..Default::default() }))),
         ..Default::default()
     };
-    deny.into_iter().chain(allow).map(filter).collect()
+    // gRPC refuses a list of filters with one name twice.
+    let deny = deny.map(|rules| filter(GRPC_DENY, rules));
+    deny.into_iter().chain(allow.map(|rules| filter(names::HTTP_RBAC, rules))).collect()
 }

@@ -269,18 +269,71 @@ fn finding(pattern: &str) -> ValueMatcher {
     }
 }
 
-/// Issuer and subject are claims of their own; a slash joins them. Issuers are URLs, so it is the last one that does.
+/// Issuer and subject are claims of their own; the last slash joins them, as issuers are URLs. One wildcard counts: the first
+/// character, or else the last. Everything else stands for itself.
 fn request_principal(pattern: &str) -> Principal {
-    let joint = pattern.rfind('/').filter(|at| !pattern[..*at].ends_with('/'));
-    let (issuer, subject) = match (joint, pattern) {
-        (_, "*") => ("*", "*"),
-        (Some(at), _) => (&pattern[..at], &pattern[at + 1..]),
-        (None, suffix) if suffix.starts_with('*') => ("*", suffix),
-        (None, prefix) if prefix.ends_with('*') => (prefix, "*"),
-        (None, issuer) => (issuer, ""),
+    let exact = |text: &str| matcher(MatchPattern::Exact(text.to_owned()));
+    let (issuer, subject) = match pattern.rsplit_once('/') {
+        _ if pattern == "*" => (text("*"), text("*")),
+        Some((issuer, subject)) if pattern.starts_with('*') => (text_behind(issuer), exact(subject)),
+        Some((issuer, subject)) if pattern.ends_with('*') => (exact(issuer), text(subject)),
+        Some((issuer, subject)) => (exact(issuer), exact(subject)),
+        None if pattern.starts_with('*') => (text("*"), text_behind(pattern)),
+        None if pattern.ends_with('*') => (text(pattern), text("*")),
+        None => (exact(pattern), exact("")),
     };
-    let claim = |name: &str, pattern: &str| {
-        principal(Identifier::Metadata(metadata(names::HTTP_JWT_AUTHN, ["payload", name], string(text(pattern)))))
+    let claim = |name: &str, value: StringMatcher| {
+        principal(Identifier::Metadata(metadata(names::HTTP_JWT_AUTHN, ["payload", name], string(value))))
     };
     Term::all_of(vec![claim("iss", issuer), claim("sub", subject)])
+}
+
+/// Presence, or what follows a wildcard.
+fn text_behind(pattern: &str) -> StringMatcher {
+    match pattern.strip_prefix('*') {
+        Some(suffix) if !suffix.is_empty() => matcher(MatchPattern::Suffix(suffix.to_owned())),
+        _ => text("*"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_principal_has_one_wildcard() {
+        let shown = |m: StringMatcher| match m.match_pattern {
+            Some(MatchPattern::Exact(t)) => format!("={t}"),
+            Some(MatchPattern::Prefix(t)) => format!("{t}.."),
+            Some(MatchPattern::Suffix(t)) => format!("..{t}"),
+            _ => "any".to_owned(),
+        };
+        let claim = |id: &Principal| match &id.identifier {
+            Some(Identifier::Metadata(MetadataMatcher { value: Some(value), .. })) => match &value.match_pattern {
+                Some(ValuePattern::StringMatch(m)) => shown(m.clone()),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        let parts = |pattern: &str| match request_principal(pattern).identifier {
+            Some(Identifier::AndIds(set)) => set.ids.iter().map(claim).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        let cases = [
+            ("*", ["any", "any"]),
+            ("*/*", ["any", "=*"]),
+            ("*/sub", ["any", "=sub"]),
+            ("*.com/sub", ["...com", "=sub"]),
+            ("*/sub*", ["any", "=sub*"]),
+            ("*sub", ["any", "..sub"]),
+            ("https://a.b/*", ["=https://a.b", "any"]),
+            ("https://a.b/c*", ["=https://a.b", "c.."]),
+            ("https://a.b/c", ["=https://a.b", "=c"]),
+            ("a*", ["a..", "any"]),
+            ("a", ["=a", "="]),
+        ];
+        for (pattern, expected) in cases {
+            assert_eq!(parts(pattern), expected, "{pattern}");
+        }
+    }
 }
