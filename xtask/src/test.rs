@@ -66,6 +66,7 @@ const BEHAVIOUR: [&str; 10] = [
     "behaviour_sidecars",
     "behaviour_mesh",
     "behaviour_security",
+    "behaviour_switches",
     "behaviour_patches",
     "behaviour_telemetry",
     "behaviour_identities",
