@@ -183,7 +183,14 @@ impl Stage {
 
     /// An Envoy with this node; the JSON may leave out everything but the id.
     pub async fn envoy(&self, node: Value) -> Envoy {
-        Envoy::start(&self.binary, envoy::bootstrap(node, self.pilotfish.grpc(), Protocol::Delta)).await
+        self.envoy_with(node, |_| ()).await
+    }
+
+    /// The same with a bootstrap that has more.
+    pub async fn envoy_with(&self, node: Value, more: impl FnOnce(&mut Value)) -> Envoy {
+        let mut bootstrap = envoy::bootstrap(node, self.pilotfish.grpc(), Protocol::Delta);
+        more(&mut bootstrap);
+        Envoy::start(&self.binary, bootstrap).await
     }
 }
 

@@ -67,6 +67,7 @@ const BEHAVIOUR: [&str; 10] = [
     "behaviour_mesh",
     "behaviour_security",
     "behaviour_switches",
+    "behaviour_balancing",
     "behaviour_patches",
     "behaviour_telemetry",
     "behaviour_identities",
