@@ -15,8 +15,11 @@ use crate::naming::{self, Direction};
 use crate::route::action::RouteDefaults;
 use crate::route::retry::RetryExtensions;
 use crate::route::sidecar;
-use crate::route::virtual_host::{self, NAME, RouteSource, VIRTUAL_HOSTS, VirtualHost};
+use crate::route::virtual_host::{self, RouteSource, VIRTUAL_HOSTS, VirtualHost};
 use crate::scope::EgressScope;
+
+/// The field of a route configuration with its name.
+const NAME: u32 = 1;
 
 pub(crate) fn routes(context: &Context<'_>) -> Vec<Resource> {
     let defaults = Arc::new(RouteDefaults {

@@ -20,7 +20,7 @@ use crate::naming::{self, Direction};
 use crate::unit::sources;
 
 /// Fields of a route configuration.
-pub(crate) const NAME: u32 = 1;
+const NAME: u32 = 1;
 /// The field with a virtual host.
 pub(crate) const VIRTUAL_HOSTS: u32 = 2;
 /// Direct responses may be as large as this, in bytes.
