@@ -59,7 +59,7 @@ const KUBE: [&str; 16] = [
 ];
 
 /// Suites that send traffic through stock Envoys, one per group of fields.
-const BEHAVIOUR: [&str; 10] = [
+const BEHAVIOUR: [&str; 12] = [
     "behaviour_routes",
     "behaviour_destinations",
     "behaviour_gateways",
