@@ -13,6 +13,10 @@ use pilotfish_envoy::Snapshot;
 use pilotfish_model::{ChangeSet, Proxy};
 use pilotfish_translator::{Endpoints, Own, ProxyClass, Translator, View, World, snapshot};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// One scope as a server holds it, and what happens to it.
 struct Step {
     translator: Translator,

@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 use pilotfish_model::ChangeSet;
 use pilotfish_translator::{Translator, World, snapshot};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     for services in [100, 1000] {
         let world = World::new(Arc::new(mesh::mesh(services, false)));

@@ -86,7 +86,7 @@ fn protocol(version: TlsVersion) -> i32 {
 }
 
 pub(crate) fn exact(names: &[Str]) -> Vec<StringMatcher> {
-    names.iter().map(|n| matcher(MatchPattern::Exact(n.to_string()))).collect()
+    names.iter().map(|n| matcher(MatchPattern::Exact(str::to_owned(n)))).collect()
 }
 
 fn matcher(pattern: MatchPattern) -> StringMatcher {

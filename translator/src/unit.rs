@@ -162,7 +162,7 @@ pub(crate) fn entries<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<
 
 /// As resources carry them.
 pub(crate) fn sources<'a>(objects: impl IntoIterator<Item = &'a ObjectId>) -> Sources {
-    objects.into_iter().map(|o| Arc::from(format!("{}/{}/{}", o.kind.as_str(), o.namespace, o.name))).collect()
+    objects.into_iter().map(|o| Arc::from([o.kind.as_str(), "/", &o.namespace, "/", &o.name].concat())).collect()
 }
 
 /// What units are made by beside their ingredients.

@@ -5,9 +5,14 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 /// Writes a field.
 pub(crate) fn put(tag: u32, payload: &[u8], out: &mut Vec<u8>) {
-    encode_key(tag, WireType::LengthDelimited, out);
-    encode_varint(payload.len() as u64, out);
+    open(tag, payload.len(), out);
     out.put_slice(payload);
+}
+
+/// Begins a field whose payload has `len` bytes.
+pub(crate) fn open(tag: u32, len: usize, out: &mut Vec<u8>) {
+    encode_key(tag, WireType::LengthDelimited, out);
+    encode_varint(len as u64, out);
 }
 
 /// Length of a field with a payload of `len` bytes, tag (below 16) included.

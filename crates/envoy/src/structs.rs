@@ -74,6 +74,13 @@ impl Struct {
         Struct(map(fields.into_iter().map(|(k, v)| (k, v.0)).collect()))
     }
 
+    /// Of these texts, by fields in order.
+    pub fn texts(fields: &[(&str, &str)]) -> Self {
+        let mut out = Vec::with_capacity(texts_len(fields));
+        put_texts(fields, &mut out);
+        Struct(out)
+    }
+
     /// To read.
     pub fn decoded(&self) -> prost_types::Struct {
         prost_types::Struct::decode(self.0.as_slice()).unwrap_or_default()
@@ -99,6 +106,25 @@ impl Metadata {
         Metadata(map(filters.into_iter().map(|(k, v)| (k, v.0)).collect()))
     }
 
+    /// `filter_metadata` of these filters, in order, with these texts by fields in order: what each endpoint has, in one go.
+    pub fn texts(filters: &[(&str, &[(&str, &str)])]) -> Self {
+        let value_len = |fields: &[(&str, &str)]| match texts_len(fields) {
+            0 => 0,
+            len => field::len(len),
+        };
+        let entry_len = |(name, fields): &(&str, &[(&str, &str)])| field::len(name.len()) + value_len(fields);
+        let mut out = Vec::with_capacity(filters.iter().map(|f| field::len(entry_len(f))).sum());
+        for filter in filters {
+            field::open(1, entry_len(filter), &mut out);
+            put(1, filter.0.as_bytes(), &mut out);
+            if !filter.1.is_empty() {
+                field::open(2, texts_len(filter.1), &mut out);
+                put_texts(filter.1, &mut out);
+            }
+        }
+        Metadata(out)
+    }
+
     /// `filter_metadata`, to read.
     pub fn filters(&self) -> BTreeMap<String, prost_types::Struct> {
         Filters::decode(self.0.as_slice()).unwrap_or_default().filter_metadata
@@ -121,6 +147,24 @@ fn map<K: AsRef<str>, V: AsRef<[u8]>>(mut entries: Vec<(K, V)>) -> Vec<u8> {
         (1..).zip(parts).filter(|(_, p)| !p.is_empty()).for_each(|(tag, part)| put(tag, part, &mut out));
     }
     out
+}
+
+/// Length of a field of a `Struct` without its tag: key, and value with one text.
+fn text_len((key, text): &(&str, &str)) -> usize {
+    field::len(key.len()) + field::len(field::len(text.len()))
+}
+
+fn texts_len(fields: &[(&str, &str)]) -> usize {
+    fields.iter().map(|f| field::len(text_len(f))).sum()
+}
+
+fn put_texts(fields: &[(&str, &str)], out: &mut Vec<u8>) {
+    for field @ (key, text) in fields {
+        field::open(1, text_len(field), out);
+        put(1, key.as_bytes(), out);
+        field::open(2, field::len(text.len()), out);
+        put(TEXT, text.as_bytes(), out);
+    }
 }
 
 fn single(tag: u32, bytes: &[u8]) -> Vec<u8> {
@@ -216,6 +260,16 @@ mod tests {
         let metadata = Metadata::new([("b", ours), ("a", Struct::default())]);
         assert_eq!(metadata.encode_to_vec(), typed.encode_to_vec());
         assert_eq!(metadata.filters(), typed.filter_metadata);
+    }
+
+    #[test]
+    fn texts_have_the_bytes_that_values_have() {
+        let long = "x".repeat(300);
+        let (one, two): (&[_], &[_]) = (&[("a", "1")], &[("a", ""), ("b", &long)]);
+        let of = |fields: &[(&str, &str)]| Struct::new(fields.iter().map(|(k, t)| (k.to_owned(), Value::text(t))));
+        assert_eq!((Struct::texts(one), Struct::texts(two)), (of(one), of(two)));
+        let filters: [(&str, &[(&str, &str)]); 3] = [("f", one), ("g", &[]), (&long, two)];
+        assert_eq!(Metadata::texts(&filters), Metadata::new(filters.map(|(name, fields)| (name, of(fields)))));
     }
 
     #[test]

@@ -154,7 +154,7 @@ pub struct ClusterLabels {
 /// Makes the cluster.
 pub fn build(input: &ClusterInput) -> Cluster {
     let mut cluster = Cluster {
-        name: input.name.to_string(),
+        name: str::to_owned(&input.name),
         alt_stat_name: alt_stat_name(input),
         connect_timeout: Some(duration(pool::connect_timeout(input))),
         metadata: labels(&input.labels),
@@ -185,7 +185,7 @@ fn discover(input: &ClusterInput, cluster: &mut Cluster) {
     let kind = match &input.discovery {
         Discovery::Eds => {
             cluster.eds_cluster_config =
-                Some(EdsClusterConfig { service_name: input.name.to_string(), eds_config: Some(from_this_server()) });
+                Some(EdsClusterConfig { service_name: str::to_owned(&input.name), eds_config: Some(from_this_server()) });
             DiscoveryType::Eds
         }
         Discovery::Dns { endpoints, family, refresh, one, resolver } => {
@@ -306,6 +306,6 @@ fn alt_stat_name(input: &ClusterInput) -> String {
     match input.terminated {
         true => format!("{};", input.stat_name),
         false if input.stat_name == input.name => String::new(),
-        false => input.stat_name.to_string(),
+        false => str::to_owned(&input.stat_name),
     }
 }

@@ -212,7 +212,7 @@ pub(super) fn rule_path(rule: &MergedRule) -> Str {
 pub(super) fn stat_name(pattern: &str, service: &Service, port: &ServicePort, subset: &str, target: Option<u16>) -> Str {
     let short = match service.registry {
         Registry::Kubernetes => format!("{}.{}", service.name, service.namespace),
-        Registry::External => service.host.to_string(),
+        Registry::External => service.host.as_str().to_owned(),
     };
     let number = port.port.to_string();
     pattern

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use pilotfish_envoy::Metadata;
 use pilotfish_envoy::pb::envoy::config::core::v3::{HealthStatus, Locality as LocalityMessage};
 use pilotfish_envoy::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
-use pilotfish_envoy::{Metadata, Struct, Value};
 use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Locality, Workload};
+use pilotfish_model::name::ip_text;
 
 use super::address;
 use super::input::AssignmentInput;
@@ -31,7 +32,7 @@ pub fn assignment(input: &AssignmentInput) -> ClusterLoadAssignment {
         by_locality.into_iter().map(|(locality, endpoints)| Group { locality, priority: 0, weight: weight(&endpoints), endpoints });
     let groups = input.plan.spread.apply(groups.collect());
     ClusterLoadAssignment {
-        cluster_name: input.plan.cluster.to_string(),
+        cluster_name: str::to_owned(&input.plan.cluster),
         endpoints: groups.iter().map(|g| group(input, g)).collect(),
         ..Default::default()
     }
@@ -44,7 +45,7 @@ pub(super) fn weight(endpoints: &[(usize, &Endpoint)]) -> u32 {
 fn group(input: &AssignmentInput, group: &Group<'_>) -> LocalityLbEndpoints {
     let Locality { region, zone, sub_zone } = group.locality;
     LocalityLbEndpoints {
-        locality: Some(LocalityMessage { region: region.to_string(), zone: zone.to_string(), sub_zone: sub_zone.to_string() }),
+        locality: Some(LocalityMessage { region: str::to_owned(region), zone: str::to_owned(zone), sub_zone: str::to_owned(sub_zone) }),
         lb_endpoints: group.endpoints.iter().map(|(i, e)| endpoint(input, *i, e)).collect(),
         load_balancing_weight: Some(group.weight),
         priority: group.priority,
@@ -60,7 +61,7 @@ fn endpoint(input: &AssignmentInput, index: usize, endpoint: &Endpoint) -> LbEnd
         Health::Unknown => HealthStatus::Unknown,
     };
     let address = match &endpoint.address {
-        EndpointAddress::Ip(ip) => address::socket(&ip.to_string(), endpoint.port),
+        EndpointAddress::Ip(ip) => address::socket(&ip_text(*ip), endpoint.port),
         EndpointAddress::Dns(name) => address::socket(name, endpoint.port),
         EndpointAddress::Unix(path) => address::pipe(path),
     };
@@ -74,9 +75,9 @@ fn endpoint(input: &AssignmentInput, index: usize, endpoint: &Endpoint) -> LbEnd
 }
 
 fn labels(workload: &Workload, mtls: bool) -> Metadata {
-    let workload = (metadata::ISTIO, Struct::new([("workload", Value::text(&describe(workload)))]));
-    let mtls = mtls.then(|| (SOCKET_MATCH, Struct::new([("tlsMode", Value::text("istio"))])));
-    Metadata::new(std::iter::once(workload).chain(mtls))
+    let described = describe(workload);
+    let filters: [(&str, &[(&str, &str)]); 2] = [(SOCKET_MATCH, &[("tlsMode", "istio")]), (metadata::ISTIO, &[("workload", &described)])];
+    Metadata::texts(if mtls { &filters } else { &filters[1..] })
 }
 
 /// `workload;namespace;service;revision;cluster`: what telemetry calls the server.

@@ -11,7 +11,7 @@ use pilotfish_envoy::pb::envoy::config::route::v3::{
     Decorator, DirectResponseAction, RedirectAction, Route, RouteAction, RouteMatch, WeightedCluster, route,
 };
 use pilotfish_envoy::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
-use pilotfish_envoy::{Value, any};
+use pilotfish_envoy::{Metadata, any};
 use pilotfish_model::virtual_service::{
     Body, DirectResponse, HttpDestination, HttpMirror, HttpRedirect, HttpRetry, HttpRoute, RedirectPort, Share,
 };
@@ -51,14 +51,14 @@ pub fn route(set: &RuleSet, applied: &AppliedRule) -> Route {
         if let ([only], [_]) = (rule.route.as_slice(), applied.destinations.as_slice()) {
             operations = operations.then(headers::operations(&only.headers));
         }
-        let authority = rule.rewrite.as_ref().map(|r| r.authority.to_string()).filter(|a| !a.is_empty());
+        let authority = rule.rewrite.as_ref().map(|r| str::to_owned(&r.authority)).filter(|a| !a.is_empty());
         let reachable = matches!(rule.route.as_slice(), [_]) || rule.route.iter().any(|d| d.weight > 0);
         reachable.then(|| route::Action::Route(forward(set, applied, authority.or(operations.authority.take()))))
     };
     let meta = &set.virtual_service.meta;
     let name = match condition.map(|c| &*c.name).filter(|n| !n.is_empty()) {
-        Some(condition) => format!("{}.{condition}", rule.name),
-        None => rule.name.to_string(),
+        Some(condition) => [&*rule.name, ".", condition].concat(),
+        None => str::to_owned(&rule.name),
     };
     // Envoy refuses a whole configuration for one route that leads nowhere.
     let action = action.unwrap_or(route::Action::DirectResponse(DirectResponseAction { status: 500, ..Default::default() }));
@@ -66,8 +66,8 @@ pub fn route(set: &RuleSet, applied: &AppliedRule) -> Route {
         name,
         decorator: Some(Decorator { operation: operation(set, rule, applied, &r#match), ..Default::default() }),
         r#match: Some(r#match),
-        metadata: Some(metadata::istio([("config", Value::text(&config_path(&meta.namespace, &meta.name)))])),
-        stat_prefix: condition.map(|c| c.stat_prefix.to_string()).unwrap_or_default(),
+        metadata: Some(Metadata::texts(&[(metadata::ISTIO, &[("config", &config_path(&meta.namespace, &meta.name))])])),
+        stat_prefix: condition.map(|c| str::to_owned(&c.stat_prefix)).unwrap_or_default(),
         typed_per_filter_config: per_filter(set, rule),
         request_headers_to_add: operations.request_add,
         request_headers_to_remove: operations.request_remove,
@@ -90,17 +90,18 @@ fn per_filter(set: &RuleSet, rule: &HttpRoute) -> BTreeMap<String, pilotfish_env
 
 /// What a trace calls the request: the destination where there is one, else the rule's object.
 fn operation(set: &RuleSet, rule: &HttpRoute, applied: &AppliedRule, m: &RouteMatch) -> String {
-    let path = match &m.path_specifier {
-        Some(PathSpecifier::Prefix(p) | PathSpecifier::PathSeparatedPrefix(p)) => format!("{p}*"),
-        Some(PathSpecifier::Path(p)) => p.clone(),
-        Some(PathSpecifier::SafeRegex(r)) => r.regex.clone(),
-        _ => "/*".to_owned(),
+    let (path, rest) = match &m.path_specifier {
+        Some(PathSpecifier::Prefix(p) | PathSpecifier::PathSeparatedPrefix(p)) => (p.as_str(), "*"),
+        Some(PathSpecifier::Path(p)) => (p.as_str(), ""),
+        Some(PathSpecifier::SafeRegex(r)) => (r.regex.as_str(), ""),
+        _ => ("/*", ""),
     };
     let forwarded = rule.redirect.is_none() && rule.direct_response.is_none();
-    match applied.destinations.as_slice() {
-        [only] if forwarded => format!("{}:{}{path}", only.host, only.port),
-        _ => format!("{}:{}{path}", set.virtual_service.meta.name, set.port),
-    }
+    let (host, port) = match applied.destinations.as_slice() {
+        [only] if forwarded => (only.host.as_str(), only.port),
+        _ => (&*set.virtual_service.meta.name, set.port),
+    };
+    [host, ":", &port.to_string(), path, rest].concat()
 }
 
 // `max_stream_duration` does more than its deprecated predecessor: it ends streams that are well.
@@ -123,14 +124,14 @@ fn forward(set: &RuleSet, applied: &AppliedRule, authority: Option<String>) -> R
         match &rewrite.uri_regex {
             Some(regex) => {
                 let pattern = Some(matching::regex(&regex.pattern));
-                action.regex_rewrite = Some(RegexMatchAndSubstitute { pattern, substitution: regex.rewrite.to_string() });
+                action.regex_rewrite = Some(RegexMatchAndSubstitute { pattern, substitution: str::to_owned(&regex.rewrite) });
             }
-            None => action.prefix_rewrite = rewrite.uri.to_string(),
+            None => action.prefix_rewrite = str::to_owned(&rewrite.uri),
         }
     }
     match (rule.route.as_slice(), applied.destinations.as_slice()) {
         ([_], [only]) => {
-            action.cluster_specifier = Some(ClusterSpecifier::Cluster(only.cluster.to_string()));
+            action.cluster_specifier = Some(ClusterSpecifier::Cluster(str::to_owned(&only.cluster)));
             action.hash_policy = only.hash.iter().filter_map(hash::policy).collect();
         }
         (several, targets) => {
@@ -147,7 +148,7 @@ fn forward(set: &RuleSet, applied: &AppliedRule, authority: Option<String>) -> R
 fn cluster_weight(destination: &HttpDestination, target: &Target) -> ClusterWeight {
     let operations = headers::operations(&destination.headers);
     ClusterWeight {
-        name: target.cluster.to_string(),
+        name: str::to_owned(&target.cluster),
         weight: Some(destination.weight),
         request_headers_to_add: operations.request_add,
         request_headers_to_remove: operations.request_remove,
@@ -194,14 +195,14 @@ fn redirect_action(redirect: &HttpRedirect, set: &RuleSet) -> Option<RedirectAct
     };
     let implied = matches!((port, scheme), (80, "http") | (443, "https"));
     Some(RedirectAction {
-        host_redirect: redirect.authority.to_string(),
+        host_redirect: str::to_owned(&redirect.authority),
         port_redirect: if implied { 0 } else { port.into() },
         response_code: code.into(),
         scheme_rewrite_specifier: (!redirect.scheme.is_empty())
-            .then(|| SchemeRewriteSpecifier::SchemeRedirect(redirect.scheme.to_string())),
+            .then(|| SchemeRewriteSpecifier::SchemeRedirect(str::to_owned(&redirect.scheme))),
         path_rewrite_specifier: Some(match &redirect.prefix_rewrite {
-            Some(prefix) => PathRewriteSpecifier::PrefixRewrite(prefix.to_string()),
-            None => PathRewriteSpecifier::PathRedirect(redirect.uri.to_string()),
+            Some(prefix) => PathRewriteSpecifier::PrefixRewrite(str::to_owned(prefix)),
+            None => PathRewriteSpecifier::PathRedirect(str::to_owned(&redirect.uri)),
         }),
         ..Default::default()
     })
@@ -210,7 +211,7 @@ fn redirect_action(redirect: &HttpRedirect, set: &RuleSet) -> Option<RedirectAct
 fn direct_response(response: &DirectResponse) -> DirectResponseAction {
     let body = response.body.as_ref().map(|body| {
         let specifier = match body {
-            Body::Text(text) => data_source::Specifier::InlineString(text.to_string()),
+            Body::Text(text) => data_source::Specifier::InlineString(str::to_owned(text)),
             Body::Bytes(bytes) => data_source::Specifier::InlineBytes(bytes.clone().into()),
         };
         DataSource { specifier: Some(specifier), ..Default::default() }

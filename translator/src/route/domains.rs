@@ -7,10 +7,11 @@ use std::net::IpAddr;
 
 use pilotfish_envoy::Hashed;
 use pilotfish_model::ContentHash;
-use pilotfish_model::name::Host;
+use pilotfish_model::name::{Host, ip_text};
 use pilotfish_model::service::{Address, Registry, Resolution, Service};
 
 use crate::facts::{ScopeFacts, UnitFacts};
+use crate::naming;
 
 /// Names of one virtual host.
 pub struct Domains {
@@ -25,21 +26,22 @@ pub struct Domains {
 pub fn of_service(class: &ScopeFacts, service: &Service, aliases: &[Host], with_port: Option<u16>) -> Domains {
     let mut domains = Domains { full: Vec::new(), short: Vec::new() };
     for host in std::iter::once(&service.host).chain(aliases) {
-        domains.full.push(host.to_string());
-        domains.full.push(format!("{host}."));
+        domains.full.push(host.as_str().to_owned());
+        domains.full.push([host.as_str(), "."].concat());
         domains.short.extend(short_forms(host.as_str(), &class.dns_domain));
     }
     if service.resolution == Resolution::Passthrough && service.registry == Registry::Kubernetes {
         // Each Pod of a headless service has a name below it.
         for names in [&mut domains.full, &mut domains.short] {
-            let below: Vec<String> = names.iter().map(|n| format!("*.{n}")).collect();
+            let below: Vec<String> = names.iter().map(|n| ["*.", n].concat()).collect();
             names.extend(below);
         }
     }
     domains.full.extend(address(class, service));
     if let Some(port) = with_port {
+        let port = port.to_string();
         for names in [&mut domains.full, &mut domains.short] {
-            let with_port: Vec<String> = names.iter().map(|n| format!("{n}:{port}")).collect();
+            let with_port: Vec<String> = names.iter().map(|n| [n, ":", &port].concat()).collect();
             names.extend(with_port);
         }
     }
@@ -48,7 +50,7 @@ pub fn of_service(class: &ScopeFacts, service: &Service, aliases: &[Host], with_
 
 /// A host that only a rule speaks of.
 pub fn of_host(host: &Host, with_port: Option<u16>) -> Domains {
-    let full = std::iter::once(host.to_string()).chain(with_port.map(|p| format!("{host}:{p}"))).collect();
+    let full = std::iter::once(host.as_str().to_owned()).chain(with_port.map(|p| naming::host_port(host.as_str(), p))).collect();
     Domains { full, short: Vec::new() }
 }
 
@@ -63,13 +65,14 @@ pub fn address(class: &UnitFacts, service: &Service) -> Option<String> {
     };
     found.or_else(allocated).map(|a| match a {
         Address::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
+        Address::Ip(ip) => ip_text(ip),
         other => other.to_string(),
     })
 }
 
 /// All other forms of a name for clients with this DNS search domain.
 pub fn alternatives(host: &Host, dns_domain: &str) -> Vec<String> {
-    std::iter::once(format!("{host}.")).chain(short_forms(host.as_str(), dns_domain)).collect()
+    std::iter::once([host.as_str(), "."].concat()).chain(short_forms(host.as_str(), dns_domain)).collect()
 }
 
 /// Forms that clients with this DNS search domain may use.
@@ -77,7 +80,7 @@ fn short_forms(host: &str, dns_domain: &str) -> Vec<String> {
     let Some((own_namespace, _)) = dns_domain.split_once(".svc.") else { return relative_forms(host, dns_domain) };
     let Some((service, _)) = host.split_once(".svc.") else { return Vec::new() };
     let Some((name, namespace)) = service.split_once('.') else { return Vec::new() };
-    let mut forms = vec![service.to_owned(), format!("{service}.svc")];
+    let mut forms = vec![service.to_owned(), [service, ".svc"].concat()];
     if namespace == own_namespace {
         forms.push(name.to_owned());
     }

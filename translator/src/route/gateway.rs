@@ -136,12 +136,12 @@ fn collapse(by_host: BTreeMap<Host, Entry>, attempt_count: bool) -> Vec<VirtualH
     for (host, entry) in entries {
         let key = (entry.routes.iter().map(rule_key).collect::<Vec<_>>(), entry.require_tls);
         match known.get(&key) {
-            Some(at) => hosts[*at].domains.push(host.to_string()),
+            Some(at) => hosts[*at].domains.push(host.as_str().to_owned()),
             None => {
                 known.insert(key, hosts.len());
                 hosts.push(VirtualHost {
                     name: naming::host_port(host.as_str(), entry.port),
-                    domains: vec![host.to_string()],
+                    domains: vec![host.as_str().to_owned()],
                     routes: entry.routes,
                     require_tls: entry.require_tls,
                     attempt_count,

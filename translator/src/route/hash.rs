@@ -39,15 +39,15 @@ fn of_balancer(balancer: Option<&LoadBalancer>) -> Option<&HashKey> {
 /// As Envoy takes it.
 pub fn policy(key: &HashKey) -> Option<HashPolicy> {
     let specifier = match key {
-        HashKey::Header(name) => PolicySpecifier::Header(Header { header_name: name.to_string(), ..Default::default() }),
+        HashKey::Header(name) => PolicySpecifier::Header(Header { header_name: str::to_owned(name), ..Default::default() }),
         HashKey::Cookie { name, path, ttl, attributes } => PolicySpecifier::Cookie(Cookie {
-            name: name.to_string(),
-            path: path.to_string(),
+            name: str::to_owned(name),
+            path: str::to_owned(path),
             ttl: ttl.map(proto_duration),
-            attributes: attributes.iter().map(|(n, v)| CookieAttribute { name: n.to_string(), value: v.to_string() }).collect(),
+            attributes: attributes.iter().map(|(n, v)| CookieAttribute { name: str::to_owned(n), value: str::to_owned(v) }).collect(),
         }),
         HashKey::SourceIp => PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }),
-        HashKey::QueryParameter(name) => PolicySpecifier::QueryParameter(QueryParameter { name: name.to_string() }),
+        HashKey::QueryParameter(name) => PolicySpecifier::QueryParameter(QueryParameter { name: str::to_owned(name) }),
         HashKey::None => return None,
     };
     Some(HashPolicy { policy_specifier: Some(specifier), ..Default::default() })

@@ -23,7 +23,7 @@ pub struct Operations {
 /// Envoy refuses operations on the host and on pseudo-headers; setting the host of requests is a rewrite of its own.
 pub fn operations(operations: &HeaderOperations) -> Operations {
     let named = operations.request.set.iter().chain(&operations.request.add).find(|(name, _)| is_authority(name));
-    let authority = named.map(|(_, value)| value.to_string());
+    let authority = named.map(|(_, value)| str::to_owned(value));
     Operations {
         request_add: add(&operations.request),
         request_remove: remove(&operations.request),
@@ -56,7 +56,7 @@ impl Operations {
 
 fn add(ops: &HeaderOps) -> Vec<HeaderValueOption> {
     let option = |(name, value): &(Str, Str), action: HeaderAppendAction| HeaderValueOption {
-        header: Some(HeaderValue { key: name.to_string(), value: value.to_string(), ..Default::default() }),
+        header: Some(HeaderValue { key: str::to_owned(name), value: str::to_owned(value), ..Default::default() }),
         append_action: action.into(),
         ..Default::default()
     };
@@ -66,7 +66,7 @@ fn add(ops: &HeaderOps) -> Vec<HeaderValueOption> {
 }
 
 fn remove(ops: &HeaderOps) -> Vec<String> {
-    ops.remove.iter().filter(|name| !is_internal(name)).map(|name| name.to_string()).collect()
+    ops.remove.iter().filter(|name| !is_internal(name)).map(|name| str::to_owned(name)).collect()
 }
 
 fn is_internal(name: &str) -> bool {

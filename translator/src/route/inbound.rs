@@ -24,7 +24,7 @@ pub struct InboundRoute {
 pub fn route_configuration(input: &InboundRoute) -> RouteConfiguration {
     let none = Some(prost_types::Duration::default());
     let action = RouteAction {
-        cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(input.cluster.to_string())),
+        cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(str::to_owned(&input.cluster))),
         timeout: none,
         max_stream_duration: Some(route_action::MaxStreamDuration {
             max_stream_duration: none,
@@ -42,7 +42,7 @@ pub fn route_configuration(input: &InboundRoute) -> RouteConfiguration {
         ..Default::default()
     };
     RouteConfiguration {
-        name: input.cluster.to_string(),
+        name: str::to_owned(&input.cluster),
         virtual_hosts: vec![VirtualHost {
             name: format!("inbound|http|{}", input.service_port),
             domains: vec!["*".to_owned()],

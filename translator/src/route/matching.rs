@@ -15,8 +15,8 @@ use super::claims;
 /// A text comparison.
 pub fn string_matcher(text: &StringMatch) -> StringMatcher {
     let pattern = match text {
-        StringMatch::Exact(t) => MatchPattern::Exact(t.to_string()),
-        StringMatch::Prefix(t) => MatchPattern::Prefix(t.to_string()),
+        StringMatch::Exact(t) => MatchPattern::Exact(str::to_owned(t)),
+        StringMatch::Prefix(t) => MatchPattern::Prefix(str::to_owned(t)),
         StringMatch::Regex(p) => MatchPattern::SafeRegex(regex(p)),
     };
     StringMatcher { match_pattern: Some(pattern), ..Default::default() }
@@ -34,8 +34,8 @@ pub fn route_match(condition: Option<&HttpMatch>) -> RouteMatch {
     };
     let path = match &m.uri {
         None => PathSpecifier::Prefix("/".to_owned()),
-        Some(StringMatch::Exact(path)) => PathSpecifier::Path(path.to_string()),
-        Some(StringMatch::Prefix(prefix)) => PathSpecifier::Prefix(prefix.to_string()),
+        Some(StringMatch::Exact(path)) => PathSpecifier::Path(str::to_owned(path)),
+        Some(StringMatch::Prefix(prefix)) => PathSpecifier::Prefix(str::to_owned(prefix)),
         Some(StringMatch::Regex(pattern)) => PathSpecifier::SafeRegex(regex(pattern)),
     };
     let claims = m.headers.iter().filter_map(|(name, value)| claims::matcher(name, value.as_ref(), false));

@@ -143,7 +143,7 @@ pub fn catch_all(context: &Context<'_>) -> VirtualHost {
         }
     };
     VirtualHost {
-        name: name.to_string(),
+        name: str::to_owned(&name),
         domains: vec!["*".to_owned()],
         routes: vec![route],
         require_tls: false,
@@ -161,7 +161,7 @@ pub fn dynamic_dns_configuration(attempt_count: bool) -> RouteConfiguration {
 fn dynamic_dns(attempt_count: bool) -> VirtualHost {
     let name = Str::from(ALLOW_ANY_DYNAMIC_DNS);
     VirtualHost {
-        name: name.to_string(),
+        name: str::to_owned(&name),
         domains: vec!["*".to_owned()],
         routes: vec![RouteSource::Forward { name, cluster: naming::DYNAMIC_DNS.into() }],
         require_tls: false,

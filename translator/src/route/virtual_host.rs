@@ -179,7 +179,7 @@ fn service_route(service: &ServiceRoute) -> Route {
         ..Default::default()
     };
     Route {
-        decorator: Some(Decorator { operation: format!("{}/*", naming::host_port(host, port)), ..Default::default() }),
+        decorator: Some(Decorator { operation: [host, ":", &port.to_string(), "/*"].concat(), ..Default::default() }),
         ..plain(DEFAULT_ROUTE, route::Action::Route(action))
     }
 }

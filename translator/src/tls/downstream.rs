@@ -75,7 +75,7 @@ pub fn inbound(input: &InboundTls) -> TransportSocket {
         tls_params: Some(TlsParameters {
             tls_minimum_protocol_version: protocol(input.min_version),
             tls_maximum_protocol_version: protocol(TlsVersion::V1_3),
-            cipher_suites: input.cipher_suites.iter().map(|c| c.to_string()).collect(),
+            cipher_suites: input.cipher_suites.iter().map(|c| str::to_owned(c)).collect(),
             ..Default::default()
         }),
         alpn_protocols: input.peer_exchange.then_some(PEER_EXCHANGE).into_iter().chain(HTTP_ALPN).map(str::to_owned).collect(),
@@ -171,8 +171,8 @@ fn validation(input: &GatewayTls, roots: Option<Certificate>) -> Option<Validati
     let mut checks = names(exact(&tls.subject_alt_names));
     // The reference enforces pins beside Secrets only; where nothing has to be equal they hold for files as well.
     if !tls.credential_names.is_empty() || input.flavour != Flavour::Istio {
-        checks.verify_certificate_spki = tls.verify_certificate_spki.iter().map(|s| s.to_string()).collect();
-        checks.verify_certificate_hash = tls.verify_certificate_hash.iter().map(|s| s.to_string()).collect();
+        checks.verify_certificate_spki = tls.verify_certificate_spki.iter().map(|s| str::to_owned(s)).collect();
+        checks.verify_certificate_hash = tls.verify_certificate_hash.iter().map(|s| str::to_owned(s)).collect();
     }
     match roots {
         Some(roots) => {
@@ -193,7 +193,7 @@ fn parameters(input: &GatewayTls) -> Option<TlsParameters> {
     if tls.mode == ServerTlsMode::IstioMutual {
         return None;
     }
-    let or = |own: &[Str], wide: &[Str]| if own.is_empty() { wide } else { own }.iter().map(|s| s.to_string()).collect();
+    let or = |own: &[Str], wide: &[Str]| if own.is_empty() { wide } else { own }.iter().map(|s| str::to_owned(s)).collect();
     let min = tls.min_version.or(defaults.min_protocol_version.version());
     let parameters = TlsParameters {
         tls_minimum_protocol_version: min.map(protocol).unwrap_or_default(),

@@ -75,7 +75,7 @@ fn resource(file_secret: &FileSecret) -> Resource {
             secret::Type::ValidationContext(CertificateValidationContext { trusted_ca: file(path), ..Default::default() }),
         ),
     };
-    Resource::new(name.clone(), &Secret { name: name.to_string(), r#type: Some(kind) })
+    Resource::new(name.clone(), &Secret { name: str::to_owned(&name), r#type: Some(kind) })
 }
 
 /// Secrets out of objects of the class's own namespace.

@@ -151,7 +151,7 @@ impl SdsSource {
             SdsSource::Server(name, _) => (name, ads(), Some(SERVER_WAIT)),
         };
         SdsSecretConfig {
-            name: name.to_string(),
+            name: str::to_owned(name),
             sds_config: Some(ConfigSource {
                 resource_api_version: ApiVersion::V3.into(),
                 initial_fetch_timeout: wait,

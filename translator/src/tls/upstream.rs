@@ -106,8 +106,8 @@ pub fn upstream(input: &UpstreamTls) -> TransportSocket {
         tls_params: Some(TlsParameters {
             tls_minimum_protocol_version: protocol(TlsVersion::V1_2),
             tls_maximum_protocol_version: protocol(TlsVersion::V1_3),
-            ecdh_curves: input.ecdh_curves.iter().map(|s| s.to_string()).collect(),
-            cipher_suites: input.cipher_suites.iter().map(|s| s.to_string()).collect(),
+            ecdh_curves: input.ecdh_curves.iter().map(|s| str::to_owned(s)).collect(),
+            cipher_suites: input.cipher_suites.iter().map(|s| str::to_owned(s)).collect(),
             ..Default::default()
         }),
         alpn_protocols: alpn(input).into_iter().map(str::to_owned).collect(),
@@ -125,7 +125,7 @@ pub fn upstream(input: &UpstreamTls) -> TransportSocket {
         None => ValidationContextType::ValidationContext(CertificateValidationContext::default()),
     });
     // The names of a long subset and a long host together may exceed what TLS can carry; mesh mTLS works without.
-    let sni = if input.sni.len() > MAX_SNI { String::new() } else { input.sni.to_string() };
+    let sni = if input.sni.len() > MAX_SNI { String::new() } else { str::to_owned(&input.sni) };
     tls_socket(&UpstreamTlsContext { common_tls_context: Some(common), sni, ..Default::default() })
 }
 

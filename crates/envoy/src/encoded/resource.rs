@@ -28,6 +28,11 @@ use crate::pb::google::protobuf::Any;
 pub struct Version(pub u128);
 
 impl Version {
+    /// As [`fmt::Display`] writes it.
+    fn digits(self) -> [u8; VERSION_LEN] {
+        std::array::from_fn(|at| b"0123456789abcdef"[(self.0 >> (4 * (VERSION_LEN - 1 - at))) as usize & 0xf])
+    }
+
     /// Reads what [`fmt::Display`] wrote; `None` for anything else, such as another server's version.
     pub fn parse(text: &str) -> Option<Version> {
         (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok().map(Version))?
@@ -36,7 +41,7 @@ impl Version {
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.write_str(&String::from_utf8_lossy(&self.digits()))
     }
 }
 
@@ -135,7 +140,7 @@ impl Resource {
         message.encode_raw(&mut bytes);
         // What the version is made of is written behind it.
         let version = Version(xxh3_128(&bytes[value_at..]));
-        bytes[version_at..][..VERSION_LEN].copy_from_slice(version.to_string().as_bytes());
+        bytes[version_at..][..VERSION_LEN].copy_from_slice(&version.digits());
         Self::assemble(name, bytes, version, any_field, Box::default(), 0)
     }
 
@@ -146,7 +151,7 @@ impl Resource {
         let version = Version(hasher.digest128());
         let (name, tail_len) = (name.into(), fragments.iter().map(|f| f.bytes().len()).sum());
         let Head { mut bytes, version_at, any_field } = head(&name, type_url, tail_len, 0);
-        bytes[version_at..][..VERSION_LEN].copy_from_slice(version.to_string().as_bytes());
+        bytes[version_at..][..VERSION_LEN].copy_from_slice(&version.digits());
         Self::assemble(name, bytes, version, any_field, fragments.into(), tail_len)
     }
 

@@ -45,6 +45,39 @@ impl Check {
             _ => None,
         }
     }
+
+    /// Lengths in bytes, from and to, with which text holds the rules whatever else it is.
+    pub(super) fn by_len(&self) -> Option<(u32, u32)> {
+        let Check::Text(rules) = self else { return None };
+        let TextRules { bytes, chars, .. } = &**rules;
+        if !rules.is_of_len_only() || bytes.exact.is_some() || chars.exact.is_some() {
+            return None;
+        }
+        // A character has four bytes at most.
+        let fewest = chars.min.map(|min| min.saturating_sub(1) * 4 + min.min(1));
+        let min = bytes.min.max(fewest).unwrap_or_default();
+        let max = [bytes.max, chars.max].into_iter().flatten().min().unwrap_or(u32::MAX.into());
+        Some((u32::try_from(min).ok()?, u32::try_from(max).unwrap_or(u32::MAX)))
+    }
+
+    /// The number up to which, from 0, all numbers hold the rules.
+    pub(super) fn up_to(&self) -> Option<u64> {
+        let max = match self {
+            Check::Int(Range { choice, lower, upper, ignore_empty: false }) if choice.is_free() => {
+                // A lower end above zero is not for here, and one above the upper means something else.
+                if lower.is_some_and(|low| low.at > 0 || (low.at == 0 && !low.inclusive)) {
+                    return None;
+                }
+                upper.map_or(i64::MAX.into(), |high| if high.inclusive { high.at } else { high.at - 1 })
+            }
+            Check::Enum(EnumRules { defined: Some(defined), choice }) if choice.is_free() => {
+                let zero = defined.binary_search(&0).ok()?;
+                (0..).zip(&defined[zero..]).take_while(|(n, defined)| n == *defined).map(|(n, _)| n).last()?
+            }
+            _ => return None,
+        };
+        u64::try_from(max).ok().filter(|max| *max <= i64::MAX as u64)
+    }
 }
 
 /// `const`, `in` and `not_in` of any kind.
@@ -57,6 +90,12 @@ pub(super) struct Choice<T> {
 impl<T> Default for Choice<T> {
     fn default() -> Self {
         Choice { exactly: None, one_of: Vec::new(), none_of: Vec::new() }
+    }
+}
+
+impl<T> Choice<T> {
+    fn is_free(&self) -> bool {
+        self.exactly.is_none() && self.one_of.is_empty() && self.none_of.is_empty()
     }
 }
 
@@ -168,6 +207,12 @@ pub(super) enum Format {
 }
 
 impl TextRules {
+    fn is_of_len_only(&self) -> bool {
+        let TextRules { choice, chars: _, bytes: _, pattern, prefix, suffix, contains, not_contains, format, ignore_empty } = self;
+        let parts = [prefix, suffix, contains, not_contains];
+        choice.is_free() && pattern.is_none() && parts.iter().all(|part| part.is_none()) && format.is_none() && !ignore_empty
+    }
+
     fn broken(&self, v: &str) -> Option<String> {
         if self.ignore_empty && v.is_empty() {
             return None;

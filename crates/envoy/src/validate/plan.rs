@@ -8,6 +8,7 @@ use prost_reflect::{DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::check::Check;
+use super::glance::Glance;
 use super::rules::{self, FieldRules, Limits};
 use super::sound::Sound;
 use super::walk::broken_default;
@@ -17,6 +18,8 @@ use crate::hashed::Hashed;
 /// The plans of all messages.
 pub(super) struct Plans {
     messages: Vec<MessagePlan>,
+    /// One per message.
+    pub(super) glances: Vec<Glance>,
     /// By the hash of their names.
     by_name: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
     pub(super) sound: Sound,
@@ -126,7 +129,8 @@ impl Plans {
         prune(&mut messages);
         messages.iter_mut().for_each(MessagePlan::note_absences);
         let by_name = messages.iter().enumerate().map(|(i, m)| (xxh3_64(m.name.as_bytes()), i)).collect();
-        Plans { messages, by_name, sound: Sound::default(), unknown: compiler.unknown }
+        let glances = messages.iter().map(Glance::of).collect();
+        Plans { messages, glances, by_name, sound: Sound::default(), unknown: compiler.unknown }
     }
 }
 

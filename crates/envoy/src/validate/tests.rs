@@ -181,3 +181,43 @@ fn any_bytes_of_any_type_end_in_a_verdict() {
         }
     }
 }
+
+/// What most clusters hold.
+fn usual_cluster() -> Cluster {
+    let thresholds = vec![Thresholds { max_connections: Some(u32::MAX), track_remaining: true, ..Default::default() }];
+    Cluster {
+        circuit_breakers: Some(CircuitBreakers { thresholds, ..Default::default() }),
+        outlier_detection: Some(OutlierDetection { max_ejection_percent: Some(10), ..Default::default() }),
+        typed_extension_protocol_options: [("x".to_owned(), any(&virtual_host()))].into(),
+        lb_policy: 1,
+        ..cluster()
+    }
+}
+
+#[test]
+fn most_messages_are_seen_to_be_sound_without_a_walk() {
+    let plans = Plans::get();
+    let sure = |name: String, bytes: Vec<u8>| plans.is_surely_sound(plans.by_name(&name).unwrap(), &bytes, 0);
+    assert!(sure(Cluster::full_name(), usual_cluster().encode_to_vec()));
+    assert!(sure(VirtualHost::full_name(), virtual_host().encode_to_vec()));
+    assert!(!sure(VirtualHost::full_name(), VirtualHost { domains: Vec::new(), ..virtual_host() }.encode_to_vec()));
+    assert!(!sure(Cluster::full_name(), Cluster { lb_policy: 99, ..usual_cluster() }.encode_to_vec()));
+}
+
+#[test]
+fn a_first_look_never_passes_what_the_walk_does_not() {
+    // Each byte, in turn, is something else. `validate` itself compares the two in builds with assertions.
+    let good = usual_cluster().encode_to_vec();
+    let (mut sound, mut broken) = (0, 0);
+    for at in 0..good.len() {
+        for other in [0, 1, 2, 8, 0x0a, 0x12, 0x7f, 0x80, 0xff, good[at].wrapping_add(1)] {
+            let mut bytes = good.clone();
+            bytes[at] = other;
+            match validate(&Cluster::full_name(), &bytes) {
+                Ok(()) => sound += 1,
+                Err(_) => broken += 1,
+            }
+        }
+    }
+    assert!(sound > 100 && broken > 100, "{sound} sound, {broken} broken");
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost::encoding::{DecodeContext, WireType, decode_varint, skip_field};
 
 use super::Violation;
 use super::check::Scalar;
@@ -12,7 +12,9 @@ use crate::descriptors;
 use crate::path::Path;
 
 /// Nesting that protobuf decoders accept.
-const MAX_DEPTH: usize = 100;
+pub(super) const MAX_DEPTH: usize = 100;
+/// The highest number of a field.
+const MAX_NUMBER: u32 = (1 << 29) - 1;
 /// Size in bytes from which an Any is looked up before it is walked.
 const WORTH_A_LOOK: usize = 64;
 
@@ -26,7 +28,7 @@ pub(super) struct Walk<'p> {
 
 /// A value as it lies on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Raw<'b> {
+pub(super) enum Raw<'b> {
     Varint(u64),
     Fixed32(u32),
     Fixed64(u64),
@@ -34,7 +36,7 @@ enum Raw<'b> {
 }
 
 /// The bytes are no message.
-struct Malformed;
+pub(super) struct Malformed;
 
 impl<'p> Walk<'p> {
     pub(super) fn new(plans: &'p Plans) -> Self {
@@ -129,16 +131,8 @@ impl<'p> Walk<'p> {
             (Content::Opaque, _) => {}
             (Content::Scalar(_) | Content::Wrapper(_) | Content::Duration, _) if plan.check.is_none() => {}
             (Content::Scalar(kind), raw) => self.scalar(plan, decode(kind, raw)?, path),
-            (Content::Wrapper(kind), Raw::Bytes(bytes)) => {
-                let inner = last_field(bytes, 1)?.unwrap_or_else(|| absent(Content::Scalar(kind)));
-                self.scalar(plan, decode(kind, inner)?, path);
-            }
-            (Content::Duration, Raw::Bytes(bytes)) => {
-                let part = |number| last_field(bytes, number)?.map_or(Ok(Scalar::Int(0)), |raw| decode(ScalarKind::Signed, raw));
-                if let (Scalar::Int(seconds), Scalar::Int(nanos)) = (part(1)?, part(2)?) {
-                    self.scalar(plan, Scalar::Int(seconds * 1_000_000_000 + nanos), path);
-                }
-            }
+            (Content::Wrapper(kind), Raw::Bytes(bytes)) => self.scalar(plan, wrapped(kind, bytes)?, path),
+            (Content::Duration, Raw::Bytes(bytes)) => self.scalar(plan, duration(bytes)?, path),
             _ => return Err(Malformed),
         }
         Ok(())
@@ -209,28 +203,28 @@ pub(super) fn broken_default(field: &FieldPlan) -> Option<String> {
     check.broken(decode(kind, absent(field.value.content)).ok()?)
 }
 
-/// The key of a field: mostly one byte.
-fn field_key(bytes: &mut &[u8]) -> Result<(u32, WireType), Malformed> {
-    if let [first @ 8..0x80, rest @ ..] = bytes {
-        let wire_type = WireType::try_from(u64::from(first & 7)).map_err(|_| Malformed)?;
-        let number = u32::from(first >> 3);
-        *bytes = rest;
-        return Ok((number, wire_type));
-    }
-    decode_key(bytes).map_err(|_| Malformed)
+/// The key of a field: mostly one byte or two.
+#[inline]
+pub(super) fn field_key(bytes: &mut &[u8]) -> Result<(u32, WireType), Malformed> {
+    let key = varint(bytes)?;
+    let number = u32::try_from(key >> 3).ok().filter(|n| (1..=MAX_NUMBER).contains(n)).ok_or(Malformed)?;
+    Ok((number, WireType::try_from(key & 7).map_err(|_| Malformed)?))
 }
 
-/// A number of variable length: mostly one byte.
+/// A number of variable length: mostly one byte or two.
+#[inline]
 fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
-    if let [first @ ..0x80, rest @ ..] = bytes {
-        let value = u64::from(*first);
-        *bytes = rest;
-        return Ok(value);
-    }
-    decode_varint(bytes).map_err(|_| Malformed)
+    let (value, rest) = match *bytes {
+        [first @ ..0x80, rest @ ..] => (u64::from(*first), rest),
+        [first, second @ ..0x80, rest @ ..] => (u64::from(first & 0x7f) | u64::from(*second) << 7, rest),
+        _ => return decode_varint(bytes).map_err(|_| Malformed),
+    };
+    *bytes = rest;
+    Ok(value)
 }
 
-fn read<'b>(wire_type: WireType, bytes: &mut &'b [u8]) -> Result<Raw<'b>, Malformed> {
+#[inline]
+pub(super) fn read<'b>(wire_type: WireType, bytes: &mut &'b [u8]) -> Result<Raw<'b>, Malformed> {
     Ok(match wire_type {
         WireType::Varint => Raw::Varint(varint(bytes)?),
         WireType::ThirtyTwoBit => Raw::Fixed32(u32::from_le_bytes(take(bytes)?)),
@@ -251,7 +245,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Malformed> {
     Ok(*value)
 }
 
-fn decode(kind: ScalarKind, raw: Raw<'_>) -> Result<Scalar<'_>, Malformed> {
+pub(super) fn decode(kind: ScalarKind, raw: Raw<'_>) -> Result<Scalar<'_>, Malformed> {
     Ok(match (kind, raw) {
         (ScalarKind::Signed, Raw::Varint(v)) => Scalar::Int((v as i64).into()),
         (ScalarKind::Unsigned, Raw::Varint(v)) => Scalar::Int(v.into()),
@@ -267,6 +261,21 @@ fn decode(kind: ScalarKind, raw: Raw<'_>) -> Result<Scalar<'_>, Malformed> {
         (ScalarKind::Bytes, Raw::Bytes(v)) => Scalar::Bytes(v),
         _ => return Err(Malformed),
     })
+}
+
+/// The scalar in a message that holds one.
+pub(super) fn wrapped(kind: ScalarKind, bytes: &[u8]) -> Result<Scalar<'_>, Malformed> {
+    decode(kind, last_field(bytes, 1)?.unwrap_or_else(|| absent(Content::Scalar(kind))))
+}
+
+/// In nanoseconds.
+pub(super) fn duration(bytes: &[u8]) -> Result<Scalar<'static>, Malformed> {
+    let part = |number| match last_field(bytes, number)? {
+        Some(Raw::Varint(part)) => Ok(i128::from(part as i64)),
+        None => Ok(0),
+        Some(_) => Err(Malformed),
+    };
+    Ok(Scalar::Int(part(1)? * 1_000_000_000 + part(2)?))
 }
 
 /// The default value of a kind.
