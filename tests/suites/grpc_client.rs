@@ -31,7 +31,9 @@ async fn a_proxyless_client_follows_the_mesh() {
     let (Some(python), Some(pilotfish)) = (python(), pilotfish::binary("grpc_client")) else { return };
     let ((_one, v1), (_two, v2)) = (backend(&python, "v1").await, backend(&python, "v2").await);
     let mesh = MeshDir::default();
-    mesh.write("services.yaml", &service("echo", "grpc", 7070, &[("v1", v1), ("v2", v2)]));
+    // Another service on the same port is in the same routes, by names of its own.
+    let services = [service("echo", "grpc", 7070, &[("v1", v1), ("v2", v2)]), service("other", "grpc", 7070, &[("v1", v1)])];
+    mesh.write("services.yaml", &services.concat());
     let to = |subset: &str| json!([{"route": [{"destination": {"host": "echo", "subset": subset}}]}]);
     let rule = |subset: &str| istio("networking", "VirtualService", "echo", json!({"hosts": ["echo"], "http": to(subset)}));
     mesh.write("routes.yaml", &[subsets("echo"), rule("v2")]);
