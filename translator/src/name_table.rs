@@ -12,6 +12,9 @@ use pilotfish_model::service::{Registry, Resolution, Service};
 use crate::context::Context;
 use crate::facts::UnitFacts;
 
+/// What the table calls names that Kubernetes knows.
+const KUBERNETES: &str = "Kubernetes";
+
 /// One name and its addresses. What the table is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NameEntry {
@@ -23,13 +26,14 @@ pub struct NameEntry {
     pub short: Option<(Str, Str)>,
 }
 
-/// One table, without a name, for classes that capture DNS.
+/// One table, without a name, for classes that capture DNS: of what their egress listeners import. Where only routes lead is
+/// resolved as if there were no mesh.
 pub fn name_table(context: &Context<'_>) -> Vec<Resource> {
     if !context.class.settings.dns_capture {
         return Vec::new();
     }
     let mut entries = Vec::new();
-    for service in context.scope.services.iter() {
+    for service in context.scope.egress.iter().flat_map(|e| e.services.iter()) {
         let kubernetes = service.registry == Registry::Kubernetes;
         let short = |name: &str| kubernetes.then(|| (name.into(), service.namespace.clone()));
         let mut ips = addresses(&context.class.unit, service);
@@ -47,19 +51,20 @@ pub fn name_table(context: &Context<'_>) -> Vec<Resource> {
     vec![Resource::new("", &table(&entries))]
 }
 
-/// The table. Of several entries for one name the first stays.
+/// The table. A name of Kubernetes is what Kubernetes says; several ServiceEntries for one name add up.
 pub fn table(entries: &[NameEntry]) -> NameTable {
     let mut table = BTreeMap::new();
     for entry in entries {
-        let registry = if entry.short.is_some() { "Kubernetes" } else { "External" };
+        let registry = if entry.short.is_some() { KUBERNETES } else { "External" };
         let (shortname, namespace) = entry.short.as_ref().map(|(s, n)| (s.to_string(), n.to_string())).unwrap_or_default();
-        table.entry(entry.host.to_string()).or_insert_with(|| NameInfo {
-            ips: entry.ips.iter().map(IpAddr::to_string).collect(),
-            registry: registry.to_owned(),
-            shortname,
-            namespace,
-            ..Default::default()
-        });
+        let ips = entry.ips.iter().map(IpAddr::to_string);
+        let known: &mut NameInfo = table.entry(entry.host.to_string()).or_default();
+        if known.registry.is_empty() || (known.registry != KUBERNETES && entry.short.is_some()) {
+            *known = NameInfo { ips: ips.collect(), registry: registry.to_owned(), shortname, namespace, ..Default::default() };
+        } else if known.registry != KUBERNETES {
+            let more: Vec<String> = ips.filter(|ip| !known.ips.contains(ip)).collect();
+            known.ips.extend(more);
+        }
     }
     NameTable { table }
 }
@@ -77,35 +82,39 @@ fn addresses(class: &UnitFacts, service: &Service) -> Vec<IpAddr> {
     if fitting.is_empty() { declared } else { fitting }
 }
 
-/// Endpoints of a headless service that answer, on the proxy's own network.
-fn ready<'a>(context: &'a Context<'_>, service: &Service) -> impl Iterator<Item = (IpAddr, &'a Endpoint)> {
+/// Endpoints of a headless service that answer on its first port, on the proxy's own network.
+fn ready<'a>(context: &'a Context<'_>, service: &'a Service) -> impl Iterator<Item = (IpAddr, &'a Endpoint)> {
     let class = context.class;
+    let first = |e: &&Endpoint| service.ports.first().is_some_and(|p| p.name == e.service_port);
     let answers = |e: &&Endpoint| matches!(e.health, Health::Healthy | Health::Unknown);
     let near = move |e: &&Endpoint| e.workload.network == class.network || e.workload.network.is_empty() || class.network.is_empty();
-    context.mesh.endpoints_of(service).iter().filter(answers).filter(near).filter_map(|e| match e.address {
+    let endpoints = context.mesh.endpoints_of(service).iter().filter(first).filter(answers).filter(near);
+    endpoints.filter_map(|e| match e.address {
         EndpointAddress::Ip(ip) => Some((ip, e)),
         _ => None,
     })
 }
 
-/// Names of Pods below their headless Service.
+/// Names of Pods below the domain that they say they are in; who does not say what it is called there has its own name.
 fn pods(service: &Service, ready: &[(IpAddr, &Endpoint)]) -> Vec<NameEntry> {
-    let mut by_host: BTreeMap<&Str, Vec<IpAddr>> = BTreeMap::new();
+    let Some((_, domain)) = service.host.as_str().split_once('.') else { return Vec::new() };
+    let mut by_name: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
     for (ip, endpoint) in ready {
         let workload = &endpoint.workload;
-        if !workload.hostname.is_empty() && workload.subdomain == service.name {
-            let ips = by_host.entry(&workload.hostname).or_default();
+        if !workload.subdomain.is_empty() {
+            let own = if workload.hostname.is_empty() { &workload.name } else { &workload.hostname };
+            let ips = by_name.entry(format!("{own}.{}", workload.subdomain)).or_default();
             if !ips.contains(ip) {
                 ips.push(*ip);
             }
         }
     }
-    let entry = |(name, ips): (&Str, Vec<IpAddr>)| NameEntry {
-        host: format!("{name}.{}", service.host).into(),
+    let entry = |(name, ips): (String, Vec<IpAddr>)| NameEntry {
+        host: format!("{name}.{domain}").into(),
         ips,
-        short: Some((format!("{name}.{}", service.name).into(), service.namespace.clone())),
+        short: Some((name.into(), service.namespace.clone())),
     };
-    by_host.into_iter().map(entry).collect()
+    by_name.into_iter().map(entry).collect()
 }
 
 #[cfg(test)]
@@ -113,20 +122,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_entry_of_a_name_stays() {
+    fn kubernetes_decides_and_others_add_up() {
         let entry = |ip: &str, short: bool| NameEntry {
             host: "web.a.svc.cluster.local".into(),
             ips: vec![ip.parse().unwrap()],
             short: short.then(|| ("web".into(), "a".into())),
         };
-        let made = table(&[entry("10.0.0.1", true), entry("10.0.0.2", false)]);
-        let expected = NameInfo {
-            ips: vec!["10.0.0.1".into()],
-            registry: "Kubernetes".into(),
-            shortname: "web".into(),
-            namespace: "a".into(),
-            ..Default::default()
+        let made = |entries: &[NameEntry]| table(entries).table.into_values().map(|i| (i.ips, i.registry, i.shortname)).collect::<Vec<_>>();
+        let of = |ips: &[&str], registry: &str, short: &str| {
+            vec![(ips.iter().map(|ip| (*ip).to_owned()).collect::<Vec<_>>(), registry.to_owned(), short.to_owned())]
         };
-        assert_eq!(made.table, BTreeMap::from([("web.a.svc.cluster.local".to_owned(), expected)]));
+        let (kubernetes, one, two) = (entry("10.0.0.1", true), entry("10.0.0.2", false), entry("10.0.0.3", false));
+        let by_kubernetes = || of(&["10.0.0.1"], "Kubernetes", "web");
+        assert_eq!(made(&[kubernetes.clone(), one.clone()]), by_kubernetes());
+        assert_eq!(made(&[one.clone(), two.clone(), kubernetes]), by_kubernetes());
+        assert_eq!(made(&[one.clone(), two, one]), of(&["10.0.0.2", "10.0.0.3"], "External", ""));
     }
 }
