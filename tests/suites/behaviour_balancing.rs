@@ -1,14 +1,15 @@
-//! DestinationRules whose effect shows in numbers: requests that stay in the proxy's own zone, and retries that a budget allows;
-//! by a stock Envoy as gateway.
+//! DestinationRules whose effect shows in numbers: requests that stay in the proxy's own zone, retries that a budget allows, and
+//! servers that are new; by a stock Envoy as gateway.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use pilotfish_testkit::process::free_addr;
-use pilotfish_testkit::{Ask, Backend};
+use pilotfish_testkit::{Ask, Backend, until};
 use pilotfish_tests::behaviour::{Stage, Verdicts, endpoint, gateway, gateway_node, policy, routed, server, static_entry};
 use pilotfish_tests::{NAMESPACE, istio};
 use serde_json::{Value, json};
@@ -140,4 +141,55 @@ async fn a_budget_bounds_retries_that_are_under_way() {
     }
     verdicts.accepted("gateway", &envoy).await;
     verdicts.finish("retry budgets");
+}
+
+// === Warm-up ===
+
+/// How long a server counts as new.
+const NEW: Duration = Duration::from_secs(4);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_servers_get_less_at_first() {
+    let [old, new] = [Backend::start("old").await, Backend::start("new").await];
+    let edge = free_addr();
+    let objects = |endpoints: &[&Backend]| {
+        let endpoints: Vec<_> = endpoints.iter().map(|b| endpoint(b.addr())).collect();
+        let warmup = json!({"duration": format!("{}s", NEW.as_secs()), "minimumPercent": 1, "aggression": 1});
+        vec![
+            gateway("edge", &[server("http", "HTTP", edge, &["*"], None)]),
+            static_entry("warm", &["warm.example"], "HTTP", &endpoints),
+            policy("warm", "warm.example", json!({"loadBalancer": {"simple": "ROUND_ROBIN", "warmup": warmup}})),
+            routed("warm", "warm.example", &["edge"]),
+        ]
+    };
+    let Some(stage) = Stage::start("behaviour", &objects(&[&old]), "").await else { return };
+    let mut envoy = stage.envoy(gateway_node()).await;
+    // Time has to pass: the old one is new at first itself.
+    let (start, mut verdicts) = (Instant::now(), Verdicts::default());
+    until("the end of its own warm-up", async || {
+        let tally = tally(edge, "warm.example", 1).await?;
+        ensure!(tally.contains_key("old") && start.elapsed() > NEW, "{tally:?}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+    let added = Instant::now();
+    stage.mesh.write("objects.yaml", &objects(&[&old, &new]));
+    envoy.until_stat("cluster.outbound|80||warm.example.membership_total", |n| n == 2).await;
+    let first = tally(edge, "warm.example", 40).await.map(|t| t.get("new").copied().unwrap_or_default());
+    // Its weight grows from nothing to that of the other with its age, which is less than this.
+    let weight = (added.elapsed().as_secs_f64() / NEW.as_secs_f64()).min(1.0);
+    let most = 40.0 * weight / (1.0 + weight) + 3.0;
+    match first {
+        Ok(n) => verdicts.equal(format_args!("at first {n} of 40, at most {most:.0}"), (n as f64) <= most, true),
+        failed => verdicts.note("at first", failed.map(drop)),
+    }
+    until("an even share", async || {
+        let tally = tally(edge, "warm.example", 40).await?;
+        ensure!(tally.get("new").is_some_and(|n| (19..=21).contains(n)), "{tally:?}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+    verdicts.equal("it grew with time", added.elapsed() >= NEW / 2, true);
+    verdicts.accepted("gateway", &envoy).await;
+    verdicts.finish("warm-up");
 }
