@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use pilotfish_model::gateway::{Gateway, GatewayServer};
+use pilotfish_model::gateway::{Gateway, GatewayHost, GatewayServer};
 use pilotfish_model::name::{Host, Kind, ObjectId, Str, selects};
 use pilotfish_model::service::Protocol;
 use pilotfish_model::tls::ServerTlsMode;
@@ -151,43 +151,30 @@ pub fn merged(context: &Context<'_>) -> MergedGateways {
 }
 
 /// The servers of Gateways, oldest first, at the ports to `listen` on.
-pub(crate) fn merge<'a>(gateways: impl IntoIterator<Item = &'a Arc<Gateway>>, listen: &dyn Fn(u16) -> BTreeSet<u16>) -> MergedGateways {
+pub(crate) fn merge<'a>(gateways: impl IntoIterator<Item = &'a Arc<Gateway>>, listen: &dyn Fn(u16) -> u16) -> MergedGateways {
     let mut merger = Merger::default();
     for gateway in gateways {
         for (index, server) in gateway.servers.iter().enumerate() {
-            for port in listen(server.port) {
-                merger.add(gateway, index, port);
-            }
+            merger.add(gateway, index, listen(server.port));
         }
     }
     merger.merged
 }
 
-/// Service ports of the gateway's own Services, and where its workload listens for them.
-struct PortTranslation {
-    targets: Vec<(u16, u16)>,
-    direct: bool,
-}
+/// Service ports of the gateway's own Services, oldest first, and where its workload listens for them.
+struct PortTranslation(Vec<(u16, u16)>);
 
 impl PortTranslation {
     fn of(context: &Context<'_>) -> Self {
         let direct = |t: &&pilotfish_model::mesh::ServiceTarget| {
             context.mesh.services.get(&t.service).is_some_and(|s| s.labels.contains_key(NO_PORT_TRANSLATION))
         };
-        let targets = context.class.targets();
-        PortTranslation {
-            targets: targets.iter().filter(|t| !direct(t)).map(|t| (t.port, t.target_port)).collect(),
-            direct: targets.iter().any(|t| direct(&t)),
-        }
+        PortTranslation(context.class.targets().iter().filter(|t| !direct(t)).map(|t| (t.port, t.target_port)).collect())
     }
 
-    /// A port that no Service knows is taken as it is.
-    fn listen(&self, number: u16) -> BTreeSet<u16> {
-        let mut ports: BTreeSet<u16> = self.targets.iter().filter(|(port, _)| *port == number).map(|(_, target)| *target).collect();
-        if self.direct || ports.is_empty() {
-            ports.insert(number);
-        }
-        ports
+    /// A port that no Service knows is taken as it is; of several Services that know it the oldest says.
+    fn listen(&self, number: u16) -> u16 {
+        self.0.iter().find(|(port, _)| *port == number).map_or(number, |(_, target)| *target)
     }
 }
 
@@ -199,6 +186,8 @@ struct Merger {
     at: HashMap<(u16, Option<Str>), usize>,
     /// Server names that are taken.
     sni: HashMap<(u16, Option<Str>), BTreeSet<Host>>,
+    /// Hosts in clear text that are redirected to TLS, which two servers cannot share either.
+    redirected: HashMap<(u16, Option<Str>), BTreeSet<GatewayHost>>,
     route_names: BTreeSet<Str>,
     /// Ports whose first server speaks TLS: they take TLS only, on any address.
     first: HashMap<u16, PortKind>,
@@ -217,6 +206,12 @@ impl Merger {
                 return;
             }
             taken.extend(sni_hosts.iter().cloned());
+        } else if server.tls.is_some() {
+            let taken = self.redirected.entry(key.clone()).or_default();
+            if server.hosts.iter().any(|h| taken.contains(h)) {
+                return;
+            }
+            taken.extend(server.hosts.iter().cloned());
         }
         if *self.first.entry(port).or_insert(kind) == PortKind::Tls && kind != PortKind::Tls {
             return;
@@ -299,6 +294,15 @@ mod tests {
         let tcp = server(80, "t", Protocol::Tcp, &["*"], None);
         assert_eq!(merge(vec![http("a"), tcp.clone(), http("b")]), [(80, vec!["http.80 []".to_owned(), "http.80 []".to_owned()])]);
         assert_eq!(merge(vec![tcp.clone(), http("a"), tcp]), [(80, vec!["- []".to_owned()])]);
+    }
+
+    #[test]
+    fn a_host_is_redirected_by_one_server() {
+        let mode = Some(ServerTlsMode::Simple);
+        let redirecting = |name, host| server(80, name, Protocol::Http, &[host], mode);
+        let plain = server(80, "c", Protocol::Http, &["a"], None);
+        let merged = merge(vec![redirecting("a", "a"), redirecting("b", "a"), plain, redirecting("d", "d")]);
+        assert_eq!(merged, [(80, vec!["http.80 []".to_owned(); 3])]);
     }
 
     #[test]

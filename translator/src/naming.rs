@@ -48,9 +48,9 @@ pub fn inbound_cluster(port: u16) -> String {
     format!("inbound|{port}||")
 }
 
-/// `0.0.0.0_80`, or the path of a Unix socket.
+/// `0.0.0.0_80`; of a Unix socket its path and port 0.
 pub fn listener(bind: &str, port: u16) -> String {
-    if port == 0 { bind.to_owned() } else { format!("{bind}_{port}") }
+    format!("{bind}_{port}")
 }
 
 /// `host:port`, as virtual hosts are named.

@@ -29,7 +29,8 @@ pub struct MergedRule {
     pub subsets: Vec<Subset>,
     /// Clients it is for; empty: all.
     pub selector: Labels,
-    visibility: Visibility,
+    /// Who else finds it, as the oldest of them says; `None`: as the mesh says.
+    exports: Option<Visibility>,
 }
 
 impl MergedRule {
@@ -47,14 +48,25 @@ impl MergedRule {
         of(&self.policy) || self.subsets.iter().any(|s| of(&s.policy))
     }
 
+    /// Clients may choose addresses of the host, or of one of its subsets.
+    pub fn passes_through(&self) -> bool {
+        passes_through(&self.policy) || self.subsets.iter().any(|s| passes_through(&s.policy))
+    }
+
     /// The policy for a port, of a subset if one is given. See [`effective`].
     pub fn policy_for(&self, subset: Option<&Subset>, port: u16) -> TrafficPolicy {
         effective(&self.policy, subset.map(|s| &s.policy), port)
     }
 }
 
-/// A subset's components replace the host's; a port's settings replace all four components that a port may have, and
-/// those that it leaves out fall back to defaults, not to the wider level. The result has no port settings.
+/// A level sends to whatever address the client asked for, whatever it says of single ports.
+pub fn passes_through(level: &TrafficPolicy) -> bool {
+    level.load_balancer.as_ref().and_then(|b| b.algorithm.as_ref()) == Some(&LbAlgorithm::Passthrough)
+}
+
+/// A subset's components replace the host's; the settings of a port stand for the whole of their level: what they leave out
+/// falls back to defaults, not to the rest of the level, and the four components that a port may have replace the host's in any
+/// case. The result has no port settings.
 pub fn effective(host: &TrafficPolicy, subset: Option<&TrafficPolicy>, port: u16) -> TrafficPolicy {
     let mut merged = TrafficPolicy::default();
     for level in [Some(host), subset].into_iter().flatten() {
@@ -64,6 +76,13 @@ pub fn effective(host: &TrafficPolicy, subset: Option<&TrafficPolicy>, port: u16
 }
 
 fn overlay(merged: &mut TrafficPolicy, level: &TrafficPolicy, port: u16) {
+    if let Some(p) = level.ports.get(&port) {
+        merged.load_balancer = p.load_balancer.clone();
+        merged.connection_pool = p.connection_pool.clone();
+        merged.outlier_detection = p.outlier_detection.clone();
+        merged.tls = p.tls.clone();
+        return;
+    }
     fn replace<T: Clone>(into: &mut Option<T>, from: &Option<T>) {
         if from.is_some() {
             into.clone_from(from);
@@ -76,23 +95,17 @@ fn overlay(merged: &mut TrafficPolicy, level: &TrafficPolicy, port: u16) {
     replace(&mut merged.tunnel, &level.tunnel);
     replace(&mut merged.proxy_protocol, &level.proxy_protocol);
     replace(&mut merged.retry_budget, &level.retry_budget);
-    if let Some(p) = level.ports.get(&port) {
-        merged.load_balancer = p.load_balancer.clone();
-        merged.connection_pool = p.connection_pool.clone();
-        merged.outlier_detection = p.outlier_detection.clone();
-        merged.tls = p.tls.clone();
-    }
 }
 
 impl MergedRule {
-    fn of(rule: &DestinationRule, visibility: Visibility) -> Self {
+    fn of(rule: &DestinationRule, exports: Option<Visibility>) -> Self {
         MergedRule {
             sources: vec![rule.meta.id(Kind::DestinationRule)],
             host: rule.host.clone(),
             policy: rule.policy.clone(),
             subsets: rule.subsets.clone(),
             selector: rule.workload_selector.clone(),
-            visibility,
+            exports,
         }
     }
 
@@ -169,16 +182,16 @@ pub(crate) fn workload_policy<'a>(mesh: &'a Mesh, namespace: &'a str, labels: &L
 /// Whether clients may use mesh mTLS towards a service without being told. [`MtlsMode::Disable`]: they must not.
 /// Services whose addresses clients choose (headless) need every endpoint to speak it.
 pub fn service_mtls_mode(mesh: &Mesh, service: &Service) -> MtlsMode {
-    if service.mesh_external {
+    if service.mesh_external || (service.resolution == Resolution::Passthrough && !all_speak_mtls(mesh, service)) {
         return MtlsMode::Disable;
     }
-    if service.resolution == Resolution::Passthrough {
-        let endpoints = mesh.endpoints_of(service);
-        if endpoints.is_empty() || endpoints.iter().any(|e| !e.workload.mtls) {
-            return MtlsMode::Disable;
-        }
-    }
     namespace_mtls_mode(mesh, &service.namespace)
+}
+
+/// Whether there are endpoints, and each speaks mesh mTLS: a client that chooses the address cannot tell them apart.
+pub fn all_speak_mtls(mesh: &Mesh, service: &Service) -> bool {
+    let endpoints = mesh.endpoints_of(service);
+    !endpoints.is_empty() && endpoints.iter().all(|e| e.workload.mtls)
 }
 
 #[cfg(test)]

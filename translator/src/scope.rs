@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use pilotfish_model::mesh::Mesh;
-use pilotfish_model::name::{Host, Kind, ObjectId, Str, selects};
+use pilotfish_model::name::{Host, Kind, ObjectId, Str, Visibility, selects};
 use pilotfish_model::service::{Registry, Service};
 use pilotfish_model::sidecar::{EgressListener, OutboundPolicy, Sidecar};
 use pilotfish_model::virtual_service::VirtualService;
@@ -51,9 +51,9 @@ pub(crate) type ByHost = HashMap<Host, u32>;
 pub struct EgressScope {
     /// Its listener; `None` for the implicit one that sees everything.
     pub listener: Option<EgressListener>,
-    /// Services, oldest first.
+    /// Services: those that are for the class's namespace only, those that are exported to it by name, all others; oldest first.
     pub services: Arc<[Arc<Service>]>,
-    /// VirtualServices of the mesh gateway (or, for a gateway class, all visible ones), oldest first, delegates merged.
+    /// VirtualServices of the mesh gateway (or, for a gateway class, all visible ones) in the same order, delegates merged.
     pub virtual_services: Arc<[Arc<Rules>]>,
 }
 
@@ -121,12 +121,33 @@ pub(crate) fn kept<T: PartialEq + Eq>(before: Option<&Arc<[Arc<T>]>>, list: Vec<
     }
 }
 
-/// What of a list counts; the very list if all of it does.
-fn some_of<T: PartialEq + Eq>(before: Option<&Arc<[Arc<T>]>>, list: &Arc<[Arc<T>]>, counts: impl Fn(&T) -> bool) -> Arc<[Arc<T>]> {
+/// The list with what is meant for the client before what is meant for everybody; what is alike keeps its order.
+fn nearest_first<T>(list: Vec<Arc<T>>, rank: impl Fn(&T) -> u8) -> Vec<Arc<T>> {
+    let mut list = list;
+    list.sort_by_key(|t| rank(t));
+    list
+}
+
+/// How far what is seen comes from: what is the namespace's own and not for everybody, what is exported to it by name, the rest.
+fn distance(visibility: &Visibility, namespace: &str, client: &str) -> u8 {
+    match visibility {
+        Visibility::Public => 2,
+        _ if namespace == client => 0,
+        _ => 1,
+    }
+}
+
+/// What of a list counts, [nearest first](nearest_first); the very list if all of it does and is in order.
+fn some_of<T: PartialEq + Eq>(
+    before: Option<&Arc<[Arc<T>]>>,
+    list: &Arc<[Arc<T>]>,
+    counts: impl Fn(&T) -> bool,
+    rank: impl Fn(&T) -> u8,
+) -> Arc<[Arc<T>]> {
     match before {
         Some(before) if **before == **list => before.clone(),
-        _ if list.iter().all(|t| counts(t)) => list.clone(),
-        _ => kept(before, list.iter().filter(|t| counts(t)).cloned().collect()),
+        _ if list.iter().all(|t| counts(t)) && list.is_sorted_by_key(|t| rank(t)) => list.clone(),
+        _ => kept(before, nearest_first(list.iter().filter(|t| counts(t)).cloned().collect(), rank)),
     }
 }
 
@@ -171,21 +192,36 @@ impl EgressScope {
         let services = |s: &Service| s.visibility.allows(&s.namespace, &class.namespace);
         EgressScope {
             listener: None,
-            services: some_of(before.map(|b| &b.services), world.services_by_age(), services),
-            virtual_services: some_of(before.map(|b| &b.virtual_services), world.routes_by_age(), |r| is_visible(world, class, r)),
+            services: some_of(before.map(|b| &b.services), world.services_by_age(), services, |s| service_rank(class, s)),
+            virtual_services: some_of(
+                before.map(|b| &b.virtual_services),
+                world.routes_by_age(),
+                |r| is_visible(world, class, r),
+                |r| rules_rank(world, class, r),
+            ),
         }
     }
 
     fn through(listener: &EgressListener, world: &World, class: &ScopeFacts, before: Option<&EgressScope>) -> EgressScope {
         let imports = Imports::new(&listener.hosts, &class.namespace);
         let port = listener.port.as_ref().map(|p| p.number).filter(|p| *p != 0);
-        let services = imports.services(world).into_iter().filter_map(|s| with_port(&s, port));
+        let services = nearest_first(imports.services(world), |s| service_rank(class, s));
+        let services = services.into_iter().filter_map(|s| with_port(&s, port));
+        let routes = nearest_first(imports.routes(world, class), |r| rules_rank(world, class, r));
         EgressScope {
             listener: Some(listener.clone()),
             services: kept(before.map(|b| &b.services), one_per_host(services.collect(), class)),
-            virtual_services: kept(before.map(|b| &b.virtual_services), imports.routes(world, class)),
+            virtual_services: kept(before.map(|b| &b.virtual_services), routes),
         }
     }
+}
+
+fn service_rank(class: &ScopeFacts, service: &Service) -> u8 {
+    distance(&service.visibility, &service.namespace, &class.namespace)
+}
+
+fn rules_rank(world: &World, class: &ScopeFacts, rules: &Rules) -> u8 {
+    distance(&rules.visibility_in(world.mesh_config()), &rules.meta.namespace, &class.namespace)
 }
 
 /// The service with only that port, if a port is asked for; `None` if it does not have it.

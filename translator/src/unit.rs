@@ -35,6 +35,8 @@ pub struct UnitInput<'a> {
     pub accounts: &'a [Str],
     /// What they accept, as far as a client may rely on it.
     pub mtls: MtlsMode,
+    /// Each endpoint speaks mesh mTLS; not looked at unless a rule lets clients choose among them.
+    pub all_speak_mtls: bool,
     /// Its endpoints, where clusters hold them.
     pub endpoints: Option<&'a Arc<Vec<Endpoint>>>,
     /// Of these the ones (by index) that say that they speak mesh mTLS, and must not be believed.
@@ -61,6 +63,7 @@ pub(crate) struct Ingredients {
     rule: Option<Arc<MergedRule>>,
     accounts: Arc<[Str]>,
     mtls: MtlsMode,
+    all_speak_mtls: bool,
     endpoints: Option<Arc<Vec<Endpoint>>>,
     plaintext: Arc<[usize]>,
 }
@@ -97,9 +100,11 @@ impl Ingredients {
             }
             _ => Default::default(),
         };
+        let rule = context.scope.found[index].rule.clone();
         Ingredients {
             service: service.clone(),
-            rule: context.scope.found[index].rule.clone(),
+            all_speak_mtls: rule.as_ref().is_none_or(|r| !r.passes_through()) || policy::all_speak_mtls(context.mesh, service),
+            rule,
             accounts: context.world.accounts_of(&key),
             mtls: policy::service_mtls_mode(context.mesh, service),
             endpoints,
@@ -110,7 +115,12 @@ impl Ingredients {
 
     /// True if they are the very same.
     pub(crate) fn is_same(&self, other: &Ingredients) -> bool {
-        self.addresses() == other.addresses() && self.mtls == other.mtls && self.plaintext == other.plaintext
+        self.addresses() == other.addresses() && self.answers() == other.answers()
+    }
+
+    /// What is known of its endpoints.
+    fn answers(&self) -> (MtlsMode, bool, &[usize]) {
+        (self.mtls, self.all_speak_mtls, &self.plaintext)
     }
 
     /// Where they are. Tells them apart from all others that live at the same time.
@@ -135,6 +145,7 @@ impl Ingredients {
             rule: self.rule.as_deref(),
             accounts: &self.accounts,
             mtls: self.mtls,
+            all_speak_mtls: self.all_speak_mtls,
             endpoints: self.endpoints.as_ref(),
             plaintext: &self.plaintext,
         }
@@ -181,7 +192,7 @@ impl<'a> Recipe<'a> {
 
     /// The unit, made or found.
     pub(crate) fn unit(&self, leaves: &Leaves, of: Ingredients) -> Arc<Unit> {
-        let key = Key::of("unit", &(self.hash, of.addresses(), of.mtls, &of.plaintext));
+        let key = Key::of("unit", &(self.hash, of.addresses(), of.answers()));
         if let Some(unit) = leaves.kept(&key) {
             leaves.work.units_reused.add(1);
             return unit;

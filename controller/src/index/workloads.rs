@@ -187,10 +187,10 @@ impl Index {
             found.extend(service.ports.iter().map(|p| (*service, p.port, target(p))));
         }
         self.inline_targets(namespace, ips, &mut found);
-        found.sort_by(|(a, ap, at), (b, bp, bt)| {
-            (a.created, &a.name, &a.namespace, ap, at).cmp(&(b.created, &b.name, &b.namespace, bp, bt))
-        });
-        found.dedup_by(|(a, ap, at), (b, bp, bt)| (&a.host, ap, at) == (&b.host, bp, bt));
+        // Stable: the ports of a service keep the order in which it names them.
+        found.sort_by(|(a, ..), (b, ..)| (a.created, &a.host, &a.namespace).cmp(&(b.created, &b.host, &b.namespace)));
+        let mut seen = BTreeSet::new();
+        found.retain(|(s, port, target)| seen.insert((&s.host, *port, *target)));
         found.into_iter().map(|(s, port, target_port)| ServiceTarget { service: ServiceKey::of(s), port, target_port }).collect()
     }
 

@@ -35,7 +35,7 @@ pub struct GatewayServer {
 }
 
 /// A host, and whose VirtualServices may serve it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GatewayHost {
     /// Namespace of VirtualServices; `None`: any (`*` or nothing written). `.` is resolved.
     pub namespace: Option<Str>,

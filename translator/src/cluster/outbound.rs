@@ -14,7 +14,7 @@ use super::special::{base, dns_family};
 use crate::context::Common;
 use crate::endpoint::{self, AssignmentInput, Locality};
 use crate::naming::{self, Direction};
-use crate::policy::MergedRule;
+use crate::policy::{MergedRule, passes_through};
 use crate::tls::UpstreamTls;
 use crate::unit::UnitInput;
 
@@ -154,7 +154,9 @@ impl One<'_> {
     fn mesh_security(&self, tls: Option<&ClientTls>, policy: &TrafficPolicy, auto: Option<&Discovery>) -> TlsChoice {
         let Self { unit, port, .. } = self;
         let (common, service) = (unit.common, unit.service);
-        if auto.is_some() && (!common.config.enable_auto_mtls || unit.mtls == MtlsMode::Disable) {
+        let level = self.subset.map(|s| &s.policy).or(unit.rule.map(|r| &r.policy));
+        let mixed = !unit.all_speak_mtls && level.is_some_and(passes_through);
+        if auto.is_some() && (!common.config.enable_auto_mtls || unit.mtls == MtlsMode::Disable || mixed) {
             return TlsChoice::None;
         }
         let subset = self.subset.map_or("", |s| &s.name);

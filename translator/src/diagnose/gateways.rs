@@ -27,7 +27,7 @@ pub(super) fn look(world: &World, workloads: &Workloads, report: &mut Report) {
     for labels in &sets {
         let selecting: Vec<(usize, &Arc<Gateway>)> =
             gateways.iter().enumerate().filter(|(_, g)| selects(&g.selector, labels)).map(|(i, g)| (i, *g)).collect();
-        let merged = merge(selecting.iter().map(|(_, g)| *g), &|port| BTreeSet::from([port]));
+        let merged = merge(selecting.iter().map(|(_, g)| *g), &|port| port);
         for server in merged.ports.iter().flat_map(|p| &p.servers) {
             let at = selecting.iter().find(|(_, g)| Arc::ptr_eq(g, &server.gateway)).map(|(i, _)| *i);
             served.extend(at.map(|i| (i, server.index)));

@@ -159,6 +159,16 @@ impl Matching {
         self == &Matching::default()
     }
 
+    /// Matches the same connections: the order of names and addresses says nothing.
+    pub fn is_same(&self, other: &Matching) -> bool {
+        fn set<T: Ord>(items: impl Iterator<Item = T>) -> BTreeSet<T> {
+            items.collect()
+        }
+        (self.destination_port, self.transport, &self.alpn) == (other.destination_port, other.transport, &other.alpn)
+            && set(self.server_names.iter()) == set(other.server_names.iter())
+            && set(self.ranges.iter().map(IpNet::trunc)) == set(other.ranges.iter().map(IpNet::trunc))
+    }
+
     fn message(&self) -> FilterChainMatch {
         FilterChainMatch {
             destination_port: self.destination_port.map(Into::into),

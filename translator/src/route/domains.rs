@@ -11,7 +11,6 @@ use pilotfish_model::name::{Host, ip_text};
 use pilotfish_model::service::{Address, Registry, Resolution, Service};
 
 use crate::facts::{ScopeFacts, UnitFacts};
-use crate::naming;
 
 /// Names of one virtual host.
 pub struct Domains {
@@ -49,9 +48,8 @@ pub fn of_service(class: &ScopeFacts, service: &Service, aliases: &[Host], with_
 }
 
 /// A host that only a rule speaks of.
-pub fn of_host(host: &Host, with_port: Option<u16>) -> Domains {
-    let full = std::iter::once(host.as_str().to_owned()).chain(with_port.map(|p| naming::host_port(host.as_str(), p))).collect();
-    Domains { full, short: Vec::new() }
+pub fn of_host(host: &Host) -> Domains {
+    Domains { full: vec![host.to_string()], short: Vec::new() }
 }
 
 /// The address that clients of this class use, as it stands in a host header.

@@ -148,9 +148,8 @@ pub fn gateway_server(context: &Context<'_>, server: &MergedServer, taken: &mut 
     if crate::gateway::is_passthrough(server.server()) {
         let mut routes = Vec::new();
         for (v, rule, condition) in tls_matches(&matching).filter(|(_, _, c)| place.gateway_accepts(&c.l4)) {
-            let free = condition.sni_hosts.iter().all(|h| !taken.contains(h));
-            taken.extend(condition.sni_hosts.iter().cloned());
-            if free {
+            if condition.sni_hosts.iter().all(|h| !taken.contains(h)) {
+                taken.extend(condition.sni_hosts.iter().cloned());
                 routes.extend(route(context, v, &rule.route, place.port, condition.sni_hosts.clone(), Vec::new()));
             }
         }

@@ -78,17 +78,28 @@ fn query(name: &str, value: Option<&StringMatch>) -> QueryParameterMatcher {
     QueryParameterMatcher { name: name.to_owned(), query_parameter_match_specifier: Some(specifier) }
 }
 
+/// An expression that every path matches. Others may do so too, but nobody writes them to say that.
+const ANY_PATH: &str = ".*";
+
 /// True if nothing can come after it. The same question as [`is_catch_all`] before the match is made.
 pub fn takes_everything(condition: Option<&HttpMatch>) -> bool {
     let Some(m) = condition else { return true };
-    let path = m.uri.as_ref().is_none_or(|u| matches!(u, StringMatch::Prefix(p) if &**p == "/"));
+    let path = m.uri.as_ref().is_none_or(|u| match u {
+        StringMatch::Prefix(prefix) => &**prefix == "/",
+        StringMatch::Regex(pattern) => pattern.as_str() == ANY_PATH,
+        StringMatch::Exact(_) => false,
+    });
     let bare = m.headers.is_empty() && m.without_headers.is_empty() && m.query_params.is_empty();
     path && bare && m.method.is_none() && m.authority.is_none() && m.scheme.is_none()
 }
 
 /// True if a match is met by every request.
 pub fn is_catch_all(m: &RouteMatch) -> bool {
-    let path = matches!(&m.path_specifier, Some(PathSpecifier::Prefix(p) | PathSpecifier::PathSeparatedPrefix(p)) if p == "/");
+    let path = match &m.path_specifier {
+        Some(PathSpecifier::Prefix(p) | PathSpecifier::PathSeparatedPrefix(p)) => p == "/",
+        Some(PathSpecifier::SafeRegex(r)) => r.regex == ANY_PATH,
+        _ => false,
+    };
     path && m.headers.is_empty() && m.query_parameters.is_empty() && m.dynamic_metadata.is_empty()
 }
 
@@ -107,6 +118,8 @@ mod tests {
             (Some(HttpMatch { uri: root, without_headers: vec![("x".into(), None)], ..Default::default() }), false),
             (Some(HttpMatch { method: get, ..Default::default() }), false),
             (Some(HttpMatch { uri: Some(StringMatch::Exact("/".into())), ..Default::default() }), false),
+            (Some(HttpMatch { uri: Some(StringMatch::Regex(Pattern::new(".*").unwrap())), ..Default::default() }), true),
+            (Some(HttpMatch { uri: Some(StringMatch::Regex(Pattern::new("/.*").unwrap())), ..Default::default() }), false),
         ] {
             assert_eq!(takes_everything(condition.as_ref()), expected, "{condition:?}");
             assert_eq!(is_catch_all(&route_match(condition.as_ref())), expected, "{condition:?}");

@@ -104,7 +104,6 @@ impl From<VirtualHost> for HostOf {
 /// What holds for all routes of a scope.
 pub(crate) fn defaults(context: &Context<'_>) -> Arc<RouteDefaults> {
     let class = context.class;
-    let headers = class.proxy_config.proxy_headers.as_ref();
     Arc::new(RouteDefaults {
         retry: context.config().default_http_retry_policy.as_ref().map(Into::into),
         retry_extensions: RetryExtensions {
@@ -113,8 +112,14 @@ pub(crate) fn defaults(context: &Context<'_>) -> Arc<RouteDefaults> {
         },
         fault: class.has_extension(HTTP_FAULT),
         cors: class.has_extension(HTTP_CORS),
-        append_x_forwarded_host: headers.and_then(|h| h.x_forwarded_host.as_ref()).is_some_and(|e| e.enabled == Some(true)),
+        append_x_forwarded_host: append_host(context),
     })
+}
+
+/// Whether servers see which host the client asked for, where another one is put in its place.
+fn append_host(context: &Context<'_>) -> bool {
+    let headers = context.class.proxy_config.proxy_headers.as_ref();
+    headers.and_then(|h| h.x_forwarded_host.as_ref()).is_some_and(|e| e.enabled == Some(true))
 }
 
 /// All of a scope.
@@ -133,7 +138,9 @@ fn configurations(context: &Context<'_>) -> Vec<Configuration> {
 pub fn catch_all(context: &Context<'_>) -> VirtualHost {
     let policy = context.scope.outbound_policy();
     let mode = policy.map_or(context.config().outbound_traffic_policy.mode, |p| p.mode);
-    let forward = |name: &str, cluster: &str| (name.into(), RouteSource::Forward { name: name.into(), cluster: cluster.into() });
+    let append_host = append_host(context);
+    let forward =
+        |name: &str, cluster: &str| (name.into(), RouteSource::Forward { name: name.into(), cluster: cluster.into(), append_host });
     let (name, route): (Str, RouteSource) = match (mode, policy.and_then(|p| p.egress_proxy.as_ref())) {
         (OutboundMode::RegistryOnly, _) => (BLOCK_ALL.into(), RouteSource::Refuse { name: BLOCK_ALL.into() }),
         (OutboundMode::AllowAnyDynamicDns, _) => return dynamic_dns(attempt_count(context)),
@@ -163,7 +170,7 @@ fn dynamic_dns(attempt_count: bool) -> VirtualHost {
     VirtualHost {
         name: str::to_owned(&name),
         domains: vec!["*".to_owned()],
-        routes: vec![RouteSource::Forward { name, cluster: naming::DYNAMIC_DNS.into() }],
+        routes: vec![RouteSource::Forward { name, cluster: naming::DYNAMIC_DNS.into(), append_host: false }],
         require_tls: false,
         attempt_count,
         service: None,

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::naming;
 use crate::scope::EgressScope;
 use crate::world::Rules;
+use crate::world::by_age::service_order;
 
 /// The port of rules for hosts that are no services.
 const DEFAULT_PORT: u16 = 80;
@@ -109,9 +110,15 @@ impl<'a> View<'a> {
                 by_port.entry(port.port).or_default().push(service);
             }
         }
+        // Virtual hosts stand in the order of age, where a later change puts one in as well.
+        let order = |a: &&Arc<Service>, b: &&Arc<Service>| service_order(a, b);
+        for services in by_port.values_mut().filter(|s| !s.is_sorted_by(|a, b| order(a, b).is_le())) {
+            services.sort_by(order);
+        }
         let mut exact: HashMap<&Host, Vec<usize>> = HashMap::new();
         let mut wildcard: Vec<(&Host, usize)> = Vec::new();
-        for (index, v) in egress.virtual_services.iter().enumerate().filter(|(_, v)| !v.http.is_empty()) {
+        // Those without HTTP rules count as well: a wildcard does not speak for a host that another one is about.
+        for (index, v) in egress.virtual_services.iter().enumerate() {
             for host in &v.hosts {
                 if !host.is_wildcard() {
                     exact.entry(host).or_default().push(index);
@@ -187,7 +194,7 @@ impl<'a> View<'a> {
         for group in groups {
             let with_port = (port == 0 || self.with_port).then_some(group.port);
             for host in &group.hosts {
-                let domains = domains::of_host(host, with_port);
+                let domains = domains::of_host(host);
                 hosts.extend(self.virtual_host(&mut claims, host, None, &group, domains));
             }
             for service in &group.services {
@@ -214,8 +221,7 @@ impl<'a> View<'a> {
         let mut domains = claims.domains(domains);
         if group.any_port && group.port != DEFAULT_PORT {
             // Without a port a name means the default one.
-            let suffix = format!(":{}", group.port);
-            domains.retain(|d| d.ends_with(&suffix));
+            domains.retain(|d| d.contains(':'));
         }
         if domains.is_empty() {
             return None;
@@ -269,7 +275,7 @@ impl<'a> View<'a> {
             let rules = self.applied(v, port);
             asked.push((index, rules.is_some()));
             let Some(rules) = rules else { continue };
-            let covers_some = |host: &Host| host.is_wildcard() && registry.keys().any(|known| host.covers(known));
+            let covers_some = |host: &Host| host.is_wildcard() && registry.keys().any(|known| host.overlaps(known));
             let hosts: Vec<&'a Host> = v.hosts.iter().filter(|h| !registry.contains_key(h) && !covers_some(h)).collect();
             let mut by_port: BTreeMap<u16, Vec<&'a Arc<Service>>> = BTreeMap::new();
             for service in services.remove(&index).unwrap_or_default() {

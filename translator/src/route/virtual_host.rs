@@ -58,6 +58,8 @@ pub enum RouteSource {
         name: Str,
         /// Where to.
         cluster: Str,
+        /// The host that the client asked for is kept in `x-forwarded-host`.
+        append_host: bool,
     },
     /// Unknown traffic, refused.
     Refuse {
@@ -128,7 +130,7 @@ pub fn build(input: &VirtualHost) -> Message {
         match source {
             RouteSource::Rules(set) => routes.extend(set.rules.iter().map(|applied| action::route(set, applied))),
             RouteSource::Service(service) => routes.push(service_route(service)),
-            RouteSource::Forward { name, cluster } => routes.push(plain(name, forward(cluster))),
+            RouteSource::Forward { name, cluster, append_host } => routes.push(plain(name, forward(cluster, *append_host))),
             RouteSource::Refuse { name } => {
                 routes.push(plain(name, route::Action::DirectResponse(DirectResponseAction { status: 502, ..Default::default() })));
             }
@@ -155,12 +157,13 @@ fn plain(name: &str, action: route::Action) -> Route {
 
 // `max_stream_duration` does more than its deprecated predecessor: it ends streams that are well.
 #[allow(deprecated)]
-fn forward(cluster: &str) -> route::Action {
+fn forward(cluster: &str, append_x_forwarded_host: bool) -> route::Action {
     let never = Some(prost_types::Duration::default());
     route::Action::Route(RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
         timeout: never,
         max_grpc_timeout: never,
+        append_x_forwarded_host,
         ..Default::default()
     })
 }

@@ -62,12 +62,12 @@ fn http_proxy(context: &Context<'_>) -> Option<ListenerSpec> {
     if port == 0 {
         return None;
     }
-    let bind: Str = class.localhost_ip().into();
-    let name = naming::listener(&bind, port);
+    let binds = localhosts(context);
+    let name = naming::listener(&binds[0], port);
     let http = Http { absolute_url: true, ..Http::rds(stat_prefix::outbound(&name), HTTP_PROXY.into()) };
     Some(ListenerSpec {
         name,
-        binds: vec![bind],
+        binds,
         port,
         role: Role::Outbound,
         bind_to_port: true,
@@ -87,5 +87,13 @@ fn wildcards(context: &Context<'_>) -> Vec<Str> {
     let class = context.class;
     let first = class.wildcard_ip();
     let second = (class.ipv4 && class.ipv6).then_some("::");
+    std::iter::once(first).chain(second).map(Arc::from).collect()
+}
+
+/// Loopback addresses, of each family that the proxy has.
+fn localhosts(context: &Context<'_>) -> Vec<Str> {
+    let class = context.class;
+    let first = class.localhost_ip();
+    let second = (class.ipv4 && class.ipv6).then_some("::1");
     std::iter::once(first).chain(second).map(Arc::from).collect()
 }

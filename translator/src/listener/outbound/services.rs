@@ -10,8 +10,8 @@ use pilotfish_model::sidecar::{CaptureMode, EgressListener, ListenerPort};
 
 use super::address::addresses;
 use super::chains::{self, Target};
-use super::entries::{Entries, Entry, Kind};
-use super::{chain, wildcards};
+use super::entries::{Entries, Entry, Wanted};
+use super::{chain, localhosts, wildcards};
 use crate::context::Context;
 use crate::listener::hcm::Http;
 use crate::listener::network_filters::TcpProxy;
@@ -45,18 +45,24 @@ struct Egress<'a> {
     scope: &'a EgressScope,
     rules: L4Rules,
     wildcards: &'a [Str],
-    /// Address that the user or the lack of capture asks for.
-    bind: Option<Str>,
+    /// Addresses that the user or the lack of capture asks for, the main one first; none: those of services.
+    binds: Vec<Str>,
     bind_to_port: bool,
 }
 
 impl<'a> Egress<'a> {
     fn of(context: &'a Context<'a>, scope: &'a EgressScope, wildcards: &'a [Str]) -> Self {
         let listener = scope.listener.as_ref();
-        let bind_to_port = context.class.interception == Interception::None || listener.is_some_and(|l| l.capture == CaptureMode::None);
         let own = listener.and_then(|l| l.bind.clone()).filter(|b| !b.is_empty());
-        let bind = own.or_else(|| bind_to_port.then(|| context.class.localhost_ip().into()));
-        Egress { context, scope, rules: L4Rules::new(&*scope.virtual_services), wildcards, bind, bind_to_port }
+        // Nothing is captured that goes to a Unix socket.
+        let opened = |l: &EgressListener| l.capture == CaptureMode::None || own.as_ref().is_some_and(|b| b.starts_with("unix://"));
+        let bind_to_port = context.class.interception == Interception::None || listener.is_some_and(opened);
+        let binds = match own {
+            Some(own) => vec![own],
+            None if bind_to_port => localhosts(context),
+            None => Vec::new(),
+        };
+        Egress { context, scope, rules: L4Rules::new(&*scope.virtual_services), wildcards, binds, bind_to_port }
     }
 
     /// A listener with a port of its own takes everything that its hosts import, whatever their ports are.
@@ -64,11 +70,10 @@ impl<'a> Egress<'a> {
         if !self.can_bind(port.number) {
             return;
         }
-        let bind = self.bind.clone().unwrap_or_else(|| self.wildcards[0].clone());
         let routes = names::of_egress_port(port, listener.bind.as_deref());
         let port = ServicePort { name: port.name.clone(), port: port.number, protocol: port.protocol, target_port: None };
         for service in self.scope.services.iter().filter(|s| s.resolution != Resolution::Alias) {
-            self.add(entries, service, &port, Some(bind.clone()), routes.clone());
+            self.add(entries, service, &port, &self.binds, routes.clone());
         }
     }
 
@@ -79,10 +84,10 @@ impl<'a> Egress<'a> {
                 match self.pods(service, port) {
                     Some(pods) => {
                         for pod in pods {
-                            self.add(entries, service, port, Some(pod), routes.clone());
+                            self.add(entries, service, port, &[pod], routes.clone());
                         }
                     }
-                    None => self.add(entries, service, port, self.bind.clone(), routes),
+                    None => self.add(entries, service, port, &self.binds, routes),
                 }
             }
         }
@@ -92,7 +97,7 @@ impl<'a> Egress<'a> {
     /// be told apart otherwise. The workload's own is left out. `None`: the service has one listener.
     fn pods(&self, service: &Service, port: &ServicePort) -> Option<Vec<Str>> {
         let chosen = service.resolution == Resolution::Passthrough && (port.protocol.is_tcp() || port.protocol == Protocol::Auto);
-        if self.bind.is_some() || !chosen || !addresses(self.context.class, service).is_empty() {
+        if !self.binds.is_empty() || !chosen || !addresses(self.context.class, service).is_empty() {
             return None;
         }
         let endpoints: Vec<&EndpointAddress> =
@@ -124,26 +129,24 @@ impl<'a> Egress<'a> {
         wide && (own.contains(&port) || self.context.class.settings.reserved_ports.contains(&port))
     }
 
-    fn add(&self, entries: &mut Entries, service: &Arc<Service>, port: &ServicePort, bind: Option<Str>, routes: Option<Str>) {
+    fn add(&self, entries: &mut Entries, service: &Arc<Service>, port: &ServicePort, binds: &[Str], routes: Option<Str>) {
         if port.protocol.is_http() {
-            if !self.is_reserved(bind.as_ref(), port.port, true) {
-                self.add_http(entries, port, bind, routes);
+            if !self.is_reserved(binds.first(), port.port, true) {
+                self.add_http(entries, port, binds, routes);
             }
             return;
         }
         let given = |a: &Address| matches!(a, Address::Ip(_));
-        let targets: Vec<Option<Address>> = match &bind {
-            Some(_) => vec![None],
-            None => match addresses(self.context.class, service).as_slice() {
-                [] => vec![None],
-                all => all.iter().copied().map(Some).collect(),
-            },
+        let targets: Vec<Option<Address>> = match addresses(self.context.class, service).as_slice() {
+            _ if !binds.is_empty() => vec![None],
+            [] => vec![None],
+            all => all.iter().copied().map(Some).collect(),
         };
         for target in targets {
-            let binds: Vec<Str> = match (&bind, target.filter(given)) {
-                (Some(bind), _) => vec![bind.clone()],
-                (None, Some(address)) => vec![address.to_string().into()],
-                (None, None) => self.wildcards.to_vec(),
+            let binds: Vec<Str> = match target.filter(given) {
+                _ if !binds.is_empty() => binds.to_vec(),
+                Some(address) => vec![address.to_string().into()],
+                None => self.wildcards.to_vec(),
             };
             if !self.is_reserved(binds.first(), port.port, false) {
                 self.add_bytes(entries, service, port, binds, target, routes.clone());
@@ -151,12 +154,13 @@ impl<'a> Egress<'a> {
         }
     }
 
-    fn add_http(&self, entries: &mut Entries, port: &ServicePort, bind: Option<Str>, routes: Option<Str>) {
-        let binds = bind.map_or_else(|| self.wildcards.to_vec(), |b| vec![b]);
+    fn add_http(&self, entries: &mut Entries, port: &ServicePort, binds: &[Str], routes: Option<Str>) {
+        let binds = if binds.is_empty() { self.wildcards.to_vec() } else { binds.to_vec() };
         let place = (binds[0].clone(), port.port);
-        if let (Some(routes), false) = (routes, entries.has_http(&place)) {
-            let chain = self.http_chain(&place, port, routes);
-            entries.add(place, binds, self.bind_to_port, Kind::Http, vec![chain]);
+        if let (Some(routes), false) = (routes, entries.is_served(&place, port.protocol)) {
+            let looks = self.looks(&place, port);
+            let chains = vec![self.http_chain(&place, port, routes)];
+            entries.add(place, Wanted { binds, bind_to_port: self.bind_to_port, protocol: port.protocol, chains }, looks);
         }
     }
 
@@ -170,6 +174,9 @@ impl<'a> Egress<'a> {
         routes: Option<Str>,
     ) {
         let place = (binds[0].clone(), port.port);
+        if entries.is_served(&place, port.protocol) {
+            return;
+        }
         let range = match address {
             Some(Address::Net(net)) => Some(net),
             _ => None,
@@ -179,25 +186,24 @@ impl<'a> Egress<'a> {
         let (mut chains, rules) = chains::tcp(self.context, &self.rules, &target);
         // On an address that others share, requests name their service, as on all HTTP ports.
         let routes = if self.wildcards.contains(&place.0) { names::of_wildcard_port(port) } else { routes };
-        let kind = match routes.filter(|_| port.protocol == Protocol::Auto) {
-            Some(routes) => {
-                chains.push(self.http_chain(&place, port, routes));
-                Kind::Auto
-            }
-            None => Kind::Tcp,
-        };
-        entries.add(place.clone(), binds, self.bind_to_port, kind, chains);
+        if let Some(routes) = routes.filter(|_| port.protocol == Protocol::Auto) {
+            chains.push(self.http_chain(&place, port, routes));
+        }
+        let wanted = Wanted { binds, bind_to_port: self.bind_to_port, protocol: port.protocol, chains };
+        entries.add(place.clone(), wanted, port.protocol == Protocol::Auto);
         entries.note(&place, rules.into_iter().chain([service.source.clone()]));
     }
 
-    /// A captured port may get anything, so only what looks like HTTP is read as HTTP. A port that was opened for HTTP gets
-    /// nothing else.
+    /// A listener on all addresses may get anything that is captured, so only what looks like HTTP is read as HTTP. One on an
+    /// address of its own for HTTP gets nothing else, and neither does a proxy.
+    fn looks(&self, place: &(Str, u16), port: &ServicePort) -> bool {
+        port.protocol == Protocol::Auto || (port.protocol != Protocol::HttpProxy && place.0 == self.wildcards[0])
+    }
+
     fn http_chain(&self, place: &(Str, u16), port: &ServicePort, routes: Str) -> ChainSpec {
-        let sure = self.bind_to_port && port.protocol.is_http();
-        let matching = if sure {
-            Matching::default()
-        } else {
-            Matching { transport: "raw_buffer", alpn: PLAIN_HTTP_ALPN.to_vec(), ..Matching::default() }
+        let matching = match self.looks(place, port) {
+            true => Matching { transport: "raw_buffer", alpn: PLAIN_HTTP_ALPN.to_vec(), ..Matching::default() },
+            false => Matching::default(),
         };
         let http = Http {
             grpc_web: port.protocol == Protocol::GrpcWeb,
