@@ -13,7 +13,7 @@ use pilotfish_model::mesh::Mesh;
 use pilotfish_model::name::{Host, Kind, ObjectId, Str, Visibility, selects};
 use pilotfish_model::service::{Registry, Service};
 use pilotfish_model::sidecar::{EgressListener, OutboundPolicy, Sidecar};
-use pilotfish_model::virtual_service::VirtualService;
+use pilotfish_model::virtual_service::{HttpRoute, VirtualService};
 
 use crate::facts::ScopeFacts;
 use crate::naming::Direction;
@@ -68,7 +68,7 @@ impl Scope {
             }
             _ => vec![EgressScope::everything(world, class, seen(0))],
         };
-        let outside = outside(&egress);
+        let outside = outside(&egress, &class.namespace);
         let services = match all_services(&egress, &outside, world, class) {
             Ok(list) => list,
             Err(list) => kept(before.map(|b| &b.services), list),
@@ -264,12 +264,12 @@ fn best_of(world: &World, class: &ScopeFacts, host: &Host) -> Option<Arc<Service
 }
 
 /// Destinations that routes name and no listener imports. A scope that sees everything has none.
-fn outside(egress: &[EgressScope]) -> Vec<(&Host, Option<u16>)> {
+fn outside<'a>(egress: &'a [EgressScope], namespace: &str) -> Vec<(&'a Host, Option<u16>)> {
     if let [EgressScope { listener: None, .. }] = egress {
         return Vec::new();
     }
     let seen: HashSet<&Host> = egress.iter().flat_map(|e| e.services.iter().map(|s| &s.host)).collect();
-    let named = egress.iter().flat_map(|e| &*e.virtual_services).flat_map(|v| destinations(v));
+    let named = egress.iter().flat_map(|e| &*e.virtual_services).flat_map(|v| destinations_from(v, Some(namespace)));
     named.filter(|(host, _)| !seen.contains(host)).collect()
 }
 
@@ -322,7 +322,17 @@ fn with_ports_of(into: &Arc<Service>, from: &Arc<Service>) -> Arc<Service> {
 
 /// Every destination that a VirtualService names.
 pub fn destinations(route: &VirtualService) -> impl Iterator<Item = (&Host, Option<u16>)> + '_ {
-    let http = route.http.iter().flat_map(|r| r.route.iter().map(|d| &d.destination).chain(r.mirrors.iter().map(|m| &m.destination)));
+    destinations_from(route, None)
+}
+
+/// The same without those of HTTP rules that are for clients of other namespaces only.
+fn destinations_from<'a>(route: &'a VirtualService, client: Option<&str>) -> impl Iterator<Item = (&'a Host, Option<u16>)> + use<'a> {
+    let is_for = |rule: &HttpRoute| {
+        let fits = |namespace: &Str| client.is_none_or(|client| **namespace == *client);
+        rule.matches.is_empty() || rule.matches.iter().any(|m| m.source_namespace.as_ref().is_none_or(fits))
+    };
+    let http: Vec<&HttpRoute> = route.http.iter().filter(|r| is_for(r)).collect();
+    let http = http.into_iter().flat_map(|r| r.route.iter().map(|d| &d.destination).chain(r.mirrors.iter().map(|m| &m.destination)));
     let l4 = route.tls.iter().flat_map(|r| &r.route).chain(route.tcp.iter().flat_map(|r| &r.route));
     http.chain(l4.map(|d| &d.destination)).map(|d| (&d.host, d.port))
 }

@@ -27,8 +27,13 @@ pub struct ServiceEntryFact {
 /// Annotation that says which of a name's addresses are used.
 const CONNECT_STRATEGY: &str = "istio.io/connect-strategy";
 
+/// An address or a range; a range of one address is that address.
 pub(super) fn address(text: &str) -> Option<Address> {
-    if text.contains('/') { text.parse().ok().map(Address::Net) } else { text.parse().ok().map(Address::Ip) }
+    if !text.contains('/') {
+        return text.parse().ok().map(Address::Ip);
+    }
+    let net: ipnet::IpNet = text.parse().ok()?;
+    Some(if net.prefix_len() == net.max_prefix_len() { Address::Ip(net.addr()) } else { Address::Net(net) })
 }
 
 pub(super) fn convert(scope: &mut Scope<'_>, spec: &api::ServiceEntrySpec, status: &api::ServiceEntryStatus) -> ServiceEntryFact {

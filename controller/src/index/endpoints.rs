@@ -76,7 +76,9 @@ impl Index {
 
     fn entry_endpoints(&self, service: &Service, fact: &ServiceEntryFact, id: &ObjectId) -> Vec<Endpoint> {
         let dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
-        if matches!(service.resolution, Resolution::Passthrough | Resolution::DynamicDns | Resolution::Alias) {
+        // Of a service whose clients choose the address only those that it selects are known.
+        let chosen = service.resolution == Resolution::Passthrough && fact.selector.is_none();
+        if chosen || matches!(service.resolution, Resolution::DynamicDns | Resolution::Alias) {
             return Vec::new();
         }
         let mut found = Vec::new();

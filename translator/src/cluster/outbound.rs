@@ -100,7 +100,7 @@ impl One<'_> {
             Resolution::Passthrough => Some(Discovery::OriginalDst),
             Resolution::DynamicDns => Some(Discovery::DynamicDns(dns_family(common))),
             Resolution::Dns | Resolution::DnsRoundRobin => {
-                let plan = endpoint::plan(common, service, self.port, self.subset, name.clone(), policy, locality);
+                let plan = endpoint::plan(common, service, self.port, self.subset, name.clone(), policy, locality).without_labels();
                 let (endpoints, plaintext) = (self.unit.endpoints.cloned().unwrap_or_default(), self.unit.plaintext.clone());
                 let endpoints = AssignmentInput { plan, endpoints, plaintext };
                 let one = endpoints.chosen().count() == 1;

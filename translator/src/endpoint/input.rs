@@ -61,6 +61,15 @@ pub struct AssignmentInput {
 }
 
 impl Plan {
+    /// The same without looking at labels of endpoints, which clients that resolve names do not see.
+    pub fn without_labels(self) -> Plan {
+        let spread = match self.spread {
+            Spread::Labels { then, .. } => then.map_or(Spread::Even, Spread::Nearest),
+            other => other,
+        };
+        Plan { spread, ..self }
+    }
+
     /// The endpoints that count, with their index.
     pub fn chosen<'a>(&'a self, endpoints: &'a [Endpoint]) -> impl Iterator<Item = (usize, &'a Endpoint)> {
         endpoints.iter().enumerate().filter(|(_, e)| {

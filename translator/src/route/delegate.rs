@@ -116,16 +116,20 @@ fn merge_match(root: &HttpMatch, own: &HttpMatch) -> HttpMatch {
 fn conflict(root: &HttpMatch, own: &HttpMatch) -> bool {
     let texts = [(&root.uri, &own.uri), (&root.scheme, &own.scheme), (&root.method, &own.method), (&root.authority, &own.authority)];
     let named = |root: &Named, own: &Named| {
-        own.iter().any(|(name, o)| root.iter().any(|(n, r)| n == name && texts_conflict(r.as_ref(), o.as_ref())))
+        // That something is there at all goes with no condition on its value.
+        let of_value = |r: &Option<StringMatch>, o: &Option<StringMatch>| match (r, o) {
+            (Some(r), Some(o)) => texts_conflict(Some(r), Some(o)),
+            _ => true,
+        };
+        own.iter().any(|(name, o)| root.iter().any(|(n, r)| n == name && of_value(r, o)))
     };
-    let differ = |a: &Option<Str>, b: &Option<Str>| matches!((a, b), (Some(a), Some(b)) if a != b);
     texts.into_iter().any(|(r, o)| texts_conflict(r.as_ref(), o.as_ref()))
         || named(&root.headers, &own.headers)
         || named(&root.without_headers, &own.without_headers)
         || named(&root.query_params, &own.query_params)
         || root.ignore_uri_case != own.ignore_uri_case
         || matches!((root.port, own.port), (Some(a), Some(b)) if a != b)
-        || differ(&root.source_namespace, &own.source_namespace)
+        || root.source_namespace.as_ref().is_some_and(|namespace| own.source_namespace.as_ref() != Some(namespace))
         || own.source_labels.iter().any(|(k, v)| root.source_labels.get(k).is_some_and(|r| r != v))
         || (!root.gateways.is_empty() && own.gateways.iter().any(|g| !root.gateways.contains(g)))
 }
@@ -163,6 +167,25 @@ mod tests {
         ];
         assert_eq!(merged, expected);
         assert_eq!(merge_matches(&root, &[under("/elsewhere")]), None);
+    }
+
+    #[test]
+    fn what_the_root_demands_of_clients_the_delegate_demands_as_well() {
+        let from = |namespace: Option<&str>| HttpMatch { source_namespace: namespace.map(Into::into), ..Default::default() };
+        let with = |value: Option<&str>| HttpMatch {
+            headers: vec![("tier".into(), value.map(|v| StringMatch::Exact(v.into())))],
+            ..Default::default()
+        };
+        for (root, own, fits) in [
+            (from(Some("a")), from(Some("a")), true),
+            (from(Some("a")), from(None), false),
+            (from(None), from(Some("a")), true),
+            (with(Some("gold")), with(Some("gold")), true),
+            (with(None), with(Some("gold")), false),
+            (with(None), with(None), false),
+        ] {
+            assert_eq!(merge_matches(std::slice::from_ref(&root), std::slice::from_ref(&own)).is_some(), fits, "{root:?} {own:?}");
+        }
     }
 
     #[test]

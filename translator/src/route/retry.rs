@@ -60,20 +60,28 @@ pub fn policy(retry: Option<&HttpRetry>, hashed: bool, extensions: RetryExtensio
     Some(policy)
 }
 
-/// Numbers in the list are status codes, which are a condition of their own.
+/// Numbers of the list that are status codes are a condition of their own, which is put behind the others.
 fn conditions(retry_on: &str) -> (String, Vec<u32>) {
     let mut names = Vec::new();
     let mut codes = Vec::new();
     for part in retry_on.split(',').map(str::trim).filter(|p| !p.is_empty()) {
         match part.parse::<u32>() {
-            Ok(code) => codes.push(code),
-            Err(_) => names.push(part),
+            Ok(code) if is_registered(code) => codes.push(code),
+            _ => names.push(part),
         }
     }
-    if !codes.is_empty() && !names.contains(&RETRIABLE_STATUS_CODES) {
-        names.push(RETRIABLE_STATUS_CODES);
+    let mut names = names.join(",");
+    if !codes.is_empty() && !names.contains(RETRIABLE_STATUS_CODES) {
+        // With nothing before it the comma stays: Envoy reads over it, and the text is what others compare.
+        names.push(',');
+        names.push_str(RETRIABLE_STATUS_CODES);
     }
-    (names.join(","), codes)
+    (names, codes)
+}
+
+/// Status codes that have a meaning (RFC 9110 and its extensions).
+fn is_registered(code: u32) -> bool {
+    matches!(code, 100..=103 | 200..=208 | 226 | 300..=305 | 307 | 308 | 400..=418 | 421..=426 | 428 | 429 | 431 | 451 | 500..=508 | 510 | 511)
 }
 
 /// Packed once: nearly every route has it.
@@ -99,7 +107,8 @@ mod tests {
     fn status_numbers_become_a_condition() {
         assert_eq!(conditions("5xx,429,503"), ("5xx,retriable-status-codes".to_owned(), vec![429, 503]));
         assert_eq!(conditions("503, retriable-status-codes"), ("retriable-status-codes".to_owned(), vec![503]));
-        assert_eq!(conditions("gateway-error"), ("gateway-error".to_owned(), vec![]));
+        assert_eq!(conditions("503"), (",retriable-status-codes".to_owned(), vec![503]));
+        assert_eq!(conditions("gateway-error,599"), ("gateway-error,599".to_owned(), vec![]));
     }
 
     #[test]

@@ -64,6 +64,11 @@ fn of_services(context: &OwnContext<'_>) -> Vec<InboundPort> {
     for target in &context.own.targets {
         let Some(service) = context.mesh.services.get(&target.service) else { continue };
         let Some(port) = service.port(target.port).filter(|p| p.protocol != Protocol::Udp) else { continue };
+        // What the proxy itself listens on is not the workload's.
+        let own = [context.config().proxy_listen_port, context.config().proxy_inbound_listen_port];
+        if own.contains(&target.target_port) || class.settings.reserved_ports.contains(&target.target_port) {
+            continue;
+        }
         ports.entry(target.target_port).or_insert_with(|| {
             let cluster: Str = naming::inbound_cluster(target.target_port).into();
             let kubernetes = service.registry == Registry::Kubernetes;
