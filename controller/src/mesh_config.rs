@@ -76,7 +76,17 @@ fn cover_fields(old: &mut Value, new: &Value, within: &[&str]) {
 pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> Result<MeshConfig, MeshConfigError> {
     let mut all = Layer::default();
     layers.into_iter().for_each(|layer| all.cover(layer));
-    read("", Value::Object(all.0))
+    let mut config: MeshConfig = read("", Value::Object(all.0))?;
+    look_up(&mut config, |name| std::env::var(name).ok());
+    Ok(config)
+}
+
+/// Fills in headers whose value a variable of this process has. Without the variable the header is not sent.
+fn look_up(config: &mut MeshConfig, variable: impl Fn(&str) -> Option<String>) {
+    let headers = config.extension_providers.iter_mut().flat_map(|p| p.kind.headers_mut());
+    for header in headers.filter(|h| h.value.is_none() && !h.env_name.is_empty()) {
+        header.value = variable(&header.env_name).map(Into::into);
+    }
 }
 
 /// What layers say together, as they spell it: for readers of fields that the model has no use for.
@@ -117,6 +127,33 @@ mod tests {
     fn nothing_means_defaults() {
         for text in ["", "{}", "# nothing\n", "rootNamespace:\n"] {
             assert_eq!(load_mesh_config(text).unwrap(), MeshConfig::default(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn headers_come_from_variables() {
+        let text = "extensionProviders:\n\
+             - {name: z, zipkin: {service: z, port: 1, headers: [{name: a, envName: A}, {name: b, envName: GONE}, {name: c, value: c}]}}\n\
+             - {name: o, opentelemetry: {service: o, port: 1, http: {path: /, headers: [{name: d, envName: A}]}, \
+             grpc: {initialMetadata: [{name: e, envName: A}]}, \
+             dynatraceSampler: {tenant: t, clusterId: 1, httpService: {service: s, port: 1, http: {headers: [{name: f, envName: A}]}}}}}\n\
+             - {name: l, envoyFileAccessLog: {path: /dev/stdout}}";
+        let mut config = load_mesh_config(text).unwrap();
+        look_up(&mut config, |name| (name == "A").then(|| "of A".to_owned()));
+        let headers = config.extension_providers.iter_mut().flat_map(|p| p.kind.headers_mut());
+        let values: Vec<_> = headers.map(|h| (h.name.to_string(), h.value.as_deref().map(str::to_owned))).collect();
+        let of = |name: &str, value: Option<&str>| (name.to_owned(), value.map(str::to_owned));
+        let a = Some("of A");
+        assert_eq!(values, [of("a", a), of("b", None), of("c", Some("c")), of("d", a), of("f", a), of("e", a)]);
+    }
+
+    #[test]
+    fn what_nothing_could_mean_is_refused() {
+        for text in [
+            "meshMTLS: {ecdhCurves: [P-256]}",
+            "extensionProviders: [{name: a, envoyTcpAls: {service: a, port: 1, additionalRequestHeadersToLog: [x]}}]",
+        ] {
+            assert!(load_mesh_config(text).is_err(), "{text}");
         }
     }
 

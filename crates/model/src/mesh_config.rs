@@ -85,7 +85,7 @@ pub struct MeshConfig {
     pub discovery_selectors: Vec<LabelSelector>,
     pub path_normalization: PathNormalizationConfig,
     pub default_http_retry_policy: Option<RetryConfig>,
-    #[serde(rename = "meshMTLS")]
+    #[serde(rename = "meshMTLS", deserialize_with = "between_proxies")]
     pub mesh_mtls: TlsConfig,
     pub tls_defaults: TlsConfig,
     pub verify_certificate_at_client: Option<bool>,
@@ -319,6 +319,19 @@ pub struct TlsConfig {
     pub min_protocol_version: MinTlsVersion,
     pub ecdh_curves: Vec<Str>,
     pub cipher_suites: Vec<Str>,
+}
+
+/// Proxies agree on a curve among themselves.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct MutualTlsConfig {
+    min_protocol_version: MinTlsVersion,
+    cipher_suites: Vec<Str>,
+}
+
+fn between_proxies<'de, D: Deserializer<'de>>(d: D) -> Result<TlsConfig, D::Error> {
+    let MutualTlsConfig { min_protocol_version, cipher_suites } = MutualTlsConfig::deserialize(d)?;
+    Ok(TlsConfig { min_protocol_version, cipher_suites, ecdh_curves: Vec::new() })
 }
 
 /// Lowest TLS version.

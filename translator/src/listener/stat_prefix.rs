@@ -24,7 +24,8 @@ pub struct StatName<'a> {
 }
 
 impl StatName<'_> {
-    /// The name that the pattern makes; `None` without a pattern.
+    /// The name that the pattern makes; `None` without a pattern, and where it names only what there is not: Envoy takes no filter
+    /// without a name, and one such chain would cost the whole listener.
     pub fn resolve(&self) -> Option<String> {
         if self.pattern.is_empty() {
             return None;
@@ -39,7 +40,7 @@ impl StatName<'_> {
             .replace("%TARGET_PORT%", &self.target_port.to_string())
             .replace("%SERVICE_PORT%", &self.port.to_string())
             .replace("%SERVICE_PORT_NAME%", self.port_name);
-        Some(resolved)
+        Some(resolved).filter(|name| !name.is_empty())
     }
 }
 
@@ -76,6 +77,7 @@ mod tests {
             port_name: "http",
         };
         assert_eq!(name("").resolve(), None);
+        assert_eq!(StatName { subset: "", ..name("%SUBSET_NAME%") }.resolve(), None);
         assert_eq!(name("%SERVICE%_%SERVICE_PORT_NAME%_%SERVICE_PORT%").resolve().unwrap(), "web.shop_http_80");
         assert_eq!(
             name("%SERVICE_FQDN%|%SUBSET_NAME%|%TARGET_PORT%|%SERVICE_NAME%").resolve().unwrap(),

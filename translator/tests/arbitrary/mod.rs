@@ -27,12 +27,6 @@ pub(crate) fn kinds() -> Vec<Kind> {
 }
 
 impl Kind {
-    /// The schema of its specification.
-    #[allow(dead_code, reason = "not every suite looks at it")]
-    pub(crate) fn spec(&self) -> &Value {
-        &self.spec
-    }
-
     /// An object of it.
     pub(crate) fn object(&self, random: &mut Random, number: usize) -> Value {
         let namespace = pick(random, &["shop", "edge", "istio-system"]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::Unused;
 use crate::name::Str;
@@ -26,6 +26,7 @@ pub enum ProviderKind {
     Prometheus(Unused),
     EnvoyFileAccessLog(FileAccessLogProvider),
     EnvoyHttpAls(AccessLogServiceProvider),
+    #[serde(deserialize_with = "of_connections")]
     EnvoyTcpAls(AccessLogServiceProvider),
     EnvoyOtelAls(OtelLogProvider),
     EnvoyExtAuthzHttp(ExtAuthzHttpProvider),
@@ -38,6 +39,21 @@ pub enum ProviderKind {
     Skywalking(SkywalkingProvider),
     Opentelemetry(OpenTelemetryProvider),
     Sds(Unused),
+}
+
+impl ProviderKind {
+    /// Headers for the provider's server, by what it is asked.
+    pub fn headers_mut(&mut self) -> Vec<&mut ProviderHeader> {
+        match self {
+            ProviderKind::Zipkin(p) => p.headers.iter_mut().collect(),
+            ProviderKind::Opentelemetry(p) => {
+                let api = p.dynatrace_sampler.as_mut().and_then(|s| s.http_service.as_mut());
+                let http = p.http.iter_mut().chain(api.map(|a| &mut a.http)).flat_map(|h| &mut h.headers);
+                http.chain(p.grpc.iter_mut().flat_map(|g| &mut g.initial_metadata)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// Access logs to a file.
@@ -64,6 +80,21 @@ pub struct AccessLogServiceProvider {
     pub additional_request_headers_to_log: Vec<Str>,
     pub additional_response_headers_to_log: Vec<Str>,
     pub additional_response_trailers_to_log: Vec<Str>,
+}
+
+/// Connections have no headers.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct ConnectionLog {
+    service: Str,
+    port: u16,
+    log_name: Str,
+    filter_state_objects_to_log: Vec<Str>,
+}
+
+fn of_connections<'de, D: Deserializer<'de>>(d: D) -> Result<AccessLogServiceProvider, D::Error> {
+    let ConnectionLog { service, port, log_name, filter_state_objects_to_log } = ConnectionLog::deserialize(d)?;
+    Ok(AccessLogServiceProvider { service, port, log_name, filter_state_objects_to_log, ..AccessLogServiceProvider::default() })
 }
 
 /// Access logs by OTLP.
@@ -197,14 +228,15 @@ pub struct DynatraceApi {
     pub http: OtlpHttp,
 }
 
-/// A header for a provider's server. Values from the environment of the control plane are not supported.
+/// A header for a provider's server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct ProviderHeader {
     pub name: Str,
     pub value: Option<Str>,
-    pub env_name: Unused,
+    /// The variable of this process that has the value instead. Whoever reads the settings looks it up.
+    pub env_name: Str,
 }
 
 /// What tells about the process that made a span.

@@ -131,7 +131,11 @@ fn of_ingress(context: &OwnContext<'_>, sidecar: &Sidecar, listener: &IngressLis
         route: InboundRoute { cluster, host: host.into(), service_port: number, protocol },
         tls: own_tls.filter(|_| mtls == MtlsMode::Disable).map(|t| GatewayTls::of(context.config(), &class.unit, t)),
         mtls,
-        bind_to_port: class.interception == Interception::None || listener.capture == CaptureMode::None,
+        // Unlike that of egress listeners, what is said here weighs more than how the proxy intercepts.
+        bind_to_port: match listener.capture {
+            CaptureMode::Default => class.interception == Interception::None,
+            capture => capture == CaptureMode::None,
+        },
         config: Some(naming::config_path("networking.istio.io", "sidecar", &sidecar.meta.namespace, &sidecar.meta.name).into()),
     }
 }
