@@ -145,6 +145,7 @@ fn service(i: usize, namespace: &Str, name: &Str, host: &Host) -> Service {
         persistent_session: false,
         traffic_distribution: TrafficDistribution::Any,
         races_addresses: false,
+        joined: Vec::new(),
     }
 }
 

@@ -159,7 +159,7 @@ impl Ingredients {
     /// The same, with these WorkloadEntries in their place.
     pub(crate) fn sources_with(&self, entries: &[ObjectId]) -> Sources {
         let rules = self.rule.iter().flat_map(|r| &r.sources);
-        sources(std::iter::once(&self.service.source).chain(rules).chain(entries))
+        sources(std::iter::once(&self.service.source).chain(&self.service.joined).chain(rules).chain(entries))
     }
 }
 

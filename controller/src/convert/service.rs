@@ -103,6 +103,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, s: &api::Service) -> ServiceFact {
             .any(|l| meta.labels.contains_key(*l)),
         traffic_distribution: TrafficDistribution::Any,
         races_addresses: false,
+        joined: Vec::new(),
     };
     let said = scope.annotation(TRAFFIC_DISTRIBUTION).unwrap_or(&spec.traffic_distribution);
     ServiceFact {

@@ -109,6 +109,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, spec: &api::ServiceEntrySpec, statu
                 .any(|l| meta.labels.contains_key(*l)),
             traffic_distribution: TrafficDistribution::Any,
             races_addresses,
+            joined: Vec::new(),
         }
     };
     let services = spec.hosts.iter().map(service).collect();

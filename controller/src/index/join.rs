@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use pilotfish_model::endpoint::Endpoint;
 use pilotfish_model::mesh::{ObjectKey, ServiceKey};
 use pilotfish_model::name::{Labels, Str, Visibility, selects};
+use pilotfish_model::service::Registry;
 use pilotfish_model::{ContentHash, Kind, ObjectId, Service};
 
 use super::difference::{endpoint_change, reaches_service};
+use super::relations::Claim;
 use super::{Index, usage};
 use crate::convert::{Fact, SliceFact};
 
@@ -240,28 +243,48 @@ impl Index {
         }
     }
 
-    /// The service that has a host: the first claim's.
+    /// What a claim would be if it were the only one.
+    fn claimed(&self, claim: &Claim) -> Option<Service> {
+        let (service, visibility, distribution, accounts) = match self.fact(&claim.id)? {
+            Fact::Service(s) => (&s.service, &s.visibility, s.traffic_distribution, s.accounts.as_slice()),
+            Fact::ServiceEntry(e) => (e.services.get(claim.host)?, &e.visibility, e.traffic_distribution, &[][..]),
+            _ => return None,
+        };
+        let mut service = self.with_defaults(service, visibility.clone(), distribution);
+        service.service_accounts.extend(accounts.iter().map(|a| self.spiffe(&claim.id.namespace, a)));
+        Some(service)
+    }
+
+    /// The service that has a host: the first claim's. Later ServiceEntries add what they have more.
+    fn claimant(&self, key: &ServiceKey) -> Option<(Service, Vec<Endpoint>)> {
+        let mut claims = self.relations.claims.get(key);
+        let (mut service, mut endpoints) = claims.find_map(|claim| {
+            let service = self.claimed(claim)?;
+            let endpoints = self.endpoints(&service, claim);
+            Some((service, endpoints))
+        })?;
+        if service.registry == Registry::External {
+            for claim in claims {
+                if let Some(more) = self.claimed(claim).filter(|more| more.source != service.source && service.is_joined_by(more)) {
+                    endpoints.extend(self.endpoints(&more, claim));
+                    service.join(more);
+                }
+            }
+        }
+        Some((service, endpoints))
+    }
+
     fn join_service(&mut self, key: &ServiceKey) {
         self.stats.services_joined += 1;
-        let winner = self.relations.claims.get(key).find_map(|claim| {
-            let (service, visibility, distribution, accounts) = match self.fact(&claim.id)? {
-                Fact::Service(s) => (&s.service, &s.visibility, s.traffic_distribution, s.accounts.as_slice()),
-                Fact::ServiceEntry(e) => (e.services.get(claim.host)?, &e.visibility, e.traffic_distribution, &[][..]),
-                _ => return None,
-            };
-            let mut service = self.with_defaults(service, visibility.clone(), distribution);
-            service.service_accounts.extend(accounts.iter().map(|a| self.spiffe(&claim.id.namespace, a)));
-            Some((service, claim.clone()))
-        });
-        let endpoints = winner.as_ref().map(|(service, claim)| self.endpoints(service, claim)).unwrap_or_default();
-        let new = winner.map(|(service, _)| Arc::new(service));
+        let (new, endpoints) = self.claimant(key).map_or((None, Vec::new()), |(service, endpoints)| (Some(Arc::new(service)), endpoints));
         let before = self.mesh.endpoints.get(key).map_or(&[][..], |e| e.as_slice());
         let change = endpoint_change(before, &endpoints);
         let reaches = change.is_some() && new.as_ref().is_some_and(|s| reaches_service(s, before, &endpoints));
         let old = self.mesh.services.get(key);
         if old != new.as_ref() {
             usage::replace(&mut self.mesh.usage, old.map(|s| &**s), new.as_deref());
-            self.changes.objects.extend([old, new.as_ref()].into_iter().flatten().map(|s| s.source.clone()));
+            let sources = [old, new.as_ref()].into_iter().flatten().flat_map(|s| std::iter::once(&s.source).chain(&s.joined));
+            self.changes.objects.extend(sources.cloned());
             self.changes.services.insert(key.clone());
             match new {
                 Some(service) => drop(self.mesh.services.insert(key.clone(), service)),

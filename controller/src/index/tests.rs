@@ -189,6 +189,38 @@ fn a_kubernetes_service_beats_a_service_entry_and_age_decides_between_entries() 
 }
 
 #[test]
+fn service_entries_of_one_host_add_up_where_clients_see_and_find_both_alike() {
+    let entry = |name: &str, year: u16, port: &str, ip: &str, more: &str| {
+        let spec = format!(
+            "{{hosts: [one.example], resolution: STATIC, ports: [{port}], addresses: [198.51.100.{year}], endpoints: [{{address: {ip}}}]{more}}}"
+        );
+        mk_istio("ServiceEntry", name, &spec)
+            .replace("namespace: ns", &format!("namespace: ns, creationTimestamp: '20{year}-01-01T00:00:00Z'"))
+    };
+    let objects = [
+        entry("first", 10, "{number: 80, name: http}", "192.0.2.1", ""),
+        entry("second", 11, "{number: 80, name: web}, {number: 443, name: tls}", "192.0.2.2", ""),
+        entry("elsewhere", 12, "{number: 90, name: far}", "192.0.2.3", ", exportTo: [.]"),
+    ];
+    let mut index = index_of(yaml_objects(&objects.concat()));
+    let has = |mesh: &Mesh| {
+        let service = &mesh.services[&key("one.example")];
+        let ports: Vec<_> = service.ports.iter().map(|p| format!("{} {}", p.port, p.name)).collect();
+        let endpoints: Vec<_> = mesh.endpoints[&key("one.example")].iter().map(|e| format!("{}:{}", e.service_port, e.port)).collect();
+        let joined: Vec<_> = service.joined.iter().map(|o| o.name.to_string()).collect();
+        (ports.join(", "), service.addresses.len(), endpoints.join(", "), joined.join(", "))
+    };
+    let (mesh, _) = index.publish().unwrap();
+    let expected = ("80 http, 443 tls".into(), 2, "http:80, web:80, tls:443".into(), "second".into());
+    assert_eq!(has(&mesh), expected);
+    index.delete(&ObjectId::new(Kind::ServiceEntry, "ns", "first"));
+    let (mesh, changes) = index.publish().unwrap();
+    assert_eq!(has(&mesh), ("80 web, 443 tls".into(), 1, "web:80, tls:443".into(), String::new()));
+    let names: BTreeSet<_> = changes.objects.iter().map(|o| &*o.name).collect();
+    assert_eq!(names, ["first", "second"].into());
+}
+
+#[test]
 fn a_broken_object_keeps_its_last_good_form() {
     let mut index = index_of(yaml_objects(&mk_istio("DestinationRule", "dr", "{host: a}")));
     let (before, _) = index.publish().unwrap();

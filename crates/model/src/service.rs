@@ -185,6 +185,8 @@ pub struct Service {
     pub registry: Registry,
     /// The object behind it.
     pub source: ObjectId,
+    /// Other objects of the same host that add to it.
+    pub joined: Vec<ObjectId>,
     /// When that object was created.
     pub created: Timestamp,
     /// Labels of that object.
@@ -229,6 +231,27 @@ impl Service {
     /// The port of that number.
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|p| p.port == number)
+    }
+
+    /// Whether another ServiceEntry of the same host adds to this one: clients see and find both in the same way.
+    pub fn is_joined_by(&self, more: &Service) -> bool {
+        more.registry == self.registry
+            && more.resolution == self.resolution
+            && more.labels == self.labels
+            && more.selector == self.selector
+            && more.visibility == self.visibility
+    }
+
+    /// Adds the ports and addresses that another service of the same host has more.
+    pub fn join(&mut self, more: Service) {
+        let ports: Vec<_> = more.ports.into_iter().filter(|p| self.port(p.port).is_none()).collect();
+        self.ports.extend(ports);
+        let addresses: Vec<_> = more.addresses.into_iter().filter(|a| !self.addresses.contains(a)).collect();
+        self.addresses.extend(addresses);
+        let addresses: Vec<_> = more.auto_addresses.into_iter().filter(|a| !self.auto_addresses.contains(a)).collect();
+        self.auto_addresses.extend(addresses);
+        self.service_accounts.extend(more.service_accounts);
+        self.joined.push(more.source);
     }
 
     /// The virtual addresses, plain ones only.

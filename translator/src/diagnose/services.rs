@@ -17,14 +17,20 @@ pub(super) fn look<'a>(world: &World, workloads: &Workloads, objects: impl Itera
     }
     let mut behind: BTreeMap<&ObjectId, Vec<&Arc<Service>>> = BTreeMap::new();
     for service in world.mesh.services.values() {
-        behind.entry(&service.source).or_default().push(service);
+        for source in std::iter::once(&service.source).chain(&service.joined) {
+            behind.entry(source).or_default().push(service);
+        }
     }
     let instances = || world.mesh.workloads.values().flat_map(|w| w.iter()).filter(|w| !w.targets.is_empty());
     let serving: BTreeSet<(&Str, &Str)> = instances().map(|w| (&w.workload.namespace, &w.workload.name)).collect();
     for object in objects {
         match object.kind {
             Kind::ServiceEntry => match behind.get(object).map(Vec::as_slice) {
-                None => report.warn(object, "spec.hosts", "has no effect: an older ServiceEntry of its namespace has all its hosts"),
+                None => report.warn(
+                    object,
+                    "spec.hosts",
+                    "has no effect: older ServiceEntries of its namespace have all its hosts, and these are other than they",
+                ),
                 Some(services) if services.iter().all(|s| s.ports.is_empty()) => {
                     report.warn(object, "spec.ports", "has no effect: there are none");
                 }
