@@ -197,7 +197,9 @@ fn generate(set: FileDescriptorSet) -> Result<(), Error> {
     ] {
         config.extern_path(format!(".google.protobuf.{name}"), path);
     }
+    config.extern_path(".envoy.config.core.v3.ConfigSource", "crate::config_source::ConfigSource");
     config.extern_path(".envoy.config.core.v3.Metadata", "crate::structs::Metadata");
+    config.extern_path(".envoy.config.endpoint.v3.LbEndpoint", "crate::lb_endpoint::LbEndpoint");
     // Options and comments need descriptors, not Rust types; nothing of ours names them.
     config.extern_path(".google.protobuf.FileDescriptorSet", "()");
     // Messages only: service traits would pull gRPC, and with it an async runtime, into translation.

@@ -14,6 +14,7 @@ use pilotfish_envoy::validate::{self, Violation};
 use pilotfish_envoy::{Hashed, Layer, Resource, TypeUrl};
 use pilotfish_model::ContentHash;
 use pilotfish_model::hash::StableHasher;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use prost::{Message, Name};
 
 use crate::class::ClassFacts;
@@ -228,8 +229,11 @@ impl Leaves {
         found.unwrap_or_else(|| {
             let (message, sources) = contained(make).map_err(|v| self.refuse(key, v))?;
             self.work.leaves_built.add(1);
-            let mut field = Vec::with_capacity(message.encoded_len() + 6);
-            prost::encoding::message::encode(tag, &message, &mut field);
+            let len = message.encoded_len();
+            let mut field = Vec::with_capacity(len + 10);
+            encode_key(tag, WireType::LengthDelimited, &mut field);
+            encode_varint(len as u64, &mut field);
+            message.encode_raw(&mut field);
             if checked && let Err(violations) = validate::validate(&M::full_name(), payload(&field)) {
                 return Err(self.refuse(key, violations));
             }

@@ -19,7 +19,8 @@
 pub mod attach;
 pub mod class;
 pub mod cluster;
-pub mod context;
+pub mod config_source;
+mod context;
 pub mod diagnose;
 pub mod endpoint;
 pub mod extensions;

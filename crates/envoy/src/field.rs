@@ -11,8 +11,34 @@ pub(crate) fn put(tag: u32, payload: &[u8], out: &mut Vec<u8>) {
 
 /// Begins a field whose payload has `len` bytes.
 pub(crate) fn open(tag: u32, len: usize, out: &mut Vec<u8>) {
-    encode_key(tag, WireType::LengthDelimited, out);
-    encode_varint(len as u64, out);
+    match (tag, u8::try_from(len)) {
+        // Nearly always both take one byte.
+        (..16, Ok(len @ ..0x80)) => out.extend_from_slice(&[(tag << 3) as u8 | WireType::LengthDelimited as u8, len]),
+        _ => {
+            encode_key(tag, WireType::LengthDelimited, out);
+            encode_varint(len as u64, out);
+        }
+    }
+}
+
+/// Writes a text unless it is empty, which is the default.
+pub(crate) fn text(tag: u32, text: &str, out: &mut Vec<u8>) {
+    if !text.is_empty() {
+        put(tag, text.as_bytes(), out);
+    }
+}
+
+/// Writes a number (tag below 16) unless it is 0, which is the default.
+pub(crate) fn number(tag: u32, value: u64, out: &mut Vec<u8>) {
+    if value != 0 {
+        out.push((tag << 3) as u8);
+        encode_varint(value, out);
+    }
+}
+
+/// Length of what [`text`] writes.
+pub(crate) fn len_of_text(text: &str) -> usize {
+    if text.is_empty() { 0 } else { len(text.len()) }
 }
 
 /// Length of a field with a payload of `len` bytes, tag (below 16) included.

@@ -4,21 +4,26 @@
 //! encoded once ([`Resource`], [`ResourceSet`], [`Snapshot`]). Knows nothing of a mesh. Enter at [`encoded`].
 
 pub mod any;
+mod config_source;
 pub mod descriptors;
 pub mod encoded;
 mod field;
 mod hashed;
 pub mod json;
+mod lb_endpoint;
 pub mod merge;
 mod path;
+mod raw;
 mod structs;
 pub mod types;
 pub mod validate;
 
 pub use any::any;
+pub use config_source::ConfigSource;
 pub use encoded::{Fragment, Layer, Layers, Resource, ResourceSet, Snapshot, Sources, Version};
 pub use hashed::Hashed;
-pub use structs::{Metadata, Struct, Value};
+pub use lb_endpoint::{HostAddress, LbEndpoint};
+pub use structs::{FilterTexts, Metadata, Struct, Value};
 pub use types::TypeUrl;
 
 /// The generated types, in modules named by their proto packages.

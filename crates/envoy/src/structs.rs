@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Buf, BufMut, Bytes};
-use prost::encoding::{self, DecodeContext, WireType, encode_key, encode_varint};
-use prost::{DecodeError, Message};
+use prost::Message;
+use prost::encoding;
 
 use crate::field::{self, put};
+use crate::raw::encoded;
 
 /// An encoded `google.protobuf.Struct`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -66,6 +66,15 @@ impl Value {
     pub fn object<K: AsRef<str>>(fields: impl IntoIterator<Item = (K, Value)>) -> Self {
         Value(single(STRUCT, &Struct::new(fields).0))
     }
+
+    /// A structure of these texts, by fields in order.
+    pub fn texts(fields: &[(&str, &str)]) -> Self {
+        let len = texts_len(fields);
+        let mut out = Vec::with_capacity(field::len(len));
+        field::open(STRUCT, len, &mut out);
+        put_texts(fields, &mut out);
+        Value(out)
+    }
 }
 
 impl Struct {
@@ -107,21 +116,9 @@ impl Metadata {
     }
 
     /// `filter_metadata` of these filters, in order, with these texts by fields in order: what each endpoint has, in one go.
-    pub fn texts(filters: &[(&str, &[(&str, &str)])]) -> Self {
-        let value_len = |fields: &[(&str, &str)]| match texts_len(fields) {
-            0 => 0,
-            len => field::len(len),
-        };
-        let entry_len = |(name, fields): &(&str, &[(&str, &str)])| field::len(name.len()) + value_len(fields);
-        let mut out = Vec::with_capacity(filters.iter().map(|f| field::len(entry_len(f))).sum());
-        for filter in filters {
-            field::open(1, entry_len(filter), &mut out);
-            put(1, filter.0.as_bytes(), &mut out);
-            if !filter.1.is_empty() {
-                field::open(2, texts_len(filter.1), &mut out);
-                put_texts(filter.1, &mut out);
-            }
-        }
+    pub fn texts(filters: &FilterTexts<'_>) -> Self {
+        let mut out = Vec::with_capacity(filters_len(filters));
+        put_filters(filters, &mut out);
         Metadata(out)
     }
 
@@ -141,8 +138,7 @@ fn map<K: AsRef<str>, V: AsRef<[u8]>>(mut entries: Vec<(K, V)>) -> Vec<u8> {
             continue;
         }
         let parts = [key.as_ref().as_bytes(), value.as_ref()];
-        encode_key(1, WireType::LengthDelimited, &mut out);
-        encode_varint(parts.iter().map(|p| len(p) as u64).sum(), &mut out);
+        field::open(1, parts.iter().map(|p| len(p)).sum(), &mut out);
         // An empty part is a default, which is not written.
         (1..).zip(parts).filter(|(_, p)| !p.is_empty()).for_each(|(tag, part)| put(tag, part, &mut out));
     }
@@ -167,53 +163,37 @@ fn put_texts(fields: &[(&str, &str)], out: &mut Vec<u8>) {
     }
 }
 
+/// Filters with texts, as [`Metadata::texts`] takes them.
+pub type FilterTexts<'a> = [(&'a str, &'a [(&'a str, &'a str)])];
+
+fn filter_len((name, fields): &(&str, &[(&str, &str)])) -> usize {
+    field::len(name.len()) + if fields.is_empty() { 0 } else { field::len(texts_len(fields)) }
+}
+
+/// Length of the metadata of these filters.
+pub(crate) fn filters_len(filters: &FilterTexts<'_>) -> usize {
+    filters.iter().map(|f| field::len(filter_len(f))).sum()
+}
+
+/// Writes the metadata of these filters.
+pub(crate) fn put_filters(filters: &FilterTexts<'_>, out: &mut Vec<u8>) {
+    for filter @ (name, fields) in filters {
+        field::open(1, filter_len(filter), out);
+        put(1, name.as_bytes(), out);
+        if !fields.is_empty() {
+            field::open(2, texts_len(fields), out);
+            put_texts(fields, out);
+        }
+    }
+}
+
 fn single(tag: u32, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field::len(bytes.len()));
     put(tag, bytes, &mut out);
     out
 }
 
-macro_rules! encoded {
-    ($($type:ident),+) => {$(
-        impl Message for $type {
-            fn encode_raw(&self, out: &mut impl BufMut) {
-                out.put_slice(&self.0);
-            }
-
-            fn merge_field(
-                &mut self,
-                tag: u32,
-                wire_type: WireType,
-                bytes: &mut impl Buf,
-                context: DecodeContext,
-            ) -> Result<(), DecodeError> {
-                append(&mut self.0, tag, wire_type, bytes, context)
-            }
-
-            fn encoded_len(&self) -> usize {
-                self.0.len()
-            }
-
-            fn clear(&mut self) {
-                self.0.clear();
-            }
-        }
-    )+};
-}
-
 encoded!(Struct, Metadata);
-
-/// One more field, as it lies on the wire.
-fn append(out: &mut Vec<u8>, tag: u32, wire_type: WireType, bytes: &mut impl Buf, context: DecodeContext) -> Result<(), DecodeError> {
-    if wire_type != WireType::LengthDelimited {
-        // No field of these messages: dropped, as decoders do that do not know a field.
-        return encoding::skip_field(wire_type, tag, bytes, context);
-    }
-    let mut value = Bytes::new();
-    encoding::bytes::merge(wire_type, &mut value, bytes, context)?;
-    put(tag, &value, out);
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {
@@ -268,6 +248,7 @@ mod tests {
         let (one, two): (&[_], &[_]) = (&[("a", "1")], &[("a", ""), ("b", &long)]);
         let of = |fields: &[(&str, &str)]| Struct::new(fields.iter().map(|(k, t)| (k.to_owned(), Value::text(t))));
         assert_eq!((Struct::texts(one), Struct::texts(two)), (of(one), of(two)));
+        assert_eq!(Value::texts(two), Value::object(two.iter().map(|(k, t)| (k.to_owned(), Value::text(t)))));
         let filters: [(&str, &[(&str, &str)]); 3] = [("f", one), ("g", &[]), (&long, two)];
         assert_eq!(Metadata::texts(&filters), Metadata::new(filters.map(|(name, fields)| (name, of(fields)))));
     }

@@ -29,8 +29,10 @@ pub fn ip_text(ip: IpAddr) -> String {
         if at > 0 {
             text.push('.');
         }
-        let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| char::from(b'0' + digit));
-        text.extend(&digits[usize::from(octet < 100) + usize::from(octet < 10)..]);
+        for digit in [octet / 100, octet / 10].into_iter().filter(|digit| *digit > 0) {
+            text.push(char::from(b'0' + digit % 10));
+        }
+        text.push(char::from(b'0' + octet % 10));
     }
     text
 }

@@ -7,22 +7,21 @@ use pilotfish_envoy::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
 };
 use pilotfish_envoy::pb::envoy::config::cluster::v3::{Cluster, Filter};
-use pilotfish_envoy::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use pilotfish_envoy::pb::envoy::config::core::v3::{
-    AggregatedConfigSource, ApiVersion, BindConfig, ConfigSource, ExtraSourceAddress, SocketAddress, TypedExtensionConfig,
-    socket_address::PortSpecifier,
+    BindConfig, ExtraSourceAddress, SocketAddress, TypedExtensionConfig, socket_address::PortSpecifier,
 };
 use pilotfish_envoy::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use pilotfish_envoy::pb::envoy::extensions::clusters::dynamic_forward_proxy::v3 as dynamic;
 use pilotfish_envoy::pb::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
 use pilotfish_envoy::pb::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
-use pilotfish_envoy::{Metadata, Value, any};
+use pilotfish_envoy::{HostAddress, Metadata, Value, any};
 use pilotfish_model::destination_rule::{ConnectionPool, LoadBalancer, OutlierDetection, RetryBudget, TcpKeepalive};
 use pilotfish_model::name::Str;
 
 use super::protocol::UpstreamHttp;
 use super::security::Security;
 use super::{duration, lb, pool, protocol, security};
+use crate::config_source;
 use crate::endpoint::{AssignmentInput, Localities, assignment};
 use crate::{extensions, metadata};
 
@@ -185,7 +184,7 @@ fn discover(input: &ClusterInput, cluster: &mut Cluster) {
     let kind = match &input.discovery {
         Discovery::Eds => {
             cluster.eds_cluster_config =
-                Some(EdsClusterConfig { service_name: str::to_owned(&input.name), eds_config: Some(from_this_server()) });
+                Some(EdsClusterConfig { service_name: str::to_owned(&input.name), eds_config: Some(config_source::stream()) });
             DiscoveryType::Eds
         }
         Discovery::Dns { endpoints, family, refresh, one, resolver } => {
@@ -208,16 +207,6 @@ fn discover(input: &ClusterInput, cluster: &mut Cluster) {
         }
     };
     cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind.into()));
-}
-
-fn from_this_server() -> ConfigSource {
-    ConfigSource {
-        resource_api_version: ApiVersion::V3.into(),
-        // Wait for endpoints without limit: a cluster without them would answer errors.
-        initial_fetch_timeout: Some(prost_types::Duration::default()),
-        config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource::default())),
-        ..Default::default()
-    }
 }
 
 impl DnsFamily {
@@ -261,8 +250,8 @@ fn by_request(family: DnsFamily) -> CustomClusterType {
 fn fixed(name: &str, endpoint: &StaticEndpoint) -> ClusterLoadAssignment {
     use crate::endpoint::address;
     let address = match endpoint {
-        StaticEndpoint::Ip(ip, port) => address::socket(ip, *port),
-        StaticEndpoint::Pipe(path) => address::pipe(path),
+        StaticEndpoint::Ip(ip, port) => HostAddress::Socket(ip, *port),
+        StaticEndpoint::Pipe(path) => HostAddress::Pipe(path),
     };
     address::single(name, address)
 }
@@ -279,10 +268,7 @@ fn bind(sources: &[Str]) -> Option<BindConfig> {
 }
 
 fn labels(labels: &ClusterLabels) -> Option<Metadata> {
-    let service = |(host, name, namespace): &(Str, Str, Str)| {
-        let fields = [("host", Value::text(host)), ("name", Value::text(name)), ("namespace", Value::text(namespace))];
-        Value::object(fields)
-    };
+    let service = |(host, name, namespace): &(Str, Str, Str)| Value::texts(&[("host", host), ("name", name), ("namespace", namespace)]);
     let fields = [
         ("config", labels.config.as_deref().map(Value::text)),
         ("subset", labels.subset.as_deref().map(Value::text)),

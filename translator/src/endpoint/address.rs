@@ -1,9 +1,8 @@
 //! Addresses on the wire.
 
-use pilotfish_envoy::pb::envoy::config::core::v3::{Address, Pipe, SocketAddress, address, socket_address::PortSpecifier};
-use pilotfish_envoy::pb::envoy::config::endpoint::v3::{
-    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
-};
+use pilotfish_envoy::pb::envoy::config::core::v3::{Address, HealthStatus, SocketAddress, address, socket_address::PortSpecifier};
+use pilotfish_envoy::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
+use pilotfish_envoy::{HostAddress, LbEndpoint};
 
 /// A host (address or name) and port.
 pub fn socket(host: &str, port: u16) -> Address {
@@ -16,19 +15,9 @@ pub fn socket(host: &str, port: u16) -> Address {
     }
 }
 
-/// A Unix domain socket.
-pub fn pipe(path: &str) -> Address {
-    Address { address: Some(address::Address::Pipe(Pipe { path: path.to_owned(), ..Default::default() })) }
-}
-
-/// An endpoint there, without anything else.
-pub fn endpoint(address: Address) -> HostIdentifier {
-    HostIdentifier::Endpoint(Endpoint { address: Some(address), ..Default::default() })
-}
-
 /// An assignment of one endpoint.
-pub fn single(name: &str, address: Address) -> ClusterLoadAssignment {
-    let endpoint = LbEndpoint { host_identifier: Some(endpoint(address)), ..Default::default() };
+pub fn single(name: &str, address: HostAddress<'_>) -> ClusterLoadAssignment {
+    let endpoint = LbEndpoint::new(address, HealthStatus::Unknown, None, None);
     ClusterLoadAssignment {
         cluster_name: name.to_owned(),
         endpoints: vec![LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() }],

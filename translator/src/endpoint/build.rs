@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use pilotfish_envoy::Metadata;
 use pilotfish_envoy::pb::envoy::config::core::v3::{HealthStatus, Locality as LocalityMessage};
-use pilotfish_envoy::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
+use pilotfish_envoy::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
+use pilotfish_envoy::{HostAddress, LbEndpoint};
 use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Locality, Workload};
 use pilotfish_model::name::ip_text;
 
-use super::address;
 use super::input::AssignmentInput;
 use crate::metadata;
 
@@ -60,24 +59,19 @@ fn endpoint(input: &AssignmentInput, index: usize, endpoint: &Endpoint) -> LbEnd
         Health::Draining => HealthStatus::Draining,
         Health::Unknown => HealthStatus::Unknown,
     };
+    let ip;
     let address = match &endpoint.address {
-        EndpointAddress::Ip(ip) => address::socket(&ip_text(*ip), endpoint.port),
-        EndpointAddress::Dns(name) => address::socket(name, endpoint.port),
-        EndpointAddress::Unix(path) => address::pipe(path),
+        EndpointAddress::Ip(address) => {
+            ip = ip_text(*address);
+            HostAddress::Socket(&ip, endpoint.port)
+        }
+        EndpointAddress::Dns(name) => HostAddress::Socket(name, endpoint.port),
+        EndpointAddress::Unix(path) => HostAddress::Pipe(path),
     };
     let mtls = endpoint.workload.mtls && input.tells_mtls(index);
-    LbEndpoint {
-        health_status: health.into(),
-        metadata: Some(labels(&endpoint.workload, mtls)),
-        load_balancing_weight: Some(endpoint.weight.max(1)),
-        host_identifier: Some(address::endpoint(address)),
-    }
-}
-
-fn labels(workload: &Workload, mtls: bool) -> Metadata {
-    let described = describe(workload);
+    let described = describe(&endpoint.workload);
     let filters: [(&str, &[(&str, &str)]); 2] = [(SOCKET_MATCH, &[("tlsMode", "istio")]), (metadata::ISTIO, &[("workload", &described)])];
-    Metadata::texts(if mtls { &filters } else { &filters[1..] })
+    LbEndpoint::new(address, health, Some(if mtls { &filters } else { &filters[1..] }), Some(endpoint.weight.max(1)))
 }
 
 /// `workload;namespace;service;revision;cluster`: what telemetry calls the server.

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Locality as Place, Workload};
 use pilotfish_model::name::Str;
+use prost::Message;
 
 use super::*;
 
@@ -113,7 +114,8 @@ fn who_counts() {
 fn mesh_mtls_is_told_of_endpoints_that_accept_it() {
     let says = |input: &AssignmentInput| {
         let endpoints = assignment(input).endpoints.into_iter().flat_map(|g| g.lb_endpoints);
-        endpoints.map(|e| e.metadata.unwrap().filters().contains_key("envoy.transport_socket_match")).collect::<Vec<_>>()
+        let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
+        endpoints.map(|e| has(&e.encode_to_vec(), "envoy.transport_socket_match")).collect::<Vec<_>>()
     };
     let all = of(four_zones(), Spread::Even);
     assert_eq!(says(&all), [true, true, true, true]);

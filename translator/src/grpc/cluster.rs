@@ -3,8 +3,7 @@
 use pilotfish_envoy::Resource;
 use pilotfish_envoy::pb::envoy::config::cluster::v3::Cluster;
 use pilotfish_envoy::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
-use pilotfish_envoy::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
-use pilotfish_envoy::pb::envoy::config::core::v3::{AggregatedConfigSource, ConfigSource, TransportSocket};
+use pilotfish_envoy::pb::envoy::config::core::v3::TransportSocket;
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
     CertificateProviderInstance, CombinedCertificateValidationContext, ValidationContextType,
 };
@@ -17,6 +16,7 @@ use pilotfish_model::service::{Protocol, Resolution};
 use pilotfish_model::tls::ClientTlsMode;
 
 use crate::cluster::hash_table;
+use crate::config_source;
 use crate::naming::{self, Direction};
 use crate::tls;
 use crate::unit::UnitInput;
@@ -68,16 +68,12 @@ fn build(input: &GrpcCluster) -> Cluster {
         name: input.name.to_string(),
         alt_stat_name: format!("{};", input.name),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
-        eds_cluster_config: Some(EdsClusterConfig { service_name: input.name.to_string(), eds_config: Some(from_this_server()) }),
+        eds_cluster_config: Some(EdsClusterConfig { service_name: input.name.to_string(), eds_config: Some(config_source::grpc_stream()) }),
         transport_socket: input.mesh_tls.as_ref().map(|names| upstream(names)),
         lb_policy: policy.into(),
         lb_config: config,
         ..Default::default()
     }
-}
-
-pub(super) fn from_this_server() -> ConfigSource {
-    ConfigSource { config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource::default())), ..Default::default() }
 }
 
 fn upstream(names: &[Str]) -> TransportSocket {

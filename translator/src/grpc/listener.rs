@@ -18,8 +18,9 @@ use pilotfish_model::name::Str;
 use pilotfish_model::peer_authentication::MtlsMode;
 use pilotfish_model::service::{Address, Protocol, Registry, Resolution, Service};
 
-use super::cluster::{downstream, from_this_server};
+use super::cluster::downstream;
 use crate::cluster::inbound_targets;
+use crate::config_source;
 use crate::context::{Context, OwnContext};
 use crate::endpoint::address;
 use crate::extensions;
@@ -71,7 +72,10 @@ fn names(service: &Service, namespace: &str) -> Vec<String> {
 
 fn client(name: &str, ip: &str, port: u16, routes: &str) -> Listener {
     let manager = HttpConnectionManager {
-        route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: Some(from_this_server()), route_config_name: routes.to_owned() })),
+        route_specifier: Some(RouteSpecifier::Rds(Rds {
+            config_source: Some(config_source::grpc_stream()),
+            route_config_name: routes.to_owned(),
+        })),
         http_filters: vec![
             http_filter(extensions::HTTP_FAULT, any(&HttpFault::default())),
             http_filter(extensions::HTTP_ROUTER, any(&Router::default())),

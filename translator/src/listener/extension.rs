@@ -23,9 +23,10 @@ use pilotfish_model::name::Labels;
 use pilotfish_model::{Extension, Mesh};
 use prost::Name;
 
-use super::pack::{self, ads};
+use super::pack;
 use super::settings::Side;
 use crate::attach::attached;
+use crate::config_source;
 use crate::extensions;
 use crate::facts::UnitFacts;
 
@@ -156,7 +157,7 @@ impl Plugin {
         let type_url = |name: String| format!("type.googleapis.com/{name}");
         let open = matches!(&self.extension.code, Code::Wasm(wasm) if wasm.fail_strategy == FailStrategy::Open);
         ExtensionConfigSource {
-            config_source: Some(ads()),
+            config_source: Some(config_source::stream()),
             type_urls: vec![type_url(W::full_name()), type_url(R::full_name())],
             default_config: (!self.agent).then_some(if open { passes } else { refusal }),
             ..Default::default()

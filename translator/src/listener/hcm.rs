@@ -33,9 +33,10 @@ use pilotfish_model::time::Span;
 use prost::{Message, Name};
 
 use super::extension::Chosen;
-use super::pack::{ads, duration, packed_filter};
+use super::pack::{duration, packed_filter};
 use super::settings::{Settings, Side};
 use super::{access_log, http_filters, tracing};
+use crate::config_source;
 use crate::extensions as names;
 use crate::route::inbound::InboundRoute;
 use crate::security::HttpFilters;
@@ -153,7 +154,7 @@ fn traced(settings: &Settings, side: Side) -> HttpConnectionManager {
 
 fn own(settings: &Settings, side: Side, input: &Http) -> HttpConnectionManager {
     let routes = match &input.routes {
-        Routes::Rds(name) => RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: name.to_string() }),
+        Routes::Rds(name) => RouteSpecifier::Rds(Rds { config_source: Some(config_source::stream()), route_config_name: name.to_string() }),
         Routes::Inbound(route) => RouteSpecifier::RouteConfig(crate::route::inbound::route_configuration(route)),
         Routes::DynamicDns { attempt_count } => RouteSpecifier::RouteConfig(dynamic_dns(*attempt_count)),
     };

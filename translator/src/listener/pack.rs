@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use pilotfish_envoy::any;
-use pilotfish_envoy::pb::envoy::config::core::v3::{
-    Address, AggregatedConfigSource, ApiVersion, ConfigSource, Pipe, SocketAddress, address, config_source, socket_address,
-};
+use pilotfish_envoy::pb::envoy::config::core::v3::{Address, Pipe, SocketAddress, address, socket_address};
 use pilotfish_envoy::pb::envoy::config::listener::v3::{Filter, ListenerFilter, filter, listener_filter};
 use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
 use pilotfish_envoy::pb::google::protobuf::Any;
@@ -34,16 +32,6 @@ pub(super) fn listener_filter<M: Message + Name>(name: &str, config: &M) -> List
 /// A duration. Longer ones than Envoy can hold do not occur: they are parsed from user input with the same limit.
 pub(crate) fn duration(d: Duration) -> prost_types::Duration {
     prost_types::Duration { seconds: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nanos: d.subsec_nanos() as i32 }
-}
-
-/// The stream that this resource came on; routes are waited for without limit, so that no listener goes without them.
-pub(super) fn ads() -> ConfigSource {
-    ConfigSource {
-        config_source_specifier: Some(config_source::ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
-        initial_fetch_timeout: Some(prost_types::Duration::default()),
-        resource_api_version: ApiVersion::V3 as i32,
-        ..Default::default()
-    }
 }
 
 /// A socket address, or a Unix socket where `bind` is a path.

@@ -1,10 +1,5 @@
 //! Where certificates and roots come from.
 
-use pilotfish_envoy::pb::envoy::config::core::v3::api_config_source::ApiType;
-use pilotfish_envoy::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
-use pilotfish_envoy::pb::envoy::config::core::v3::{
-    AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource, GrpcService, grpc_service,
-};
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::certificate_validation_context::SystemRootCerts;
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
@@ -13,21 +8,15 @@ use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{Certifi
 use pilotfish_model::name::Str;
 use pilotfish_model::proxy::Flavour;
 
+use crate::config_source;
 use crate::facts::{CertificatePaths, UnitFacts};
 
-/// The cluster of the Istio agent, part of its bootstrap.
-const AGENT_CLUSTER: &str = "sds-grpc";
 /// Name of the workload's certificate.
 const OWN_CERTIFICATE: &str = "default";
 /// Name of the mesh's roots.
 const MESH_ROOTS: &str = "ROOTCA";
 /// Path that stands for the roots of the operating system.
 pub const SYSTEM_ROOTS: &str = "system";
-/// Envoy's sign for no limit.
-const WITHOUT_LIMIT: prost_types::Duration = prost_types::Duration { seconds: 0, nanos: 0 };
-/// How long a listener of a plain Envoy waits for a secret of this server, so that a missing one holds up no other chain
-/// for Envoy's default of 15 s.
-const SERVER_WAIT: prost_types::Duration = prost_types::Duration { seconds: 1, nanos: 0 };
 /// Start of the name of what comes out of a Secret.
 pub(crate) const KUBERNETES: &str = "kubernetes://";
 /// End of a roots' name.
@@ -144,40 +133,14 @@ pub(super) fn credential_roots(name: &str, flavour: Flavour) -> Certificate {
 
 impl SdsSource {
     fn config(&self) -> SdsSecretConfig {
-        let (name, specifier, wait) = match self {
-            SdsSource::Agent(name) => (name, agent(), Some(WITHOUT_LIMIT)),
-            SdsSource::AgentFile(name) => (name, agent(), None),
-            SdsSource::Server(name, Flavour::Istio) => (name, ads(), None),
-            SdsSource::Server(name, _) => (name, ads(), Some(SERVER_WAIT)),
+        let (name, source) = match self {
+            SdsSource::Agent(name) => (name, config_source::agent()),
+            SdsSource::AgentFile(name) => (name, config_source::agent_files()),
+            SdsSource::Server(name, Flavour::Istio) => (name, config_source::secrets()),
+            SdsSource::Server(name, _) => (name, config_source::missing_secrets()),
         };
-        SdsSecretConfig {
-            name: str::to_owned(name),
-            sds_config: Some(ConfigSource {
-                resource_api_version: ApiVersion::V3.into(),
-                initial_fetch_timeout: wait,
-                config_source_specifier: Some(specifier),
-                ..Default::default()
-            }),
-        }
+        SdsSecretConfig { name: str::to_owned(name), sds_config: Some(source) }
     }
-}
-
-fn ads() -> ConfigSourceSpecifier {
-    ConfigSourceSpecifier::Ads(AggregatedConfigSource::default())
-}
-
-fn agent() -> ConfigSourceSpecifier {
-    let service = grpc_service::EnvoyGrpc { cluster_name: AGENT_CLUSTER.to_owned(), ..Default::default() };
-    ConfigSourceSpecifier::ApiConfigSource(ApiConfigSource {
-        api_type: ApiType::Grpc.into(),
-        transport_api_version: ApiVersion::V3.into(),
-        grpc_services: vec![GrpcService {
-            target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(service)),
-            ..Default::default()
-        }],
-        set_node_on_first_message_only: true,
-        ..Default::default()
-    })
 }
 
 impl Certificate {

@@ -6,7 +6,7 @@
 use super::check::{Check, Scalar};
 use super::plan::{Content, FieldPlan, MessagePlan, Plans, ScalarKind, ValuePlan};
 use super::sound::Sound;
-use super::walk::{MAX_DEPTH, Raw, decode, duration, field_key, read, wrapped};
+use super::walk::{MAX_DEPTH, Raw, decode, duration, next, wrapped};
 use crate::descriptors;
 
 /// Size in bytes from which an Any is looked up before it is looked into.
@@ -19,6 +19,8 @@ const BITS: u32 = u64::BITS;
 pub(super) struct Glance {
     /// By the number of the field. What is beyond is stepped over.
     steps: Box<[Step]>,
+    /// Keys and values of the maps among the fields.
+    entries: Box<[(Look, Look)]>,
     /// Bits of the fields that must be there.
     needed: u64,
     /// Bits of the fields of which one must be there, per oneof.
@@ -48,7 +50,7 @@ enum Look {
     Message(u32),
     /// A value of the field at this index: by its check, or packed.
     Value(u32),
-    /// A field of a map, at this index.
+    /// A field of a map: what its key and its value ask, at this index.
     Entry(u32),
     /// For the walk.
     Unsure,
@@ -64,15 +66,24 @@ impl Glance {
             return Glance { unsure: true, ..Glance::default() };
         }
         let mut glance = Glance { steps: vec![Step::default(); last + 1].into(), ..Glance::default() };
+        let mut entries = Vec::new();
         for (at, field) in plan.fields.iter().enumerate() {
             let bit = awaited.iter().position(|i| *i == at).map_or(0, |position| 1 << position);
-            let look = if counts(field) { Look::Unsure } else { look(field, at as u32) };
+            let look = match &field.key {
+                _ if counts(field) => Look::Unsure,
+                None => Look::of(&field.value, at),
+                Some(key) => {
+                    entries.push((Look::of_key(key), Look::of(&field.value, at)));
+                    Look::Entry(entries.len() as u32 - 1)
+                }
+            };
             if plan.counted.contains(&at) && must_be_there(field) {
                 glance.needed |= bit;
             }
             glance.steps[field.number as usize] = Step { bit, look };
         }
         let bits = |members: &[u32]| members.iter().filter_map(|n| glance.steps.get(*n as usize)).fold(0, |all, step| all | step.bit);
+        glance.entries = entries.into();
         glance.one_of = plan.required_oneofs.iter().map(|o| bits(&o.members)).collect();
         glance
     }
@@ -89,19 +100,29 @@ fn must_be_there(field: &FieldPlan) -> bool {
     field.required || field.broken_default.is_some() || least
 }
 
-fn look(field: &FieldPlan, at: u32) -> Look {
-    if field.key.is_some() {
-        return Look::Entry(at);
-    }
-    match (field.value.content, &field.value.check) {
-        (Content::Message(index), _) => Look::Message(index as u32),
-        (Content::Any, _) => Look::Value(at),
-        (_, None) => Look::Over,
-        (Content::Scalar(ScalarKind::Text), Some(check)) => check.by_len().map_or(Look::Value(at), |(min, max)| Look::Text { min, max }),
-        (Content::Scalar(ScalarKind::Signed | ScalarKind::Unsigned), Some(check)) => {
-            check.up_to().map_or(Look::Value(at), |max| Look::Varint { max })
+impl Look {
+    fn of_key(plan: &ValuePlan) -> Look {
+        match (plan.content, &plan.check) {
+            // The walk names values by their keys, so these must be text at least.
+            (Content::Scalar(ScalarKind::Text), None) => Look::Text { min: 0, max: u32::MAX },
+            // A check that only the walk can make is of no field.
+            _ => Look::of(plan, usize::MAX),
         }
-        _ => Look::Value(at),
+    }
+
+    /// `at`: the index of the field that the value is of.
+    fn of(plan: &ValuePlan, at: usize) -> Look {
+        let value = Look::Value(at as u32);
+        match (plan.content, &plan.check) {
+            (Content::Message(index), _) => Look::Message(index as u32),
+            (Content::Any, _) => value,
+            (_, None) => Look::Over,
+            (Content::Scalar(ScalarKind::Text), Some(check)) => check.by_len().map_or(value, |(min, max)| Look::Text { min, max }),
+            (Content::Scalar(ScalarKind::Signed | ScalarKind::Unsigned), Some(check)) => {
+                check.up_to().map_or(value, |max| Look::Varint { max })
+            }
+            _ => value,
+        }
     }
 }
 
@@ -114,26 +135,37 @@ impl Plans {
         }
         let mut seen = 0;
         while !bytes.is_empty() {
-            let Ok((number, wire_type)) = field_key(&mut bytes) else { return false };
-            let Ok(raw) = read(wire_type, &mut bytes) else { return false };
+            let Ok((number, raw)) = next(&mut bytes) else { return false };
             let Some(step) = glance.steps.get(number as usize) else { continue };
             seen |= step.bit;
             let sound = match (step.look, raw) {
-                (Look::Over, _) => true,
-                (Look::Text { min, max }, Raw::Bytes(bytes)) => {
-                    (min as usize..=max as usize).contains(&bytes.len()) && (bytes.is_ascii() || std::str::from_utf8(bytes).is_ok())
-                }
-                (Look::Varint { max }, Raw::Varint(value)) => value <= max,
-                (Look::Message(index), Raw::Bytes(bytes)) => self.is_surely_sound(index as usize, bytes, depth + 1),
-                (Look::Value(at), raw) => plan.fields.get(at as usize).is_some_and(|f| self.value_is_sound(&f.value, raw, depth)),
-                (Look::Entry(at), Raw::Bytes(bytes)) => plan.fields.get(at as usize).is_some_and(|f| self.entry_is_sound(f, bytes, depth)),
-                _ => false,
+                (Look::Entry(at), Raw::Bytes(bytes)) => match (glance.entries.get(at as usize), parts(bytes)) {
+                    (Some((key, value)), Some((Some(raw_key), Some(raw)))) => {
+                        self.is_sound(*key, raw_key, plan, depth) && self.is_sound(*value, raw, plan, depth + 1)
+                    }
+                    _ => false,
+                },
+                (look, raw) => self.is_sound(look, raw, plan, depth),
             };
             if !sound {
                 return false;
             }
         }
         seen & glance.needed == glance.needed && glance.one_of.iter().all(|members| seen & members != 0)
+    }
+
+    #[inline(always)]
+    fn is_sound(&self, look: Look, raw: Raw<'_>, plan: &MessagePlan, depth: usize) -> bool {
+        match (look, raw) {
+            (Look::Over, _) => true,
+            (Look::Text { min, max }, Raw::Bytes(bytes)) => {
+                (min as usize..=max as usize).contains(&bytes.len()) && (bytes.is_ascii() || std::str::from_utf8(bytes).is_ok())
+            }
+            (Look::Varint { max }, Raw::Varint(value)) => value <= max,
+            (Look::Message(index), Raw::Bytes(bytes)) => self.is_surely_sound(index as usize, bytes, depth + 1),
+            (Look::Value(at), raw) => plan.fields.get(at as usize).is_some_and(|f| self.value_is_sound(&f.value, raw, depth)),
+            _ => false,
+        }
     }
 
     fn value_is_sound(&self, plan: &ValuePlan, raw: Raw<'_>, depth: usize) -> bool {
@@ -149,19 +181,11 @@ impl Plans {
         value.is_ok_and(|value| plan.check.as_ref().is_none_or(|check| check.broken(value).is_none()))
     }
 
-    fn entry_is_sound(&self, field: &FieldPlan, bytes: &[u8], depth: usize) -> bool {
-        match (&field.key, parts(bytes)) {
-            (Some(key), Some((Some(raw_key), Some(value)))) => {
-                self.value_is_sound(key, raw_key, depth) && self.value_is_sound(&field.value, value, depth + 1)
-            }
-            _ => false,
-        }
-    }
-
     fn any_is_sound(&self, check: Option<&Check>, bytes: &[u8], depth: usize) -> bool {
         let Some((Some(Raw::Bytes(type_url)), value)) = parts(bytes) else { return false };
-        let Ok(type_url) = std::str::from_utf8(type_url) else { return false };
-        if check.is_some_and(|check| check.broken(Scalar::Text(type_url)).is_some()) {
+        if let Some(check) = check
+            && std::str::from_utf8(type_url).is_ok_and(|url| check.broken(Scalar::Text(url)).is_some())
+        {
             return false;
         }
         let key = (bytes.len() >= WORTH_A_LOOK).then(|| Sound::key(bytes, depth));
@@ -173,7 +197,11 @@ impl Plans {
             None => &[],
             Some(_) => return false,
         };
-        let sound = self.by_name(descriptors::type_name(type_url)).is_none_or(|index| self.is_surely_sound(index, value, depth + 1));
+        let sound = match self.by_url(type_url) {
+            Some(index) => self.is_surely_sound(index, value, depth + 1),
+            // What no type is known of, the walk steps over.
+            None => std::str::from_utf8(type_url).is_ok_and(|url| self.by_name(descriptors::type_name(url)).is_none()),
+        };
         if let Some(key) = key.filter(|_| sound) {
             self.sound.put(key);
         }
@@ -185,11 +213,9 @@ impl Plans {
 fn parts(mut bytes: &[u8]) -> Option<(Option<Raw<'_>>, Option<Raw<'_>>)> {
     let (mut first, mut second) = (None, None);
     while !bytes.is_empty() {
-        let (number, wire_type) = field_key(&mut bytes).ok()?;
-        let raw = read(wire_type, &mut bytes).ok()?;
-        match number {
-            1 => first = Some(raw),
-            2 => second = Some(raw),
+        match next(&mut bytes).ok()? {
+            (1, raw) => first = Some(raw),
+            (2, raw) => second = Some(raw),
             _ => {}
         }
     }

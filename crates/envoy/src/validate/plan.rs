@@ -15,6 +15,9 @@ use super::walk::broken_default;
 use crate::descriptors;
 use crate::hashed::Hashed;
 
+/// What type URLs begin with.
+const URL: &str = "type.googleapis.com/";
+
 /// The plans of all messages.
 pub(super) struct Plans {
     messages: Vec<MessagePlan>,
@@ -22,6 +25,8 @@ pub(super) struct Plans {
     pub(super) glances: Vec<Glance>,
     /// By the hash of their names.
     by_name: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
+    /// By the hash of the type URLs that everybody writes.
+    by_url: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
     pub(super) sound: Sound,
     /// Rules in the descriptors that nothing here implements.
     #[cfg_attr(not(test), allow(dead_code))]
@@ -109,6 +114,12 @@ impl Plans {
         self.messages.get(index).filter(|m| m.name == full_name).map(|_| index)
     }
 
+    /// Knows the usual form of URLs only.
+    pub(super) fn by_url(&self, type_url: &[u8]) -> Option<usize> {
+        let index = *self.by_url.get(&xxh3_64(type_url))?;
+        self.messages.get(index).filter(|m| type_url.strip_prefix(URL.as_bytes()) == Some(m.name.as_bytes())).map(|_| index)
+    }
+
     pub(super) fn message(&self, index: usize) -> Option<&MessagePlan> {
         self.messages.get(index)
     }
@@ -129,8 +140,9 @@ impl Plans {
         prune(&mut messages);
         messages.iter_mut().for_each(MessagePlan::note_absences);
         let by_name = messages.iter().enumerate().map(|(i, m)| (xxh3_64(m.name.as_bytes()), i)).collect();
+        let by_url = messages.iter().enumerate().map(|(i, m)| (xxh3_64([URL, &m.name].concat().as_bytes()), i)).collect();
         let glances = messages.iter().map(Glance::of).collect();
-        Plans { messages, glances, by_name, sound: Sound::default(), unknown: compiler.unknown }
+        Plans { messages, glances, by_name, by_url, sound: Sound::default(), unknown: compiler.unknown }
     }
 }
 

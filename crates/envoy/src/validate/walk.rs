@@ -98,8 +98,7 @@ impl<'p> Walk<'p> {
     fn entry(&mut self, key: &ValuePlan, value: &ValuePlan, mut bytes: &[u8], path: &Path<'_>, depth: usize) -> Result<(), Malformed> {
         let (mut raw_key, mut raw_value) = (None, None);
         while !bytes.is_empty() {
-            let (number, wire_type) = field_key(&mut bytes)?;
-            let raw = read(wire_type, &mut bytes)?;
+            let (number, raw) = next(&mut bytes)?;
             match number {
                 1 => raw_key = Some(raw),
                 2 => raw_value = Some(raw),
@@ -204,27 +203,39 @@ pub(super) fn broken_default(field: &FieldPlan) -> Option<String> {
 }
 
 /// The key of a field: mostly one byte or two.
-#[inline]
-pub(super) fn field_key(bytes: &mut &[u8]) -> Result<(u32, WireType), Malformed> {
+#[inline(always)]
+fn field_key(bytes: &mut &[u8]) -> Result<(u32, WireType), Malformed> {
     let key = varint(bytes)?;
     let number = u32::try_from(key >> 3).ok().filter(|n| (1..=MAX_NUMBER).contains(n)).ok_or(Malformed)?;
     Ok((number, WireType::try_from(key & 7).map_err(|_| Malformed)?))
 }
 
+/// The next field: its number and value.
+#[inline(always)]
+pub(super) fn next<'b>(bytes: &mut &'b [u8]) -> Result<(u32, Raw<'b>), Malformed> {
+    let (number, wire_type) = field_key(bytes)?;
+    Ok((number, read(wire_type, bytes)?))
+}
+
 /// A number of variable length: mostly one byte or two.
-#[inline]
+#[inline(always)]
 fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let (value, rest) = match *bytes {
         [first @ ..0x80, rest @ ..] => (u64::from(*first), rest),
         [first, second @ ..0x80, rest @ ..] => (u64::from(first & 0x7f) | u64::from(*second) << 7, rest),
-        _ => return decode_varint(bytes).map_err(|_| Malformed),
+        _ => return long_varint(bytes),
     };
     *bytes = rest;
     Ok(value)
 }
 
-#[inline]
-pub(super) fn read<'b>(wire_type: WireType, bytes: &mut &'b [u8]) -> Result<Raw<'b>, Malformed> {
+#[cold]
+fn long_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+    decode_varint(bytes).map_err(|_| Malformed)
+}
+
+#[inline(always)]
+fn read<'b>(wire_type: WireType, bytes: &mut &'b [u8]) -> Result<Raw<'b>, Malformed> {
     Ok(match wire_type {
         WireType::Varint => Raw::Varint(varint(bytes)?),
         WireType::ThirtyTwoBit => Raw::Fixed32(u32::from_le_bytes(take(bytes)?)),
@@ -292,8 +303,7 @@ fn absent(content: Content) -> Raw<'static> {
 fn last_field(mut bytes: &[u8], wanted: u32) -> Result<Option<Raw<'_>>, Malformed> {
     let mut last = None;
     while !bytes.is_empty() {
-        let (number, wire_type) = field_key(&mut bytes)?;
-        let raw = read(wire_type, &mut bytes)?;
+        let (number, raw) = next(&mut bytes)?;
         if number == wanted {
             last = Some(raw);
         }
@@ -320,8 +330,7 @@ fn has_duplicates(mut bytes: &[u8], field: &FieldPlan) -> bool {
     let mut seen = HashSet::new();
     let mut duplicate = false;
     while !bytes.is_empty() && !duplicate {
-        let Ok((number, wire_type)) = field_key(&mut bytes) else { break };
-        let Ok(raw) = read(wire_type, &mut bytes) else { break };
+        let Ok((number, raw)) = next(&mut bytes) else { break };
         if number == field.number {
             let walked = for_each_item(field.value.content, raw, |item| {
                 duplicate |= !seen.insert(item);
