@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Workload};
+use pilotfish_model::endpoint::{DRAINING_LABEL, Endpoint, EndpointAddress, Health, Workload};
 use pilotfish_model::name::{Labels, Str, selects};
 use pilotfish_model::service::{Registry, Resolution};
 use pilotfish_model::{ObjectId, Service};
@@ -20,6 +20,12 @@ impl Index {
             Some(Fact::ServiceEntry(e)) => self.entry_endpoints(service, e, &claim.id),
             _ => Vec::new(),
         };
+        found.retain_mut(|e| {
+            if e.workload.labels.get(DRAINING_LABEL).is_some_and(|v| !v.is_empty()) {
+                e.health = Health::Draining;
+            }
+            e.health != Health::Draining || service.persistent_session
+        });
         found.sort_by(|a, b| place(a).cmp(&place(b)));
         found
     }

@@ -151,6 +151,28 @@ fn health_follows_conditions() {
 }
 
 #[test]
+fn a_workload_may_say_that_it_goes() {
+    let entry = mk_istio(
+        "ServiceEntry",
+        "se",
+        "{hosts: [se.example], resolution: STATIC, ports: [{number: 80, name: http}], endpoints: [{address: 192.0.2.1}, {address: 192.0.2.2, \
+         labels: {istio.io/draining: 'true'}}, {address: 192.0.2.3, labels: {istio.io/draining: ''}}]}",
+    );
+    let leaving = mk_pod("p2", "web", "10.0.0.2").replace("labels: {", "labels: {istio.io/draining: now, ");
+    let objects =
+        [mk_service("web", ""), mk_slice("web", &["p1=10.0.0.1!", "p2=10.0.0.2!"]), mk_pod("p1", "web", "10.0.0.1"), leaving, entry];
+    let mut index = index_of(yaml_objects(&objects.concat()));
+    let (mesh, _) = index.publish().unwrap();
+    assert_eq!(endpoints(&mesh, WEB), ["10.0.0.1:8080 Healthy"]);
+    assert_eq!(endpoints(&mesh, "se.example"), ["192.0.2.1:80 Unknown", "192.0.2.3:80 Unknown"]);
+    let sticky = mk_service("web", "").replace("namespace: ns", "namespace: ns, labels: {istio.io/persistent-session: c}");
+    let (mesh, _) = apply(&mut index, &sticky).unwrap();
+    assert_eq!(endpoints(&mesh, WEB), ["10.0.0.1:8080 Healthy", "10.0.0.2:8080 Draining"]);
+    let (mesh, _) = apply(&mut index, &mk_pod("p2", "web", "10.0.0.2")).unwrap();
+    assert_eq!(endpoints(&mesh, WEB), ["10.0.0.1:8080 Healthy", "10.0.0.2:8080 Healthy"]);
+}
+
+#[test]
 fn a_service_entry_selects_workload_entries_and_pods() {
     let entry = mk_istio(
         "ServiceEntry",

@@ -38,6 +38,9 @@ impl Locality {
     }
 }
 
+/// Label by which a workload says that it goes: it gets nothing but requests of sessions that it has.
+pub const DRAINING_LABEL: &str = "istio.io/draining";
+
 /// Whether an endpoint takes requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Health {
