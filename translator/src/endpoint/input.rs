@@ -85,7 +85,9 @@ impl Plan {
 impl AssignmentInput {
     /// The endpoints that count, with their index.
     pub fn chosen(&self) -> impl Iterator<Item = (usize, &Endpoint)> {
-        self.plan.chosen(&self.endpoints)
+        // Mesh mTLS that is passed on goes to those alone that speak it: the client cannot tell whether it is there.
+        let passed_on = self.plan.cluster.starts_with(naming::SNI_OUTBOUND);
+        self.plan.chosen(&self.endpoints).filter(move |(i, e)| !passed_on || (e.workload.mtls && self.tells_mtls(*i)))
     }
 
     /// True if no endpoint counts.
@@ -184,4 +186,31 @@ pub fn plaintext(mesh: &Mesh, endpoints: &[Endpoint]) -> Arc<[usize]> {
         e.workload.mtls && crate::policy::mtls_mode(mesh, &e.workload.namespace, &e.workload.labels, Some(e.port)) == MtlsMode::Disable
     };
     endpoints.iter().enumerate().filter(|(_, e)| disabled(e)).map(|(i, _)| i).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mesh_mtls_is_passed_on_to_who_speaks_it() {
+        let endpoint = |mtls| Endpoint {
+            address: pilotfish_model::endpoint::EndpointAddress::Dns("a".into()),
+            additional_addresses: Vec::new(),
+            port: 1,
+            service_port: "http".into(),
+            weight: 1,
+            health: Health::Healthy,
+            workload: Arc::new(pilotfish_model::endpoint::Workload { mtls, ..Default::default() }),
+        };
+        let chosen = |cluster: &str| {
+            let (cluster, port, subset) = (cluster.into(), "http".into(), Labels::default());
+            let (mtls, spread) = (RuledMtls::Unsaid, Spread::Even);
+            let plan = Plan { cluster, port, subset, unresolved: false, node: None, healthy: false, mtls, spread };
+            let endpoints = Arc::new([true, false, true].map(endpoint).to_vec());
+            AssignmentInput { plan, endpoints, plaintext: [2].into() }.chosen().map(|(i, _)| i).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen("outbound|80||a.example"), [0, 1, 2]);
+        assert_eq!(chosen(&naming::sni(Direction::Outbound, 80, "", "a.example")), [0]);
+    }
 }
