@@ -273,7 +273,7 @@ impl Index {
         }
         match (merged, cause) {
             (Ok(config), _) => {
-                let features = self.settings.mesh_config.features;
+                let features = self.settings.mesh_config.features.clone();
                 self.set_mesh_config(Arc::new(MeshConfig { features, ..config }));
             }
             (Err(e), Some(id)) => {

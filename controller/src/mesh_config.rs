@@ -29,7 +29,11 @@ impl Layer {
         let mut value = yaml::parse(text).map_err(|e| MeshConfigError { line: e.line, field: String::new(), message: e.message })?;
         crate::object::remove_nulls(&mut value);
         // A layer that makes no sense by itself is refused by itself.
-        read::<MeshConfig>(text, value.clone())?;
+        let alone = read::<MeshConfig>(text, value.clone())?;
+        if let Some((field, message)) = alone.mistake() {
+            let line = yaml::line_of(text, field).unwrap_or(1);
+            return Err(MeshConfigError { line, field: field.to_owned(), message: message.to_owned() });
+        }
         Ok(Layer(match value {
             Value::Object(map) => map,
             _ => Map::new(),
@@ -198,6 +202,13 @@ mod tests {
             ("trustDomain: a\nconnectTimeout: soon\n", 2, "connectTimeout"),
             ("defaultConfig:\n  x: 1\nunheardOf: 1\n", 3, "unheardOf"),
             ("outboundTrafficPolicy:\n  # why\n  mode: MAYBE\n", 3, "outboundTrafficPolicy.mode"),
+            (
+                "outboundTrafficPolicy:\n  mode: ALLOW_ANY_DYNAMIC_DNS\n  tls: {mode: SIMPLE, credentialName: c}\n",
+                3,
+                "outboundTrafficPolicy.tls",
+            ),
+            ("outboundTrafficPolicy: {tls: {mode: MUTUAL}}\n", 1, "outboundTrafficPolicy.tls"),
+            ("serviceEntryVisibility:\n  defaultVisibility: SOME\n", 2, "serviceEntryVisibility.defaultVisibility"),
             ("a: [\n", 2, ""),
             ("trustDomain: a\ntrustDomain: b\n", 2, ""),
         ] {

@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use pilotfish_testkit::poll::until_within;
 use pilotfish_testkit::process::free_addr;
 use pilotfish_testkit::{Ask, Backend};
@@ -144,4 +145,96 @@ async fn logs_and_spans_are_what_the_objects_say() {
     edge.until("the script runs", async |_| expect(addr, get("/"), &to("shop").sends("x-trail", "x")).await).await;
     verdicts.accepted("edge, after a broken filter", &edge).await;
     verdicts.finish("telemetry");
+}
+
+/// Labels and value of the only series of a metric on Envoy's page.
+async fn series(admin: SocketAddr, name: &str) -> anyhow::Result<(BTreeMap<String, String>, String)> {
+    let page = Ask::get("/stats/prometheus").send(admin).await?.body;
+    let mut lines = page.lines().filter_map(|l| l.strip_prefix(name)?.strip_prefix('{')?.split_once("} "));
+    let (labels, value) = lines.next().with_context(|| format!("no {name}"))?;
+    ensure!(lines.next().is_none(), "several {name}");
+    let pairs = labels.trim_end_matches('"').split("\",").filter_map(|pair| pair.split_once("=\""));
+    Ok((pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect(), value.to_owned()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_and_connections_are_counted_as_istio_counts_them() {
+    let shop = Backend::start("shop").await;
+    let [web, raw] = [(); 2].map(|()| free_addr());
+    let mut objects = entrances(&[web]);
+    objects.push(gateway("raw", &[server("tcp", "TCP", raw, &["*"], None)]));
+    let to_shop = json!([{"destination": {"host": "shop", "port": {"number": 80}}}]);
+    objects.push(istio("networking", "VirtualService", "raw", json!({"hosts": ["*"], "gateways": ["raw"], "tcp": [{"route": to_shop}]})));
+    objects.extend(service("shop", "http", 80, &[("v1", shop.addr())]));
+    let overrides = json!([
+        {"match": {"metric": "REQUEST_COUNT"}, "tagOverrides": {
+            "path": {"value": "request.path"}, "grpc_response_status": {"operation": "REMOVE"}, "response_flags": {"value": "request.("}
+        }},
+        {"match": {"metric": "REQUEST_SIZE"}, "disabled": true}
+    ]);
+    let counted = |overrides: Value| {
+        let metrics = json!([{"providers": [{"name": "prometheus"}], "overrides": overrides}]);
+        istio("telemetry", "Telemetry", "edge", json!({"metrics": metrics}))
+    };
+    let Some(stage) = Stage::start("behaviour_telemetry", &objects, "{}").await else { return };
+    let mut sound = overrides.clone();
+    sound[0]["tagOverrides"].as_object_mut().unwrap().remove("response_flags");
+    stage.mesh.write("telemetry.yaml", &[counted(sound)]);
+    let mut edge = stage.envoy(gateway_node()).await;
+    let mut verdicts = Verdicts::default();
+    edge.until("it counts", async |admin| {
+        expect(web, get("/a?b=c"), &to("shop")).await?;
+        series(admin, "envoy_istio_requests_total").await.map(|_| ())
+    })
+    .await;
+    let (labels, before) = series(edge.admin(), "envoy_istio_requests_total").await.unwrap();
+    let expected = [
+        ("connection_security_policy", "unknown"),
+        ("destination_principal", ""),
+        ("destination_service", "shop.shop.svc.cluster.local"),
+        ("destination_service_name", "shop"),
+        ("destination_service_namespace", "shop"),
+        ("path", "/a?b=c"),
+        ("reporter", "source"),
+        ("request_protocol", "http"),
+        ("response_code", "200"),
+        ("response_flags", "-"),
+        ("source_app", "unknown"),
+        ("source_canonical_revision", "latest"),
+        ("source_canonical_service", "edge"),
+        ("source_cluster", "unknown"),
+        ("source_principal", ""),
+        ("source_version", "unknown"),
+        ("source_workload", "edge"),
+        ("source_workload_namespace", "shop"),
+    ];
+    let mut shown = labels;
+    let server = shown.remove("destination_workload").unwrap_or_default();
+    verdicts.equal("labels", shown, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+    verdicts.equal(format_args!("the server: {server}"), server.split(';').count(), 5);
+    get("/a?b=c").send(web).await.unwrap();
+    edge.until("one more is counted", async |admin| {
+        let (_, now) = series(admin, "envoy_istio_requests_total").await?;
+        ensure!(now.parse::<u64>()? == before.parse::<u64>()? + 1, "{before} became {now}");
+        Ok(())
+    })
+    .await;
+    let page = Ask::get("/stats/prometheus").send(edge.admin()).await.unwrap().body;
+    verdicts.equal("sizes of answers", page.contains("envoy_istio_response_bytes_count{"), true);
+    verdicts.equal("sizes of requests", page.contains("envoy_istio_request_bytes"), false);
+    expect(raw, get("/"), &to("shop")).await.unwrap();
+    edge.until("connections are counted", async |admin| {
+        let (labels, _) = series(admin, "envoy_istio_tcp_connections_closed_total").await?;
+        ensure!(labels["request_protocol"] == "tcp" && labels["destination_service_name"] == "shop", "{labels:?}");
+        let (_, sent) = series(admin, "envoy_istio_tcp_sent_bytes_total").await?;
+        ensure!(sent.parse::<u64>()? > 0, "nothing sent");
+        Ok(())
+    })
+    .await;
+    // A tag that is no expression makes the object a mistake, and harms nobody.
+    stage.mesh.write("telemetry.yaml", &[counted(overrides)]);
+    stage.mesh.write("more.yaml", &[script("mark", "x", 0, "AUTHN", web)]);
+    edge.until("a later change arrives", async |_| expect(web, get("/"), &to("shop").sends("x-trail", "x")).await).await;
+    verdicts.accepted("edge", &edge).await;
+    verdicts.finish("metrics");
 }

@@ -24,12 +24,18 @@ pub const NETWORK_RBAC: &str = "envoy.filters.network.rbac";
 pub const NETWORK_EXT_AUTHZ: &str = "envoy.filters.network.ext_authz";
 /// Paths with operators, as the client lists it.
 pub const URI_TEMPLATE: &str = "envoy.path.match.uri_template.uri_template_matcher";
+/// Keeps a client with one server.
+pub const HTTP_STATEFUL_SESSION: &str = "envoy.filters.http.stateful_session";
 /// HTTP connection manager.
 pub const HTTP_CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
 /// TCP proxy.
 pub const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
 /// MongoDB statistics.
 pub const MONGO_PROXY: &str = "envoy.filters.network.mongo_proxy";
+/// Redis in the place of the TCP proxy.
+pub const REDIS_PROXY: &str = "envoy.filters.network.redis_proxy";
+/// MySQL statistics.
+pub const MYSQL_PROXY: &str = "envoy.filters.network.mysql_proxy";
 /// Istio's peer metadata exchange.
 pub const ISTIO_METADATA_EXCHANGE: &str = "istio.metadata_exchange";
 /// Istio's statistics.

@@ -134,7 +134,8 @@ pub fn merged(context: &Context<'_>) -> MergedGateways {
     if !context.class.is_router() {
         return MergedGateways::default();
     }
-    let mut gateways: Vec<&Arc<Gateway>> = context.mesh.gateways.values().filter(|g| selects(&g.selector, &context.class.labels)).collect();
+    let mut gateways: Vec<&Arc<Gateway>> =
+        context.mesh.gateways.values().filter(|g| selects(&g.selector, &context.class.labels)).filter(|g| is_near(context, g)).collect();
     gateways.sort_by(|a, b| a.meta.age_order().cmp(&b.meta.age_order()));
     let ports = PortTranslation::of(context);
     let mut merged = merge(gateways, &|port| ports.listen(port));
@@ -148,6 +149,11 @@ pub fn merged(context: &Context<'_>) -> MergedGateways {
         }
     }
     merged
+}
+
+/// Where Gateways count within their namespace only: of that of the proxy.
+fn is_near(context: &Context<'_>, gateway: &Gateway) -> bool {
+    !context.config().features.gateways_of_namespace || gateway.meta.namespace == context.class.namespace
 }
 
 /// The servers of Gateways, oldest first, at the ports to `listen` on.

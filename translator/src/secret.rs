@@ -7,18 +7,29 @@ use std::sync::Arc;
 
 use pilotfish_envoy::Resource;
 use pilotfish_model::mesh::ObjectKey;
+use pilotfish_model::proxy::Flavour;
+use pilotfish_model::proxy_config::PrivateKeyProvider;
 use pilotfish_model::secret::Secret;
 use pilotfish_model::{Mesh, Proxy};
 
-use crate::tls::secret_resource;
 use crate::tls::source::{KUBERNETES, ROOTS_SUFFIX};
+use crate::tls::{key_provider, secret_resource};
 
 /// Start of a name that says the namespace too.
 const KUBERNETES_GATEWAY: &str = "kubernetes-gateway://";
 
 /// Of the names those that stand for a usable Secret of the proxy's namespace.
 pub fn secrets(mesh: &Mesh, proxy: &Proxy, names: &[Arc<str>]) -> Vec<Resource> {
-    names.iter().filter_map(|name| Some(secret_resource(find(mesh, proxy, name)?, name))).collect()
+    let provider = key_provider(mesh, proxy);
+    names.iter().filter_map(|name| Some(secret_resource(find(mesh, proxy, name)?, name, provider))).collect()
+}
+
+/// What the proxy signs with, if it is able to. Istio's does not list what it has.
+fn key_provider(mesh: &Mesh, proxy: &Proxy) -> Option<PrivateKeyProvider> {
+    let own = proxy.metadata.proxy_config.as_ref().and_then(|c| c.private_key_provider);
+    let provider = own.or(mesh.config.default_config.private_key_provider)?;
+    let listed = || proxy.extensions.iter().any(|e| &**e == key_provider::extension(provider));
+    (proxy.flavour == Flavour::Istio || listed()).then_some(provider)
 }
 
 fn find<'a>(mesh: &'a Mesh, proxy: &Proxy, name: &str) -> Option<&'a Arc<Secret>> {
@@ -38,8 +49,19 @@ fn find<'a>(mesh: &'a Mesh, proxy: &Proxy, name: &str) -> Option<&'a Arc<Secret>
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use pilotfish_envoy::any;
+    use pilotfish_envoy::pb::envoy::extensions::private_key_providers::cryptomb::v3alpha::{
+        self as cryptomb, CryptoMbPrivateKeyMethodConfig,
+    };
+    use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{Secret as SecretMessage, private_key_provider, secret};
+    use pilotfish_model::ProxyConfig;
     use pilotfish_model::proxy::Node;
+    use pilotfish_model::proxy_config::KeyProviderSettings;
+    use pilotfish_model::time::Span;
+    use prost::Message;
 
     fn secret(certificate: &str, private_key: &str, ca_certificate: &str) -> Arc<Secret> {
         let bytes = |text: &str| Arc::from(text.as_bytes());
@@ -92,7 +114,43 @@ mod tests {
         let found = secrets(&mesh, &proxy, &names);
         let expected: Vec<&str> = rows.iter().filter(|(_, served)| *served).map(|(name, _)| *name).collect();
         assert_eq!(found.iter().map(|r| &**r.name()).collect::<Vec<_>>(), expected);
-        assert_eq!(found[4], secret_resource(&secret("c", "k", ""), "kubernetes://split"));
-        assert_eq!(found[5], secret_resource(&secret("", "", "r"), "kubernetes://split-cacert"));
+        assert_eq!(found[4], secret_resource(&secret("c", "k", ""), "kubernetes://split", None));
+        assert_eq!(found[5], secret_resource(&secret("", "", "r"), "kubernetes://split-cacert", None));
+    }
+
+    #[test]
+    fn keys_go_to_the_hardware_of_proxies_that_have_it() {
+        let mut mesh = Mesh::default();
+        mesh.secrets.insert(ObjectKey { namespace: "shop".into(), name: "whole".into() }, secret("c", "k", "r"));
+        let settings = KeyProviderSettings { poll_delay: Some(Span(Duration::from_millis(10))), fallback: Some(true) };
+        let mut config = pilotfish_model::MeshConfig::default();
+        config.default_config.private_key_provider = Some(PrivateKeyProvider::Cryptomb(settings));
+        mesh.config = Arc::new(config);
+        let qat = PrivateKeyProvider::Qat(KeyProviderSettings::default());
+        let of = |istio: bool, extensions: &[&str], own: Option<PrivateKeyProvider>| {
+            let mut node = Node { id: "edge-1".into(), ..Default::default() };
+            node.metadata.namespace = Some("shop".into());
+            node.metadata.istio_version = istio.then(|| "1.30.0".into());
+            node.metadata.proxy_config = own.map(|p| ProxyConfig { private_key_provider: Some(p), ..ProxyConfig::default() });
+            let mut proxy = Proxy::parse(node, "root", "cluster.local").unwrap();
+            proxy.extensions = extensions.iter().map(|e| (*e).into()).collect();
+            let found = secrets(&mesh, &proxy, &["kubernetes://whole".into()]).remove(0);
+            let message = SecretMessage::decode(found.to_any().value).unwrap();
+            let Some(secret::Type::TlsCertificate(certificate)) = message.r#type else { panic!("no certificate") };
+            let provider = certificate.private_key_provider.map(|p| (p.provider_name, p.fallback, p.config_type));
+            assert_eq!(provider.is_some(), certificate.private_key.is_none(), "the key is in one place");
+            provider
+        };
+        let cryptomb = CryptoMbPrivateKeyMethodConfig {
+            private_key: Some(cryptomb::InlineBytes { inline_bytes: b"k"[..].into() }),
+            poll_delay: Some(prost_types::Duration { seconds: 0, nanos: 10_000_000 }),
+        };
+        let config = private_key_provider::ConfigType::TypedConfig(any(&cryptomb));
+        let expected = Some(("cryptomb".to_owned(), true, Some(config)));
+        assert_eq!(of(true, &[], None), expected);
+        assert_eq!(of(false, &["envoy.tls.key_providers.cryptomb"], None), expected);
+        assert_eq!(of(false, &["envoy.tls.key_providers.qat"], None), None);
+        assert_eq!(of(false, &[], None), None);
+        assert_eq!(of(true, &[], Some(qat)).map(|(name, fallback, _)| (name, fallback)), Some(("qat".to_owned(), false)));
     }
 }

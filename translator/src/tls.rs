@@ -5,6 +5,7 @@
 //! than their paths. [`secrets`] lists what this server is asked for.
 
 pub mod downstream;
+pub(crate) mod key_provider;
 pub mod secrets;
 pub mod source;
 pub mod upstream;
@@ -15,11 +16,14 @@ use pilotfish_envoy::pb::envoy::config::core::v3::transport_socket::ConfigType;
 use pilotfish_envoy::pb::envoy::config::core::v3::{DataSource, TransportSocket, data_source};
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, Secret as SecretMessage, TlsCertificate, secret, tls_parameters::TlsProtocol,
+    CertificateValidationContext, CommonTlsContext, Secret as SecretMessage, TlsCertificate, secret,
+    tls_parameters::{CompliancePolicy, TlsProtocol},
 };
 use pilotfish_envoy::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 use pilotfish_envoy::{Resource, any};
+use pilotfish_model::features::Compliance;
 use pilotfish_model::name::Str;
+use pilotfish_model::proxy_config::PrivateKeyProvider;
 use pilotfish_model::secret::Secret;
 use pilotfish_model::tls::TlsVersion;
 use prost::{Message, Name};
@@ -49,7 +53,8 @@ pub fn raw_socket() -> TransportSocket {
 
 /// The Secret as Envoy takes it, under the name that a listener or cluster asks for. Names of roots end in `-cacert`.
 /// Key material: the caller decides who may see it, and keeps it out of shared caches.
-pub fn secret_resource(secret: &Secret, name: &str) -> Resource {
+/// `provider`: signs with the key.
+pub fn secret_resource(secret: &Secret, name: &str, provider: Option<PrivateKeyProvider>) -> Resource {
     let bytes = |data: &[u8]| {
         (!data.is_empty())
             .then(|| DataSource { specifier: Some(data_source::Specifier::InlineBytes(data.to_vec().into())), ..Default::default() })
@@ -63,12 +68,41 @@ pub fn secret_resource(secret: &Secret, name: &str) -> Resource {
     } else {
         secret::Type::TlsCertificate(TlsCertificate {
             certificate_chain: bytes(&secret.certificate),
-            private_key: bytes(&secret.private_key),
+            private_key: bytes(&secret.private_key).filter(|_| provider.is_none()),
+            private_key_provider: provider.map(|p| key_provider::message(p, &secret.private_key)),
             ocsp_staple: bytes(&secret.ocsp_staple),
             ..Default::default()
         })
     };
     Resource::new(name, &SecretMessage { name: name.to_owned(), r#type: Some(kind) })
+}
+
+/// Suites of TLS 1.2 that the policies allow.
+const APPROVED: [&str; 4] =
+    ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384"];
+
+/// Makes the parameters of a context keep a policy, whatever was said before.
+fn comply(context: &mut CommonTlsContext, compliance: Compliance) {
+    let parameters = match compliance {
+        Compliance::None => return,
+        _ => context.tls_params.get_or_insert_default(),
+    };
+    match compliance {
+        Compliance::None => {}
+        Compliance::Fips140V2 => {
+            parameters.tls_minimum_protocol_version = protocol(TlsVersion::V1_2);
+            parameters.tls_maximum_protocol_version = protocol(TlsVersion::V1_2);
+            // Where none are named a client that is built for the policy uses what it allows.
+            parameters.cipher_suites.retain(|s| APPROVED.contains(&s.as_str()));
+            parameters.ecdh_curves.clear();
+        }
+        Compliance::Fips140V3 => parameters.compliance_policies = vec![CompliancePolicy::Fips202205.into()],
+        Compliance::PostQuantum => {
+            parameters.tls_minimum_protocol_version = protocol(TlsVersion::V1_3);
+            parameters.cipher_suites = APPROVED.map(str::to_owned).to_vec();
+            parameters.ecdh_curves = vec!["X25519MLKEM768".to_owned()];
+        }
+    }
 }
 
 fn file(path: &str) -> Option<DataSource> {

@@ -85,6 +85,7 @@ fn features(on: &[String]) -> Features {
         sidecar_ingress_tls: has("sidecar_ingress_tls"),
         several_providers: has("several_providers"),
         remote_jwks,
+        ..Features::default()
     }
 }
 

@@ -98,9 +98,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, s: &api::Service) -> ServiceFact {
         external_addresses: ingress.chain(&spec.external_ips).filter(|a| !a.is_empty()).map(|a| a.as_str().into()).collect(),
         node_local: spec.internal_traffic_policy == "Local",
         publish_not_ready: spec.publish_not_ready_addresses,
-        persistent_session: ["istio.io/persistent-session", "istio.io/persistent-session-header"]
-            .iter()
-            .any(|l| meta.labels.contains_key(*l)),
+        persistent_session: false,
         traffic_distribution: TrafficDistribution::Any,
         races_addresses: false,
         joined: Vec::new(),

@@ -104,9 +104,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, spec: &api::ServiceEntrySpec, statu
             external_addresses: Vec::new(),
             node_local: false,
             publish_not_ready: false,
-            persistent_session: ["istio.io/persistent-session", "istio.io/persistent-session-header"]
-                .iter()
-                .any(|l| meta.labels.contains_key(*l)),
+            persistent_session: false,
             traffic_distribution: TrafficDistribution::Any,
             races_addresses,
             joined: Vec::new(),

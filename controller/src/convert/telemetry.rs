@@ -124,6 +124,9 @@ fn metric_override(scope: &mut Scope<'_>, path: &Path<'_>, o: &api::MetricsOverr
             api::TagOperation::Remove => None,
             api::TagOperation::Upsert => {
                 expression(scope, &path.field("value"), &tag.value);
+                if tag.value.contains('%') {
+                    scope.warning(&path.field("value"), "proxies without Istio's filter leave out a tag with a percent sign");
+                }
                 Some(Str::from(tag.value.as_str()))
             }
         };

@@ -208,7 +208,7 @@ spec:
     assert_eq!(f.traffic_distribution, Some(pilotfish_model::service::TrafficDistribution::PreferSameZone));
     assert_eq!(s.service_accounts.iter().map(|a| &**a).collect::<Vec<_>>(), ["spiffe://td/ns/x/sa/y"]);
     assert_eq!(f.accounts, [Str::from("web")]);
-    assert_eq!((s.addresses.len(), s.node_local, s.persistent_session), (2, true, true));
+    assert_eq!((s.addresses.len(), s.node_local), (2, true));
 }
 
 /// The fact in spite of errors, and the fields with errors.

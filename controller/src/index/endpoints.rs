@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pilotfish_model::endpoint::{DRAINING_LABEL, Endpoint, EndpointAddress, Health, Workload};
+use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Workload};
 use pilotfish_model::name::{Labels, Str, selects};
 use pilotfish_model::service::{Registry, Resolution};
 use pilotfish_model::{ObjectId, Service};
@@ -20,8 +20,9 @@ impl Index {
             Some(Fact::ServiceEntry(e)) => self.entry_endpoints(service, e, &claim.id),
             _ => Vec::new(),
         };
+        let draining = &self.settings.mesh_config.features.draining_label;
         found.retain_mut(|e| {
-            if e.workload.labels.get(DRAINING_LABEL).is_some_and(|v| !v.is_empty()) {
+            if !draining.is_empty() && e.workload.labels.get(draining).is_some_and(|v| !v.is_empty()) {
                 e.health = Health::Draining;
             }
             e.health != Health::Draining || service.persistent_session
@@ -60,7 +61,7 @@ impl Index {
         // While a slice is split in two, both hold the same endpoint; the healthier view of it counts.
         found.sort_by(|a, b| (place(a), a.health).cmp(&(place(b), b.health)));
         found.dedup_by(|a, b| place(a) == place(b));
-        if !service.selector.is_empty() {
+        if !service.selector.is_empty() && self.settings.mesh_config.features.services_select_entries {
             self.add_workload_entries(service, fact, &mut found);
         }
         found
@@ -115,7 +116,9 @@ impl Index {
                     ports(w, &external(workload, service), &mut found);
                 }
             }
-            self.add_selected_pods(service, selector, &mut found);
+            if self.settings.mesh_config.features.entries_select_pods {
+                self.add_selected_pods(service, selector, &mut found);
+            }
         } else if fact.endpoints.is_empty() && dns && !service.host.is_wildcard() {
             let name = id.name.clone();
             let workload = Workload {
@@ -129,6 +132,9 @@ impl Index {
             for p in &service.ports {
                 found.push(endpoint(address.clone(), p.target_port.unwrap_or(p.port), &p.name, 1, Health::Unknown, &workload));
             }
+        }
+        if service.mesh_external && self.settings.mesh_config.features.canonical_outside {
+            found.iter_mut().for_each(|e| e.workload = Arc::new(canonical(&e.workload, service)));
         }
         // The reference makes one service of each address; their endpoints come together again under the host.
         let copies = service.addresses.len().max(1);
@@ -172,6 +178,17 @@ pub(super) fn workload_entry_port(w: &WorkloadFact, port_name: &Str, target: &Ta
 /// Outside the mesh nobody is expected to speak the mesh's TLS.
 fn external(workload: &Arc<Workload>, service: &Service) -> Arc<Workload> {
     if workload.mtls && service.mesh_external { Arc::new(Workload { mtls: false, ..(**workload).clone() }) } else { workload.clone() }
+}
+
+/// What telemetry knows of servers outside of the mesh: what labels of their ServiceEntry say, else what it is called.
+fn canonical(workload: &Workload, service: &Service) -> Workload {
+    let said = |keys: &[&str]| keys.iter().find_map(|k| service.labels.get(*k)).cloned();
+    let name = said(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]).unwrap_or_else(|| service.source.name.clone());
+    let revision = said(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+    let mut labels = workload.labels.clone();
+    labels.insert("service.istio.io/canonical-name".into(), name);
+    labels.insert("service.istio.io/canonical-revision".into(), revision.unwrap_or_else(|| "latest".into()));
+    Workload { namespace: service.namespace.clone(), labels, ..workload.clone() }
 }
 
 fn endpoint(address: EndpointAddress, port: u16, name: &Str, weight: u32, health: Health, workload: &Arc<Workload>) -> Endpoint {

@@ -316,10 +316,26 @@ impl Index {
             Some(Fact::Namespace(_, distribution)) => *distribution,
             _ => None,
         };
+        let visibility = visibility.or_else(mesh_default).unwrap_or_default();
+        let visibility = match &self.settings.mesh_config.service_entry_visibility {
+            Some(bound) if service.registry == Registry::External => {
+                bound.bound(&service.namespace, self.labels_of_namespace(&service.namespace), visibility)
+            }
+            _ => visibility,
+        };
         Service {
-            visibility: visibility.or_else(mesh_default).unwrap_or_default(),
+            visibility,
             traffic_distribution: distribution.or(namespace).unwrap_or_default(),
+            persistent_session: self.settings.mesh_config.features.keeps_sessions(&service.labels),
             ..service.clone()
+        }
+    }
+
+    fn labels_of_namespace(&self, namespace: &Str) -> &Labels {
+        static NONE: Labels = Labels::new();
+        match self.facts.get(&ObjectId::new(Kind::Namespace, "", namespace.clone())) {
+            Some(Fact::Namespace(info, _)) => &info.labels,
+            _ => &NONE,
         }
     }
 

@@ -421,3 +421,56 @@ proptest! {
         prop_assert_eq!(index.stats().suppressed - suppressed, edits.len() as u64);
     }
 }
+
+/// What of a ServiceEntry's hosts namespaces see, of `ns` itself and of another.
+fn seen(mesh: &Mesh, host: &str) -> [bool; 2] {
+    let service = &mesh.services[&key(host)];
+    ["ns", "other"].map(|from| service.visibility.allows(&service.namespace, from))
+}
+
+#[test]
+fn the_mesh_bounds_who_sees_service_entries() {
+    let entry = |host: &str, export: &str| {
+        let spec = format!("{{hosts: [{host}], ports: [{{number: 80, name: http}}], resolution: DNS, exportTo: [{export}]}}");
+        mk_istio("ServiceEntry", host, &spec)
+    };
+    let namespace = |labels: &str| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: ns, labels: {{{labels}}}}}\n---\n");
+    let rows = [
+        ("", "team: a", [[true, true], [true, false], [false, true]]),
+        ("{defaultVisibility: NAMESPACE}", "team: a", [[true, true], [true, false], [false, true]]),
+        ("{applyToSidecars: true}", "team: a", [[true, true], [true, false], [false, true]]),
+        ("{applyToSidecars: true, defaultVisibility: NAMESPACE}", "team: a", [[true, false], [true, false], [false, false]]),
+        ("{applyToSidecars: true, defaultVisibility: NONE}", "team: a", [[false; 2]; 3]),
+        (
+            "{applyToSidecars: true, defaultVisibility: NONE, policies: [{visibility: PUBLIC, matchingRules: [{namespaceSelector: {matchLabels: {team: a}}}]}]}",
+            "team: a",
+            [[true, true], [true, false], [false, true]],
+        ),
+        (
+            "{applyToSidecars: true, defaultVisibility: NAMESPACE, policies: [{visibility: PUBLIC, matchingRules: [{namespaceSelector: {matchLabels: {team: a}}}]}]}",
+            "team: b",
+            [[true, false], [true, false], [false, false]],
+        ),
+        // A rule of no kind that is known matches nothing.
+        (
+            "{applyToSidecars: true, defaultVisibility: NONE, policies: [{visibility: PUBLIC, matchingRules: [{}]}]}",
+            "team: a",
+            [[false; 2]; 3],
+        ),
+    ];
+    for (bound, labels, expected) in rows {
+        let text = if bound.is_empty() { String::new() } else { format!("serviceEntryVisibility: {bound}") };
+        let mesh_config = Arc::new(crate::load_mesh_config(&text).unwrap());
+        let mut index = Index::new(Settings { mesh_config, ..Settings::default() });
+        let objects = [namespace(labels), entry("all.example", "'*'"), entry("own.example", "'.'"), entry("far.example", "other")].concat();
+        yaml_objects(&objects).into_iter().for_each(|o| index.apply(o));
+        let (mesh, _) = index.publish().unwrap();
+        assert_eq!(["all.example", "own.example", "far.example"].map(|h| seen(&mesh, h)), expected, "{bound} {labels}");
+        if labels == "team: b" {
+            // A label of the namespace is enough.
+            yaml_objects(&namespace("team: a")).into_iter().for_each(|o| index.apply(o));
+            let (mesh, _) = index.publish().unwrap();
+            assert_eq!(seen(&mesh, "all.example"), [true, true]);
+        }
+    }
+}

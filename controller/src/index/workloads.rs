@@ -162,7 +162,7 @@ impl Index {
             .relations
             .maybe_selecting(namespace, labels)
             .flat_map(|object| self.services_of(object))
-            .filter(|s| selects(&s.selector, labels))
+            .filter(|s| selects(&s.selector, labels) && self.may_select(s.registry, id.kind))
             .collect();
         for service in selecting.iter().filter(|s| s.registry == Registry::Kubernetes) {
             self.kubernetes_targets(id, service, &mut found);
@@ -192,6 +192,16 @@ impl Index {
         let mut seen = BTreeSet::new();
         found.retain(|(s, port, target)| seen.insert((&s.host, *port, *target)));
         found.into_iter().map(|(s, port, target_port)| ServiceTarget { service: ServiceKey::of(s), port, target_port }).collect()
+    }
+
+    /// Services of Kubernetes are for Pods and ServiceEntries for WorkloadEntries, unless the mesh says otherwise.
+    fn may_select(&self, registry: Registry, kind: Kind) -> bool {
+        let features = &self.settings.mesh_config.features;
+        match (registry, kind) {
+            (Registry::Kubernetes, Kind::WorkloadEntry) => features.services_select_entries,
+            (Registry::External, Kind::Pod) => features.entries_select_pods,
+            _ => true,
+        }
     }
 
     /// The services in the mesh that stand for an object.

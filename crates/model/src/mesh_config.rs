@@ -3,10 +3,12 @@
 //! Read straight from the file's shape; an unknown field or value is an error. Fields whose feature is not built yet are
 //! accepted and kept out ([`Unused`]), so that a working istiod configuration starts.
 
+mod client_tls;
 mod networks;
 mod provider;
 mod selector;
 mod traffic_policy;
+mod visibility;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -20,12 +22,13 @@ use crate::name::Str;
 use crate::proxy_config::ProxyConfig;
 use crate::sidecar::OutboundMode;
 use crate::time::Span;
-use crate::tls::TlsVersion;
+use crate::tls::{ClientTls, ClientTlsMode, TlsVersion};
 
 pub use networks::*;
 pub use provider::*;
 pub use selector::*;
 pub use traffic_policy::*;
+pub use visibility::*;
 
 /// Cluster id where nobody says another.
 pub const DEFAULT_CLUSTER_ID: &str = "Kubernetes";
@@ -98,7 +101,7 @@ pub struct MeshConfig {
     #[serde(deserialize_with = "zone_aware")]
     pub zone_aware_lb_setting: Option<ZoneAwareLb>,
     pub default_traffic_policy: Option<DefaultTrafficPolicy>,
-    pub service_entry_visibility: Unused,
+    pub service_entry_visibility: Option<ServiceEntryVisibility>,
     /// Not of the file: switches of this process.
     #[serde(skip)]
     pub features: Features,
@@ -128,7 +131,7 @@ impl Default for MeshConfig {
             enable_envoy_access_log_service: false,
             disable_envoy_listener_log: false,
             default_config: ProxyConfig::default(),
-            outbound_traffic_policy: OutboundTrafficPolicy { mode: OutboundMode::AllowAny, tls: Unused },
+            outbound_traffic_policy: OutboundTrafficPolicy { mode: OutboundMode::AllowAny, tls: None },
             inbound_traffic_policy: InboundTrafficPolicy::default(),
             enable_auto_mtls: true,
             default_service_export_to: all(),
@@ -157,7 +160,7 @@ impl Default for MeshConfig {
             service_scope_configs: Unused,
             zone_aware_lb_setting: None,
             default_traffic_policy: None,
-            service_entry_visibility: Unused,
+            service_entry_visibility: None,
             features: Features::default(),
         }
     }
@@ -190,8 +193,9 @@ pub enum AccessLogEncoding {
 pub struct OutboundTrafficPolicy {
     #[serde(default = "registry_only")]
     pub mode: OutboundMode,
-    #[serde(default)]
-    pub tls: Unused,
+    /// Towards hosts that proxies resolve themselves.
+    #[serde(default, deserialize_with = "client_tls::read")]
+    pub tls: Option<ClientTls>,
 }
 
 /// The API's zero value, for a policy that is given without a mode.
@@ -428,6 +432,19 @@ static BUILT_IN_PROVIDERS: LazyLock<[ExtensionProvider; 2]> = LazyLock::new(|| {
 pub const BUILT_IN_LOG: &str = "envoy";
 
 impl MeshConfig {
+    /// A field whose values do not go together, and why: what could not be kept would go out in clear text.
+    pub fn mistake(&self) -> Option<(&'static str, &'static str)> {
+        let tls = self.outbound_traffic_policy.tls.as_ref()?;
+        let why = if !tls.credential_name.is_empty() {
+            "credentialName is not for sidecars in general; name files"
+        } else if tls.mode == ClientTlsMode::Mutual && (tls.client_certificate.is_empty() || tls.private_key.is_empty()) {
+            "MUTUAL needs clientCertificate and privateKey"
+        } else {
+            return None;
+        };
+        Some(("outboundTrafficPolicy.tls", why))
+    }
+
     /// The provider of that name; case does not matter.
     pub fn provider(&self, name: &str) -> Option<&ExtensionProvider> {
         self.extension_providers.iter().chain(&*BUILT_IN_PROVIDERS).find(|p| p.name.eq_ignore_ascii_case(name))

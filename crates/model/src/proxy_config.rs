@@ -28,7 +28,40 @@ pub struct ProxyConfig {
     pub envoy_access_log_service: Option<RemoteService>,
     pub proxy_metadata: BTreeMap<Str, Str>,
     pub connection_settings: Option<ConnectionSettings>,
-    pub private_key_provider: Unused,
+    #[serde(deserialize_with = "key_provider")]
+    pub private_key_provider: Option<PrivateKeyProvider>,
+}
+
+/// Hardware that signs with private keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PrivateKeyProvider {
+    /// Vector instructions, for several handshakes at a time.
+    Cryptomb(KeyProviderSettings),
+    /// A card.
+    Qat(KeyProviderSettings),
+}
+
+/// See [`PrivateKeyProvider`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KeyProviderSettings {
+    /// How long operations are collected, or results waited for.
+    pub poll_delay: Option<Span>,
+    /// Without such hardware keys are used as always.
+    pub fallback: Option<bool>,
+}
+
+/// One of another kind is none: agents describe themselves with it.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WrittenProvider {
+    cryptomb: Option<KeyProviderSettings>,
+    qat: Option<KeyProviderSettings>,
+}
+
+fn key_provider<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<PrivateKeyProvider>, D::Error> {
+    let written = Option::<WrittenProvider>::deserialize(d)?.unwrap_or_default();
+    Ok(written.cryptomb.map(PrivateKeyProvider::Cryptomb).or(written.qat.map(PrivateKeyProvider::Qat)))
 }
 
 /// Tracing of one proxy.

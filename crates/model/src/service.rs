@@ -219,7 +219,7 @@ pub struct Service {
     pub node_local: bool,
     /// Endpoints count before they are ready.
     pub publish_not_ready: bool,
-    /// Label that marks persistent-session Services: draining endpoints are kept.
+    /// Its labels ask for persistent sessions: draining endpoints are kept. Labels of the mesh say which, so the index says it.
     pub persistent_session: bool,
     /// Preference for near endpoints.
     pub traffic_distribution: TrafficDistribution,

@@ -74,26 +74,31 @@ pub struct MeshArgs {
     /// A ConfigMap of the same namespace with settings that several meshes share; those of the mesh itself weigh more.
     #[arg(long, env = "SHARED_MESH_CONFIG", default_value = "", hide_default_value = true, value_name = "NAME")]
     pub shared_mesh_config: String,
-    /// What is off unless it is asked for.
+    /// Switches.
     #[command(flatten)]
     pub features: FeatureArgs,
 }
 
-/// What is off unless it is asked for.
-#[derive(Args, Clone, Debug)]
+/// Switches, beside those of the environment: see docs/switches.md.
+#[derive(Args, Clone, Debug, Default)]
 pub struct FeatureArgs {
-    /// Gateways answer HTTP/3 beside HTTPS, where their Service has the port for UDP as well.
-    #[arg(long, env = "PILOT_ENABLE_QUIC_LISTENERS", value_name = "BOOL", default_value = "false", action = ArgAction::Set)]
-    pub http3: bool,
-    /// Ingress listeners of Sidecars end the TLS that they ask for, where PeerAuthentication turns mesh mTLS off.
-    #[arg(long, env = "ENABLE_TLS_ON_SIDECAR_INGRESS", value_name = "BOOL", default_value = "false", action = ArgAction::Set)]
-    pub sidecar_ingress_tls: bool,
-    /// CUSTOM policies of one workload may ask several providers.
-    #[arg(long, env = "PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS", value_name = "BOOL", default_value = "false", action = ArgAction::Set)]
-    pub several_providers: bool,
-    /// Who fetches the keys of tokens: this process (istiod), proxies where the mesh knows the server (hybrid), or proxies (envoy).
-    #[arg(long, env = "PILOT_JWT_ENABLE_REMOTE_JWKS", value_name = "MODE", default_value = "false")]
-    pub remote_jwks: RemoteJwks,
+    /// Gateways answer HTTP/3 beside HTTPS, where their Service has the port for UDP as well [env: PILOT_ENABLE_QUIC_LISTENERS]
+    #[arg(long, value_name = "BOOL")]
+    pub http3: Option<bool>,
+    /// Ingress listeners of Sidecars end the TLS that they ask for, where PeerAuthentication turns mesh mTLS off
+    /// [env: ENABLE_TLS_ON_SIDECAR_INGRESS]
+    #[arg(long, value_name = "BOOL")]
+    pub sidecar_ingress_tls: Option<bool>,
+    /// CUSTOM policies of one workload may ask several providers [env: PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS]
+    #[arg(long, value_name = "BOOL")]
+    pub several_providers: Option<bool>,
+    /// Who fetches the keys of tokens: this process (istiod), proxies where the mesh knows the server (hybrid), or proxies (envoy)
+    /// [env: PILOT_JWT_ENABLE_REMOTE_JWKS]
+    #[arg(long, value_name = "MODE")]
+    pub remote_jwks: Option<RemoteJwks>,
+    /// Compliance policy of proxies' TLS: fips-140-2, fips-140-3 or pqc.
+    #[arg(long, env = "COMPLIANCE_POLICY", default_value = "", hide_default_value = true)]
+    pub compliance_policy: String,
 }
 
 /// Arguments of `serve`.
@@ -139,6 +144,9 @@ pub struct ServeArgs {
     /// What is written back to the cluster.
     #[command(flatten)]
     pub status: StatusArgs,
+    /// Tell by a metric whether patches of EnvoyFilters were applied.
+    #[arg(long, env = "PILOT_ENVOY_FILTER_STATS", value_name = "BOOL", default_value = "false", action = ArgAction::Set, value_parser = clap::builder::BoolishValueParser::new())]
+    pub envoy_filter_stats: bool,
     /// How keys of tokens are fetched.
     #[command(flatten)]
     pub jwks: JwksArgs,
@@ -163,7 +171,7 @@ pub struct JwksArgs {
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub jwks_allow: Vec<IpNet>,
     /// Addresses not to fetch keys from, beside those. Repeatable.
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    #[arg(long, env = "BLOCKED_CIDRS_IN_JWKS_URIS", value_name = "CIDR", value_delimiter = ',')]
     pub jwks_deny: Vec<IpNet>,
     /// File with certificates of authorities to trust for keys, beside those of the system (PEM).
     #[arg(long, value_name = "FILE")]
@@ -217,9 +225,6 @@ pub struct WebhookArgs {
     /// The platform, where it differs: openshift.
     #[arg(long, env = "PLATFORM", default_value = "", hide_default_value = true)]
     pub platform: String,
-    /// Compliance policy of proxies, such as fips-140-3.
-    #[arg(long, env = "COMPLIANCE_POLICY", default_value = "", hide_default_value = true)]
-    pub compliance_policy: String,
     /// Certificate of the webhooks. Without it: one of a root of this process' own.
     #[arg(long = "tls-cert-file", alias = "tlsCertFile", value_name = "FILE", requires = "tls_key_file")]
     pub tls_cert_file: Option<PathBuf>,

@@ -6,6 +6,7 @@
 pub mod bootstrap;
 pub mod cli;
 pub mod debug;
+pub mod environment;
 pub mod findings;
 pub mod http;
 pub mod identity;
@@ -13,6 +14,7 @@ pub mod manifests;
 pub mod mesh_config;
 pub mod metrics;
 pub mod offline;
+pub mod patches;
 pub mod pipeline;
 pub mod serve;
 pub mod status;

@@ -16,6 +16,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 
+use crate::patches::Patches;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TypeLabel {
     r#type: &'static str,
@@ -55,13 +57,14 @@ pub struct PushMetrics {
 }
 
 impl Registry {
-    /// Registers everything once. `health` and `work` are asked with every look at the page.
+    /// Registers everything once. `health`, `work` and `patches` are asked with every look at the page.
     pub fn new(
         server: &Metrics,
         webhooks: &pilotfish_webhook::metrics::Metrics,
         state: watch::Receiver<State>,
         health: Arc<Health>,
         work: impl Fn() -> Vec<Count> + Send + Sync + 'static,
+        patches: Option<Patches>,
     ) -> Self {
         let push = PushMetrics {
             inbound: Family::default(),
@@ -84,6 +87,9 @@ impl Registry {
         r.register("istiod_uptime_seconds", "Seconds since the start", uptime.clone());
         r.register_collector(Box::new(Collected(Box::new(work))));
         r.register_collector(Box::new(Watches(health)));
+        if let Some(patches) = patches {
+            r.register_collector(Box::new(patches));
+        }
         let info = Family::<VersionLabel, Gauge>::default();
         info.get_or_create(&VersionLabel { version: crate::VERSION }).set(1);
         r.register("pilot_info", "Version of this build", info);

@@ -11,13 +11,14 @@ use pilotfish_controller::{Cluster, Layer, Settings};
 use pilotfish_envoy::{Snapshot, TypeUrl, json};
 use pilotfish_model::diagnostic::Severity;
 use pilotfish_model::proxy::Node;
-use pilotfish_model::{Diagnostic, Features, Kind, MeshConfig, ObjectId, Proxy};
+use pilotfish_model::{Diagnostic, Kind, MeshConfig, ObjectId, Proxy};
 use pilotfish_translator::World;
 use pilotfish_translator::diagnose::{Workloads, findings};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::cli::{AnalyzeArgs, FeatureArgs, MeshArgs, TranslateArgs};
+use crate::cli::{AnalyzeArgs, MeshArgs, TranslateArgs};
+use crate::environment;
 use crate::manifests::BAD_DATA;
 
 /// Reads the mesh configuration; nothing where no file is named.
@@ -30,10 +31,11 @@ pub fn mesh_config(path: Option<&Path>) -> anyhow::Result<Layer> {
 /// Controller options for the mesh that the command line names.
 pub fn controller_options(args: &MeshArgs) -> anyhow::Result<Options> {
     let mesh_file = mesh_config(args.mesh_config.as_deref())?;
+    let (features, _) = environment::features(&args.features, &environment::of_process())?;
     let settings = Settings {
         domain: args.domain.as_str().into(),
         cluster_id: args.cluster_id.as_str().into(),
-        mesh_config: Arc::new(MeshConfig { features: features(&args.features), ..merge([&mesh_file])? }),
+        mesh_config: Arc::new(MeshConfig { features, ..merge([&mesh_file])? }),
         revision: args.revision.as_str().into(),
         config_maps: config_maps(args),
         mesh_file,
@@ -45,15 +47,6 @@ pub fn controller_options(args: &MeshArgs) -> anyhow::Result<Options> {
         None => None,
     };
     Ok(Options { cluster, audit: args.audit_interval, ..Options::new(args.config_dir.clone(), settings) })
-}
-
-fn features(args: &FeatureArgs) -> Features {
-    Features {
-        http3: args.http3,
-        sidecar_ingress_tls: args.sidecar_ingress_tls,
-        several_providers: args.several_providers,
-        remote_jwks: args.remote_jwks,
-    }
 }
 
 /// ConfigMaps with settings of the mesh, named as the reference names them.

@@ -22,10 +22,11 @@ use crate::findings::{self, Findings};
 use crate::http::{self, Pages, Readiness};
 use crate::identity::{Identities, OfProcess, Streams};
 use crate::metrics::Registry;
+use crate::patches::Patches;
 use crate::pipeline::{self, MeshTranslator};
 use crate::status::Status;
 use crate::supervise::Supervisor;
-use crate::{mesh_config, offline, webhooks, work};
+use crate::{environment, mesh_config, offline, webhooks, work};
 
 /// Where webhooks are served in a Pod, unless somebody says otherwise.
 const WEBHOOKS: std::net::SocketAddr = std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 15017);
@@ -62,6 +63,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let https = args.https_addr.unwrap_or(Listen(in_pod.then_some(WEBHOOKS)));
     let https_listener = listen("--https-addr", https).await?;
 
+    let variables = environment::of_process();
+    let (_, bad) = environment::features(&args.mesh.features, &variables)?;
+    bad.iter().chain(&environment::unheeded(&variables)).for_each(|said| warn!("environment: {said}"));
     let options = offline::controller_options(&args.mesh)?;
     if options.config_dirs.is_empty() && options.cluster.is_none() {
         warn!("neither --config-dir nor --kubeconfig is given: the mesh is empty");
@@ -114,10 +118,17 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let webhooks = webhooks::new(state.clone(), &args.mesh);
     let (counted, statuses, fetched) = (server.clone(), status.as_ref().map(Status::counts), fetcher.counts());
     let identified = identities.as_ref().map(Identities::counts);
-    let registry = Registry::new(server.metrics(), &webhooks.metrics(), state.clone(), health.clone(), move || {
-        let others = statuses.iter().flat_map(|counts| counts()).chain(identified.iter().flat_map(|counts| counts()));
-        work::counts(&counted, &translator).into_iter().chain(others).chain(work::keys(&fetched)).collect()
-    });
+    let registry = Registry::new(
+        server.metrics(),
+        &webhooks.metrics(),
+        state.clone(),
+        health.clone(),
+        move || {
+            let others = statuses.iter().flat_map(|counts| counts()).chain(identified.iter().flat_map(|counts| counts()));
+            work::counts(&counted, &translator).into_iter().chain(others).chain(work::keys(&fetched)).collect()
+        },
+        args.envoy_filter_stats.then(|| Patches(server.debug())),
+    );
     let ready = Readiness::default();
     let debug = Debug::new(server.debug(), state, findings, health, args.mesh.cluster_id.clone());
     let metrics = registry.clone();

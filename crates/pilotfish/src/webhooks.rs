@@ -352,7 +352,7 @@ impl Injection {
         config.revision.clone_from(&self.mesh.revision);
         config.native = native;
         config.openshift = self.args.platform == "openshift";
-        config.compliance_policy = Some(self.args.compliance_policy.clone()).filter(|p| !p.is_empty());
+        config.compliance_policy = Some(self.mesh.features.compliance_policy.clone()).filter(|p| !p.is_empty());
         Ok(config)
     }
 

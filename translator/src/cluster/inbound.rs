@@ -66,19 +66,24 @@ pub(super) fn inbound(context: &OwnContext<'_>, add: &mut impl FnMut(ClusterInpu
         Some(sidecar) if !sidecar.ingress.is_empty() => of_sidecar(context, sidecar, add),
         // Without capture nothing arrives but what a Sidecar opens a port for.
         _ if context.class.interception == Interception::None => {}
-        _ => of_services(context, add),
+        _ => of_services(context, None, add),
     }
 }
 
-fn of_services(context: &OwnContext<'_>, add: &mut impl FnMut(ClusterInput)) {
+/// `beside`: a Sidecar, whose ingress has its own.
+fn of_services(context: &OwnContext<'_>, beside: Option<&Sidecar>, add: &mut impl FnMut(ClusterInput)) {
     let local = context.config().inbound_traffic_policy.mode == InboundMode::Localhost;
-    for target in inbound_targets(context) {
+    let is_ingress = |port: u16| beside.is_some_and(|s| s.ingress.iter().any(|i| i.port.number == port));
+    for target in inbound_targets(context).into_iter().filter(|t| !is_ingress(t.target_port)) {
         let to = if local { Some(StaticEndpoint::Ip(context.class.localhost_ip().into(), target.target_port)) } else { None };
         add(input(context, target.target_port, target.port.protocol, Some(&target), to, None));
     }
 }
 
 fn of_sidecar(context: &OwnContext<'_>, sidecar: &Sidecar, add: &mut impl FnMut(ClusterInput)) {
+    if context.config().features.ingress_beside_services && context.class.interception != Interception::None {
+        of_services(context, Some(sidecar), add);
+    }
     let targets = inbound_targets(context);
     let mut seen = BTreeSet::new();
     for ingress in &sidecar.ingress {
@@ -145,7 +150,10 @@ fn input(
         pool,
         labels: ClusterLabels {
             config: rule.as_deref().filter(|r| r.policy != TrafficPolicy::default()).map(rule_path),
-            services: target.map(|t| t.services.iter().map(|s| service_label(s)).collect()).unwrap_or_default(),
+            services: target
+                .filter(|_| context.config().features.telemetry_label)
+                .map(|t| t.services.iter().map(|s| service_label(s)).collect())
+                .unwrap_or_default(),
             ..ClusterLabels::default()
         },
         balanced: Some(Balanced { inbound: true, ..Balanced::default() }),

@@ -27,10 +27,6 @@ use crate::{extensions, metadata};
 
 /// Clusters of `Discovery::OriginalDst` forget idle addresses after this time: practically never.
 const NO_CLEANUP: prost_types::Duration = prost_types::Duration { seconds: 9_223_372_035, nanos: 0 };
-/// Spreads re-resolutions of one name over time.
-const DNS_JITTER: Duration = Duration::from_millis(100);
-/// c-ares opens a new socket after so many queries, so that answers keep coming after a resolver moved.
-const DNS_QUERIES_PER_SOCKET: u32 = 100;
 pub(super) const DNS_RESOLVER: &str = "envoy.network.dns_resolver.cares";
 const DYNAMIC_CLUSTER: &str = "envoy.clusters.dynamic_forward_proxy";
 /// Cache of names that `Discovery::DynamicDns` and its HTTP filter share.
@@ -67,8 +63,10 @@ pub struct ClusterInput {
     pub bind: Vec<Str>,
     /// Keep addresses of `Discovery::OriginalDst` for ever.
     pub no_cleanup: bool,
-    /// Learn what the peer is (Istio flavour).
-    pub peer_exchange: bool,
+    /// Learn what the peer is (Istio flavour), and tell it these labels beside the usual ones.
+    pub peer_exchange: Option<Vec<Str>>,
+    /// Statistics of how far limits are used up.
+    pub remaining_limits: bool,
     /// What is kept of a connection's bytes, if limited.
     pub buffer: Option<u32>,
 }
@@ -88,15 +86,27 @@ pub enum Discovery {
         refresh: Duration,
         /// Use one answer at a time.
         one: bool,
-        /// The client has the resolver that can be told to open new sockets.
-        resolver: bool,
+        /// Spreads re-resolutions of one name over time.
+        jitter: Duration,
+        /// c-ares opens a new socket after so many queries, so that answers keep coming after a resolver moved; `None`: the
+        /// client has another resolver.
+        queries_per_socket: Option<u32>,
     },
     /// What the client asked for.
     OriginalDst,
     /// One fixed endpoint, or none.
     Static(Option<StaticEndpoint>),
     /// What the request names.
-    DynamicDns(DnsFamily),
+    DynamicDns {
+        /// Address families.
+        family: DnsFamily,
+        /// Name of the cache of names, which its filter must share.
+        cache: Str,
+        /// Names that are kept.
+        hosts: u32,
+        /// Servers may be whoever they are: TLS is not verified, or there is none.
+        insecure: bool,
+    },
 }
 
 /// A fixed endpoint.
@@ -131,6 +141,8 @@ pub struct Balanced {
     pub retry_budget: Option<RetryBudget>,
     /// Endpoints that drain still take the sessions they have.
     pub persistent_session: bool,
+    /// Keys of Redis are spread over the endpoints.
+    pub redis: bool,
     /// An inbound cluster: nothing to choose from, and no panic to switch off.
     pub inbound: bool,
 }
@@ -174,8 +186,10 @@ pub fn build(input: &ClusterInput) -> Cluster {
         lb::apply(balanced, &mut cluster);
     }
     security::apply(&input.security, &mut cluster);
-    if input.peer_exchange {
-        cluster.filters.push(PEER_EXCHANGE.clone());
+    match input.peer_exchange.as_deref() {
+        Some([]) => cluster.filters.push(PEER_EXCHANGE.clone()),
+        Some(labels) => cluster.filters.push(peer_exchange(labels)),
+        None => {}
     }
     cluster
 }
@@ -187,9 +201,9 @@ fn discover(input: &ClusterInput, cluster: &mut Cluster) {
                 Some(EdsClusterConfig { service_name: str::to_owned(&input.name), eds_config: Some(config_source::stream()) });
             DiscoveryType::Eds
         }
-        Discovery::Dns { endpoints, family, refresh, one, resolver } => {
+        Discovery::Dns { endpoints, family, refresh, one, jitter, queries_per_socket } => {
             cluster.load_assignment = Some(assignment(endpoints));
-            resolve(cluster, *family, *refresh, *resolver);
+            resolve(cluster, *family, *refresh, *jitter, *queries_per_socket);
             if *one { DiscoveryType::LogicalDns } else { DiscoveryType::StrictDns }
         }
         Discovery::OriginalDst => {
@@ -200,9 +214,9 @@ fn discover(input: &ClusterInput, cluster: &mut Cluster) {
             cluster.load_assignment = endpoint.as_ref().map(|e| fixed(&input.name, e));
             DiscoveryType::Static
         }
-        Discovery::DynamicDns(family) => {
+        Discovery::DynamicDns { family, cache, hosts, insecure } => {
             cluster.lb_policy = LbPolicy::ClusterProvided.into();
-            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(by_request(*family)));
+            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(by_request(*family, cache, *hosts, *insecure)));
             return;
         }
     };
@@ -221,26 +235,21 @@ impl DnsFamily {
 
 // The successor of these fields (a cluster extension for DNS) is newer than the oldest proxies that must read them.
 #[allow(deprecated)]
-fn resolve(cluster: &mut Cluster, family: DnsFamily, refresh: Duration, resolver: bool) {
+fn resolve(cluster: &mut Cluster, family: DnsFamily, refresh: Duration, jitter: Duration, queries_per_socket: Option<u32>) {
     cluster.dns_lookup_family = family.proto();
     cluster.dns_refresh_rate = Some(duration(refresh));
-    cluster.dns_jitter = Some(duration(DNS_JITTER));
+    cluster.dns_jitter = Some(duration(jitter));
     cluster.respect_dns_ttl = true;
-    cluster.typed_dns_resolver_config = resolver.then(|| TypedExtensionConfig {
+    cluster.typed_dns_resolver_config = queries_per_socket.map(|queries| TypedExtensionConfig {
         name: DNS_RESOLVER.to_owned(),
-        typed_config: Some(any(&CaresDnsResolverConfig { udp_max_queries: Some(DNS_QUERIES_PER_SOCKET), ..Default::default() })),
+        typed_config: Some(any(&CaresDnsResolverConfig { udp_max_queries: Some(queries), ..Default::default() })),
     });
 }
 
-fn by_request(family: DnsFamily) -> CustomClusterType {
-    let cache = DnsCacheConfig {
-        name: DYNAMIC_DNS_CACHE.to_owned(),
-        dns_lookup_family: family.proto(),
-        max_hosts: Some(1024),
-        ..Default::default()
-    };
+fn by_request(family: DnsFamily, cache: &str, hosts: u32, insecure: bool) -> CustomClusterType {
+    let cache = DnsCacheConfig { name: cache.to_owned(), dns_lookup_family: family.proto(), max_hosts: Some(hosts), ..Default::default() };
     let config = dynamic::ClusterConfig {
-        allow_insecure_cluster_options: true,
+        allow_insecure_cluster_options: insecure,
         cluster_implementation_specifier: Some(dynamic::cluster_config::ClusterImplementationSpecifier::DnsCacheConfig(cache)),
         ..Default::default()
     };
@@ -281,11 +290,12 @@ fn labels(labels: &ClusterLabels) -> Option<Metadata> {
 }
 
 /// The network filter by which Istio's proxies tell each other what they are. Encoded once: nearly every cluster has it.
-static PEER_EXCHANGE: LazyLock<Filter> = LazyLock::new(|| Filter {
-    name: extensions::ISTIO_METADATA_EXCHANGE.to_owned(),
-    typed_config: Some(any(&metadata::exchange())),
-    ..Default::default()
-});
+static PEER_EXCHANGE: LazyLock<Filter> = LazyLock::new(|| peer_exchange(&[]));
+
+fn peer_exchange(labels: &[Str]) -> Filter {
+    let typed_config = Some(any(&metadata::exchange(labels)));
+    Filter { name: extensions::ISTIO_METADATA_EXCHANGE.to_owned(), typed_config, ..Default::default() }
+}
 
 /// A plain Envoy uses the cluster's own name where no other is asked for.
 fn alt_stat_name(input: &ClusterInput) -> String {

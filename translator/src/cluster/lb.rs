@@ -24,6 +24,11 @@ pub(super) fn apply(balanced: &Balanced, cluster: &mut Cluster) {
     if cluster.lb_policy == i32::from(LbPolicy::ClusterProvided) || balanced.inbound {
         return;
     }
+    if balanced.redis {
+        // Every proxy must find the same server for a key.
+        cluster.lb_policy = LbPolicy::Maglev.into();
+        return;
+    }
     let algorithm = balanced.balancer.as_ref().and_then(|b| b.algorithm.as_ref());
     let warmup = balanced.balancer.as_ref().and_then(|b| b.warmup).map(slow_start);
     let (policy, config) = match algorithm {

@@ -10,9 +10,10 @@ use pilotfish_model::tls::{ClientTls, ClientTlsMode};
 use super::input::{Balanced, ClusterInput, ClusterLabels, DNS_RESOLVER, Discovery, DnsFamily};
 use super::protocol::{HttpVersion, UpstreamHttp};
 use super::security::{PROXY_PROTOCOL, Security, TlsChoice};
-use super::special::{base, dns_family};
+use super::special::{base, dns_family, dynamic_dns, peer_exchange};
 use crate::context::Common;
 use crate::endpoint::{self, AssignmentInput, Locality};
+use crate::listener::network_filters::reads_redis;
 use crate::naming::{self, Direction};
 use crate::policy::{MergedRule, passes_through};
 use crate::tls::UpstreamTls;
@@ -69,18 +70,19 @@ impl One<'_> {
                 version,
                 preserve_case: preserve_case(common) && !port.protocol.is_tcp() && version != HttpVersion::Http2,
                 auto_sni: !self.by_sni && user.is_some_and(|t| t.sni.is_empty()),
-                auto_san: !self.by_sni && user.is_some_and(|t| self.verifies_request_host(t)),
+                auto_san: !self.by_sni && user.is_some_and(|t| verifies_request_host(common.config, t)),
                 idle_timeout: None,
             },
             security,
             labels: ClusterLabels { user_tls: user.is_some(), ..self.labels() },
-            peer_exchange: class.is_istio(),
+            peer_exchange: peer_exchange(common),
             balanced: Some(Balanced {
                 balancer: policy.load_balancer.clone(),
                 localities: locality.kind(),
                 outlier: policy.outlier_detection.clone(),
                 retry_budget: policy.retry_budget,
                 persistent_session: service.persistent_session,
+                redis: port.protocol == Protocol::Redis && reads_redis(common.config.features.redis, &class.extensions),
                 inbound: false,
             }),
             ..base(common, &name, discovery)
@@ -97,13 +99,15 @@ impl One<'_> {
             Resolution::Static | Resolution::Alias => Some(Discovery::Eds),
             // The addresses that clients of a gateway ask for are the gateway's own.
             Resolution::Passthrough if common.class.is_router() => Some(Discovery::Eds),
+            Resolution::Passthrough if endpoint::is_balanced(common, service) => Some(Discovery::Eds),
             Resolution::Passthrough => Some(Discovery::OriginalDst),
-            Resolution::DynamicDns => Some(Discovery::DynamicDns(dns_family(common))),
+            Resolution::DynamicDns => Some(dynamic_dns(common)),
             Resolution::Dns | Resolution::DnsRoundRobin => {
                 let plan = endpoint::plan(common, service, self.port, self.subset, name.clone(), policy, locality).without_labels();
                 let (endpoints, plaintext) = (self.unit.endpoints.cloned().unwrap_or_default(), self.unit.plaintext.clone());
                 let endpoints = AssignmentInput { plan, endpoints, plaintext };
                 let one = endpoints.chosen().count() == 1;
+                let features = &common.config.features;
                 // Envoy refuses several names here.
                 let races = service.races_addresses && one;
                 (!endpoints.is_empty()).then(|| Discovery::Dns {
@@ -111,7 +115,8 @@ impl One<'_> {
                     family: if races { DnsFamily::All } else { dns_family(common) },
                     refresh: common.config.dns_refresh_rate.0,
                     one: races || (service.resolution == Resolution::DnsRoundRobin && one),
-                    resolver: common.class.has_extension(DNS_RESOLVER),
+                    jitter: features.dns_jitter.into(),
+                    queries_per_socket: common.class.has_extension(DNS_RESOLVER).then_some(features.dns_queries_per_socket),
                 })
             }
         }
@@ -131,6 +136,13 @@ impl One<'_> {
     fn user_security(&self, policy: &TrafficPolicy, user: Option<&ClientTls>) -> TlsChoice {
         let class = self.unit.common.class;
         let Some(tls) = user else { return TlsChoice::None };
+        // Certificate files of the proxy outweigh those of a rule, if the rule is not about somebody else's servers.
+        let outside = self.unit.common.config.features.rule_tls_outside && self.unit.service.mesh_external;
+        if class.is_istio() && tls.mode == ClientTlsMode::Mutual && class.settings.client_certificate.is_some() && !outside {
+            let names = tls.subject_alt_names.clone();
+            let own = UpstreamTls::mesh(self.unit.common.config, class, tls.sni.clone(), names, self.http2(policy));
+            return own.map_or(TlsChoice::None, |t| TlsChoice::Always(Box::new(t)));
+        }
         // A Secret that a rule for everybody names is for gateways; a sidecar must be singled out.
         let selected = self.unit.rule.is_some_and(|r| !r.selector.is_empty()) || tls.credential_name.starts_with("configmap://");
         if !tls.credential_name.is_empty() && class.is_sidecar() && !selected {
@@ -163,7 +175,7 @@ impl One<'_> {
         let own_sni = || naming::sni(Direction::Outbound, port.port, subset, service.host.as_str()).into();
         let sni: Str = tls.map(|t| t.sni.clone()).filter(|s| !s.is_empty()).unwrap_or_else(own_sni);
         let names = tls.map(|t| t.subject_alt_names.clone()).filter(|n| !n.is_empty()).unwrap_or_else(|| unit.accounts.to_vec());
-        let Some(tls) = UpstreamTls::mesh(common.class, sni, names, self.http2(policy)) else {
+        let Some(tls) = UpstreamTls::mesh(common.config, common.class, sni, names, self.http2(policy)) else {
             return TlsChoice::None;
         };
         // Addresses that clients choose carry no metadata to choose by, and own certificate files no agent that says which.
@@ -171,18 +183,12 @@ impl One<'_> {
         if by_endpoint { TlsChoice::ByEndpoint(Box::new(tls)) } else { TlsChoice::Always(Box::new(tls)) }
     }
 
-    /// Nothing else says who the server must be: verify that it is the host of the request.
-    fn verifies_request_host(&self, tls: &ClientTls) -> bool {
-        let verified = !tls.insecure_skip_verify && self.unit.common.config.verify_certificate_at_client.unwrap_or(true);
-        verified && tls.sni.is_empty() && tls.subject_alt_names.is_empty()
-    }
-
     fn labels(&self) -> ClusterLabels {
         let service = self.unit.service;
         ClusterLabels {
             config: self.unit.rule.map(rule_path),
             subset: self.subset.map(|s| s.name.clone()),
-            services: vec![service_label(service)],
+            services: if self.unit.common.config.features.telemetry_label { vec![service_label(service)] } else { Vec::new() },
             external: service.mesh_external,
             user_tls: false,
         }
@@ -192,6 +198,12 @@ impl One<'_> {
         let pattern = &self.unit.common.config.outbound_cluster_stat_name;
         (!pattern.is_empty()).then(|| stat_name(pattern, self.unit.service, self.port, subset, None))
     }
+}
+
+/// Nothing else says who the server must be: verify that it is the host of the request.
+pub(super) fn verifies_request_host(config: &MeshConfig, tls: &ClientTls) -> bool {
+    let verified = !tls.insecure_skip_verify && config.verify_certificate_at_client.unwrap_or(true);
+    verified && tls.sni.is_empty() && tls.subject_alt_names.is_empty()
 }
 
 /// TLS of the user's own certificates, as opposed to the mesh's.

@@ -25,6 +25,7 @@ pub(super) fn circuit_breakers(input: &ClusterInput) -> CircuitBreakers {
         max_pending_requests: limit(pool.and_then(|p| p.http1_max_pending_requests)),
         max_requests: limit(pool.and_then(|p| p.http2_max_requests)),
         max_retries: limit(pool.and_then(|p| p.max_retries)),
+        track_remaining: input.remaining_limits,
         retry_budget: input.balanced.as_ref().and_then(|b| b.retry_budget).map(retry_budget),
         ..Default::default()
     };

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use pilotfish_model::name::Str;
 use pilotfish_model::sidecar::OutboundMode;
+use pilotfish_model::tls::ClientTlsMode;
 
-use super::input::{ClusterInput, ClusterLabels, Discovery, DnsFamily};
-use super::outbound::{keepalive, preserve_case};
+use super::input::{ClusterInput, ClusterLabels, DYNAMIC_DNS_CACHE, Discovery, DnsFamily};
+use super::outbound::{keepalive, preserve_case, verifies_request_host};
 use super::protocol::{HttpVersion, UpstreamHttp};
-use super::security::Security;
+use super::security::{Security, TlsChoice};
 use crate::context::{Common, Context};
 use crate::naming;
+use crate::tls::UpstreamTls;
 
 /// Idle connections to unknown hosts are not worth more.
 const PASSTHROUGH_IDLE: Duration = Duration::from_secs(300);
@@ -28,9 +30,14 @@ pub(super) fn special(context: &Context<'_>, add: &mut impl FnMut(ClusterInput))
         idle_timeout: Some(PASSTHROUGH_IDLE),
         ..UpstreamHttp::default()
     };
-    let peer_exchange = context.class.is_istio();
+    let peer_exchange = peer_exchange(common);
     let pool = common.config.default_traffic_policy.as_ref().and_then(|p| p.connection_pool.clone());
-    add(ClusterInput { http: http(), peer_exchange, pool, ..base(common, naming::PASSTHROUGH, Discovery::OriginalDst) });
+    add(ClusterInput {
+        http: http(),
+        peer_exchange: peer_exchange.clone(),
+        pool,
+        ..base(common, naming::PASSTHROUGH, Discovery::OriginalDst)
+    });
     add(ClusterInput {
         http: http(),
         stat_name: naming::PASSTHROUGH.into(),
@@ -39,8 +46,32 @@ pub(super) fn special(context: &Context<'_>, add: &mut impl FnMut(ClusterInput))
     });
     let mode = context.scope.outbound_policy().map_or(context.config().outbound_traffic_policy.mode, |p| p.mode);
     if mode == OutboundMode::AllowAnyDynamicDns {
-        add(ClusterInput { http: http(), peer_exchange, ..base(common, naming::DYNAMIC_DNS, Discovery::DynamicDns(dns_family(common))) });
+        add(unknown_hosts(common, ClusterInput { http: http(), peer_exchange, ..base(common, naming::DYNAMIC_DNS, dynamic_dns(common)) }));
     }
+}
+
+/// The cluster of hosts that requests name, with the mesh's TLS towards them.
+fn unknown_hosts(common: Common<'_>, mut input: ClusterInput) -> ClusterInput {
+    let Some(tls) = &common.config.outbound_traffic_policy.tls else { return input };
+    let made = match tls.mode {
+        ClientTlsMode::IstioMutual => UpstreamTls::mesh(common.config, common.class, tls.sni.clone(), tls.subject_alt_names.clone(), false),
+        _ => UpstreamTls::user(common.config, common.class, tls, false),
+    };
+    let Some(made) = made else {
+        // Nothing may go out in clear text that was meant to be secured: there is nobody to send to.
+        input.discovery = Discovery::Static(None);
+        return input;
+    };
+    input.http.auto_sni = tls.sni.is_empty();
+    input.http.auto_san = verifies_request_host(common.config, tls);
+    // Envoy wants both, unless it is told that it does not matter who answers.
+    let insecure = !(input.http.auto_sni && input.http.auto_san);
+    if let Discovery::DynamicDns { insecure: of_cluster, .. } = &mut input.discovery {
+        *of_cluster = insecure;
+    }
+    input.labels.user_tls = tls.mode != ClientTlsMode::IstioMutual;
+    input.security = Security { tls: TlsChoice::Always(Box::new(made)), proxy_protocol: None };
+    input
 }
 
 /// A cluster without anything.
@@ -61,14 +92,34 @@ pub(super) fn base(common: Common<'_>, name: &str, discovery: Discovery) -> Clus
         labels: ClusterLabels::default(),
         bind: Vec::new(),
         no_cleanup: false,
-        peer_exchange: false,
+        peer_exchange: None,
+        remaining_limits: common.config.features.remaining_limits,
         buffer: common.class.proxy_config.connection_settings.as_ref().and_then(|c| c.cluster_per_connection_buffer_limit_bytes),
     }
 }
 
+/// What proxies tell each other, if they do.
+pub(super) fn peer_exchange(common: Common<'_>) -> Option<Vec<Str>> {
+    let features = &common.config.features;
+    (common.class.is_istio() && features.peer_exchange).then(|| features.peer_exchange_labels.clone())
+}
+
+/// Servers that requests name.
+pub(super) fn dynamic_dns(common: Common<'_>) -> Discovery {
+    let hosts = common.config.features.dynamic_dns_hosts;
+    Discovery::DynamicDns { family: dns_family(common), cache: DYNAMIC_DNS_CACHE.into(), hosts, insecure: true }
+}
+
 /// IPv6 only where there is nothing else.
 pub(super) fn dns_family(common: Common<'_>) -> DnsFamily {
-    if common.class.ipv4 { DnsFamily::V4 } else { DnsFamily::V6 }
+    let class = common.class;
+    if class.ipv4 && class.ipv6 && common.config.features.dual_stack {
+        DnsFamily::All
+    } else if common.class.ipv4 {
+        DnsFamily::V4
+    } else {
+        DnsFamily::V6
+    }
 }
 
 /// Addresses by which the inbound capture rules know the proxy's own connections to the workload.
@@ -82,7 +133,7 @@ fn passthrough_sources(common: Common<'_>) -> Vec<Str> {
     sources
 }
 
-/// The main one of these addresses.
+/// The main one of these addresses; where both families are listened on, both.
 pub(super) fn inbound_source(common: Common<'_>) -> Vec<Str> {
-    passthrough_sources(common).into_iter().take(1).collect()
+    passthrough_sources(common).into_iter().take(if common.config.features.dual_stack { 2 } else { 1 }).collect()
 }

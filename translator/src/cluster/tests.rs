@@ -23,7 +23,8 @@ fn cluster() -> ClusterInput {
         labels: ClusterLabels::default(),
         bind: Vec::new(),
         no_cleanup: false,
-        peer_exchange: false,
+        peer_exchange: None,
+        remaining_limits: false,
         buffer: None,
     }
 }

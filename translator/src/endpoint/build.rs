@@ -69,9 +69,11 @@ fn endpoint(input: &AssignmentInput, index: usize, endpoint: &Endpoint) -> LbEnd
         EndpointAddress::Unix(path) => HostAddress::Pipe(path),
     };
     let mtls = endpoint.workload.mtls && input.tells_mtls(index);
-    let described = describe(&endpoint.workload);
+    let described = if input.plan.described { describe(&endpoint.workload) } else { String::new() };
     let filters: [(&str, &[(&str, &str)]); 2] = [(SOCKET_MATCH, &[("tlsMode", "istio")]), (metadata::ISTIO, &[("workload", &described)])];
-    LbEndpoint::new(address, health, Some(if mtls { &filters } else { &filters[1..] }), Some(endpoint.weight.max(1)))
+    // Each of them may be missing.
+    let said = &filters[usize::from(!mtls)..1 + usize::from(input.plan.described)];
+    LbEndpoint::new(address, health, (!said.is_empty()).then_some(said), Some(endpoint.weight.max(1)))
 }
 
 /// `workload;namespace;service;revision;cluster`: what telemetry calls the server.

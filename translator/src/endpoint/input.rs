@@ -6,10 +6,11 @@ use std::sync::Arc;
 use pilotfish_model::Mesh;
 use pilotfish_model::destination_rule::{LbAlgorithm, Subset, TrafficPolicy};
 use pilotfish_model::endpoint::{Endpoint, Health};
+use pilotfish_model::features::UnreadyEndpoints;
 use pilotfish_model::name::{Labels, Str, selects};
 use pilotfish_model::peer_authentication::MtlsMode;
 use pilotfish_model::proxy::Flavour;
-use pilotfish_model::service::{Protocol, Resolution, Service, ServicePort};
+use pilotfish_model::service::{Protocol, Registry, Resolution, Service, ServicePort};
 use pilotfish_model::tls::ClientTlsMode;
 
 use super::spread::{Locality, Spread};
@@ -32,6 +33,8 @@ pub struct Plan {
     pub node: Option<Str>,
     /// Endpoints that are not ready do not count, where the client must know how many are well.
     pub healthy: bool,
+    /// Endpoints say which workload they are of.
+    pub described: bool,
     /// What a rule says about mesh mTLS, and so not the endpoints.
     pub mtls: RuledMtls,
     /// Preference among localities.
@@ -109,11 +112,16 @@ impl AssignmentInput {
 fn has_assignments(common: Common<'_>, service: &Service) -> bool {
     match service.resolution {
         Resolution::Static => true,
-        Resolution::Passthrough => common.class.is_router() || common.class.flavour == Flavour::Grpc,
+        Resolution::Passthrough => common.class.is_router() || common.class.flavour == Flavour::Grpc || is_balanced(common, service),
         // gRPC resolves no names for a cluster: it is told at once that there is nobody, instead of waiting for an answer.
         Resolution::Dns | Resolution::DnsRoundRobin => common.class.flavour == Flavour::Grpc,
         _ => false,
     }
+}
+
+/// Clients of a headless service choose by policy, where the mesh wants that.
+pub(crate) fn is_balanced(common: Common<'_>, service: &Service) -> bool {
+    common.config.features.headless_balancing && service.registry == Registry::Kubernetes
 }
 
 /// A rule that sends to whatever address the client asked for.
@@ -167,7 +175,12 @@ pub fn plan(
         unresolved: false,
         node: service.node_local.then(|| common.class.node.clone()),
         // Endpoints known to be down would count as ejected, and switch the protection off that the user asks for.
-        healthy: policy.outlier_detection.as_ref().is_some_and(|o| o.min_health_percent > 0),
+        healthy: match common.config.features.unready_endpoints {
+            UnreadyEndpoints::Always => false,
+            UnreadyEndpoints::Never => true,
+            UnreadyEndpoints::UnlessCounted => policy.outlier_detection.as_ref().is_some_and(|o| o.min_health_percent > 0),
+        },
+        described: common.config.features.telemetry_label && common.config.features.endpoint_telemetry_label,
         mtls: match policy.tls.as_ref().map(|t| t.mode) {
             None => RuledMtls::Unsaid,
             Some(ClientTlsMode::IstioMutual) => RuledMtls::On,

@@ -25,6 +25,8 @@ pub(crate) const TOPOLOGY_LABELS: [&str; 6] = [NETWORK, REGION, ZONE, SUB_ZONE, 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Locality {
     setting: Option<Setting>,
+    /// Weights of localities count in any case.
+    weighted: bool,
     /// Nobody takes over from endpoints that nobody finds out about.
     fails_over: bool,
 }
@@ -75,12 +77,16 @@ impl Locality {
             (None, None, Some(near)) => Some(Setting::Localities(near)),
             (None, None, None) => mesh_zones().map_or_else(|| ranked(mesh), |zones| Some(Setting::Zones(zones.clone()))),
         };
-        Locality { setting, fails_over: policy.outlier_detection.is_some() || by_service }
+        Locality {
+            setting,
+            weighted: common.config.features.locality_weights,
+            fails_over: policy.outlier_detection.is_some() || by_service,
+        }
     }
 
     /// No preference.
     pub(super) fn even() -> Locality {
-        Locality { setting: None, fails_over: false }
+        Locality { setting: None, weighted: false, fails_over: false }
     }
 
     /// What the balancer is told.
@@ -91,7 +97,7 @@ impl Locality {
             Some(Setting::Zones(z)) => Localities::Zones { min_cluster_size: z.min_cluster_size },
             Some(Setting::Localities(l)) => {
                 let ordered = self.fails_over && (!l.failover.is_empty() || !l.failover_priority.is_empty());
-                if ordered || !l.distribute.is_empty() { Localities::Weighted } else { Localities::Even }
+                if ordered || self.weighted || !l.distribute.is_empty() { Localities::Weighted } else { Localities::Even }
             }
         }
     }

@@ -27,6 +27,7 @@ pub(crate) fn routes(context: &Context<'_>) -> Vec<Resource> {
         retry_extensions: RetryExtensions { previous_hosts: true, previous_priorities: true },
         fault: true,
         cors: false,
+        shadow_suffix: false,
         append_x_forwarded_host: false,
     });
     let mut by_port: BTreeMap<u16, Fragment> = BTreeMap::new();

@@ -35,7 +35,7 @@ use prost::{Message, Name};
 use super::extension::Chosen;
 use super::pack::{duration, packed_filter};
 use super::settings::{Settings, Side};
-use super::{access_log, http_filters, tracing};
+use super::{access_log, http_filters, stats_log, tracing};
 use crate::config_source;
 use crate::extensions as names;
 use crate::route::inbound::InboundRoute;
@@ -204,13 +204,16 @@ fn common(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize], se
         server_name: if hide_server { String::new() } else { server_name(settings, side) },
         server_header_transformation: if hide_server { ServerHeaderTransformation::PassThrough as i32 } else { 0 },
         stream_idle_timeout: Some(limit(connections.http_stream_idle_timeout).unwrap_or_default()),
-        access_log: access_log::requests(&settings.observed(side).access_logs),
-        use_remote_address: Some(gateway),
+        access_log: access_log::requests(&settings.observed(side).access_logs)
+            .into_iter()
+            .chain(stats_log::requests(settings, side))
+            .collect(),
+        use_remote_address: Some(gateway || (side == Side::Outbound && settings.features.sidecar_remote_address)),
         xff_num_trusted_hops: if gateway { settings.topology.num_trusted_proxies } else { 0 },
         generate_request_id: disabled(&headers.request_id).then_some(false),
         forward_client_cert_details: forward_client_cert(settings, side) as i32,
         set_current_client_cert_details: client_cert_details(settings, side),
-        proxy_100_continue: true,
+        proxy_100_continue: settings.features.continue_from_server,
         upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
         normalize_path: Some(settings.path_normalization != PathNormalization::None),
         merge_slashes: connections.http_merge_slashes.unwrap_or(merge_slashes),

@@ -8,6 +8,7 @@ use pilotfish_envoy::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
 use pilotfish_envoy::pb::envoy::extensions::filters::http::grpc_stats::v3 as grpc_stats;
 use pilotfish_envoy::pb::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use pilotfish_envoy::pb::envoy::extensions::filters::http::router::v3::Router;
+use pilotfish_envoy::pb::envoy::extensions::filters::http::stateful_session::v3::StatefulSession;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use pilotfish_envoy::pb::istio::envoy::config::filter::http::alpn::v2alpha1 as alpn;
 use pilotfish_envoy::pb::udpa::r#type::v1::TypedStruct;
@@ -18,6 +19,7 @@ use super::pack::http_filter;
 use super::settings::{DnsFamily, Settings, Side};
 use super::stats;
 use crate::extensions as names;
+use crate::metadata;
 use crate::security::HttpFilters;
 
 /// Cache of names that requests brought, shared with the cluster that connects to them.
@@ -26,7 +28,7 @@ const DNS_CACHE: &str = "allow_any_dfp_dns_cache";
 /// The filters of a connection manager. `security`: those of policies.
 pub(super) fn http_filters(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize], security: &HttpFilters) -> Vec<HttpFilter> {
     let mut filters = Vec::with_capacity(9);
-    if settings.istio {
+    if settings.istio && settings.features.peer_exchange {
         filters.push(peer_metadata(settings, side));
     }
     filters.extend_from_slice(&security.custom);
@@ -44,7 +46,7 @@ pub(super) fn http_filters(settings: &Settings, side: Side, grpc_web: bool, plug
         let config = grpc_stats::FilterConfig { emit_filter_state: true, per_method_stat_specifier: Some(all), ..Default::default() };
         filters.push(http_filter(names::HTTP_GRPC_STATS, &config));
     }
-    if settings.istio && side != Side::Inbound {
+    if settings.istio && settings.features.alpn_override && side != Side::Inbound {
         filters.push(http_filter(names::ISTIO_ALPN, &alpn_override()));
     }
     if settings.has(names::HTTP_FAULT) {
@@ -53,11 +55,16 @@ pub(super) fn http_filters(settings: &Settings, side: Side, grpc_web: bool, plug
     if settings.has(names::HTTP_CORS) {
         filters.push(http_filter(names::HTTP_CORS, &Cors {}));
     }
-    filters.extend(settings.observed(side).stats.iter().map(|s| http_filter(names::ISTIO_STATS, &stats::config(s, side))));
+    if settings.istio {
+        filters.extend(settings.observed(side).stats.iter().map(|s| http_filter(names::ISTIO_STATS, &stats::config(s, side))));
+    }
+    if settings.features.persistent_sessions && side != Side::Inbound && settings.has(names::HTTP_STATEFUL_SESSION) {
+        filters.push(http_filter(names::HTTP_STATEFUL_SESSION, &StatefulSession::default()));
+    }
     if let (Side::Outbound, Some(family)) = (side, settings.dynamic_dns)
         && settings.has(names::HTTP_DYNAMIC_FORWARD_PROXY)
     {
-        filters.push(http_filter(names::HTTP_DYNAMIC_FORWARD_PROXY, &forward_proxy(family)));
+        filters.push(http_filter(names::HTTP_DYNAMIC_FORWARD_PROXY, &forward_proxy(family, settings.features.dynamic_dns_hosts)));
     }
     let quiet = settings.headers.envoy_debug_headers.as_ref().is_some_and(|h| h.disabled == Some(true));
     filters.push(http_filter(names::HTTP_ROUTER, &Router { suppress_envoy_headers: quiet, ..Default::default() }));
@@ -76,9 +83,10 @@ fn peer_metadata(settings: &Settings, side: Side) -> HttpFilter {
         Side::Inbound => ("downstream_discovery", "downstream_propagation"),
         Side::Outbound | Side::Gateway => ("upstream_discovery", "upstream_propagation"),
     };
+    let labels = metadata::additional_labels(&settings.features.peer_exchange_labels);
     let config = TypedStruct {
         type_url: "type.googleapis.com/io.istio.http.peer_metadata.Config".to_owned(),
-        value: Some(Struct::new([(discover, discovery), (propagate, propagation)])),
+        value: Some(Struct::new([(discover, discovery), (propagate, propagation)].into_iter().chain(labels))),
     };
     http_filter(names::ISTIO_METADATA_EXCHANGE, &config)
 }
@@ -99,14 +107,14 @@ fn alpn_override() -> alpn::FilterConfig {
     }
 }
 
-fn forward_proxy(family: DnsFamily) -> dynamic_forward_proxy::FilterConfig {
+fn forward_proxy(family: DnsFamily, hosts: u32) -> dynamic_forward_proxy::FilterConfig {
     let family = match family {
         DnsFamily::V4 => DnsLookupFamily::V4Only,
         DnsFamily::V6 => DnsLookupFamily::V6Only,
         DnsFamily::Both => DnsLookupFamily::All,
     };
     let cache =
-        DnsCacheConfig { name: DNS_CACHE.to_owned(), dns_lookup_family: family as i32, max_hosts: Some(1024), ..Default::default() };
+        DnsCacheConfig { name: DNS_CACHE.to_owned(), dns_lookup_family: family as i32, max_hosts: Some(hosts), ..Default::default() };
     dynamic_forward_proxy::FilterConfig {
         implementation_specifier: Some(dynamic_forward_proxy::filter_config::ImplementationSpecifier::DnsCacheConfig(cache)),
         ..Default::default()

@@ -17,6 +17,7 @@ pub mod settings;
 pub mod spec;
 pub mod stat_prefix;
 pub mod stats;
+pub(crate) mod stats_log;
 pub mod telemetry;
 pub mod tracing;
 
@@ -26,7 +27,11 @@ pub(crate) mod pack;
 mod provider;
 mod trace_provider;
 
+use pilotfish_model::MeshConfig;
+use pilotfish_model::name::Str;
+
 use crate::context::{Context, OwnContext};
+use crate::facts::ScopeFacts;
 
 pub(crate) use hcm::Parts;
 pub(crate) use inbound::sources as inbound_sources;
@@ -37,6 +42,16 @@ pub use spec::ListenerSpec;
 /// Listeners of a scope: for outbound connections of a sidecar, all of a gateway.
 pub fn of_scope(context: &Context<'_>) -> Vec<ListenerSpec> {
     if context.class.is_sidecar() { outbound::listeners(context) } else { gateway::listeners(context) }
+}
+
+/// Where captured connections are taken: of the family that they are captured by, or of both.
+fn captured_binds(config: &MeshConfig, class: &ScopeFacts, outbound: bool) -> Vec<Str> {
+    let second = match (class.ipv4, class.ipv6) {
+        (true, true) if config.features.dual_stack => Some("::"),
+        (false, true) if outbound && config.features.ipv4_beside_ipv6 => Some("0.0.0.0"),
+        _ => None,
+    };
+    std::iter::once(class.wildcard_ip()).chain(second).map(Str::from).collect()
 }
 
 /// Listeners for what the workload beside a sidecar serves.

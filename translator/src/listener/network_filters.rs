@@ -1,15 +1,19 @@
 //! Network filters of connections that are not read as HTTP, and those that stand before the connection manager.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pilotfish_envoy::pb::envoy::config::accesslog::v3::AccessLog;
 use pilotfish_envoy::pb::envoy::config::listener::v3::Filter;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::mongo_proxy::v3::MongoProxy;
+use pilotfish_envoy::pb::envoy::extensions::filters::network::mysql_proxy::v3::MySqlProxy;
+use pilotfish_envoy::pb::envoy::extensions::filters::network::redis_proxy::v3::{RedisProxy, redis_proxy};
 use pilotfish_envoy::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy as TcpProxyConfig, tcp_proxy};
 use pilotfish_envoy::pb::envoy::r#type::v3::{HashPolicy, hash_policy};
 use pilotfish_model::destination_rule::Tunnel;
 use pilotfish_model::extension::Phase;
 use pilotfish_model::name::Str;
+use pilotfish_model::service::Protocol;
 
 use super::pack::{duration, filter};
 use super::settings::{Settings, Side};
@@ -17,6 +21,9 @@ use super::stats;
 use crate::extensions as names;
 use crate::metadata;
 use crate::security::NetworkFilters;
+
+/// How long an answer of Redis may take.
+const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the filters of one TCP chain depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,10 +38,32 @@ pub struct TcpProxy {
     pub observed: bool,
     /// Passed on as it came: no policy can look at it.
     pub unread: bool,
-    /// Read as MongoDB for statistics.
-    pub mongo: bool,
+    /// What the bytes are.
+    pub reading: Reading,
     /// Learn who the peer is: the connection was secured with the mesh's certificates, or may have been.
     pub exchange_metadata: bool,
+}
+
+/// What bytes are read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Reading {
+    Bytes,
+    Mongo,
+    Mysql,
+    Redis,
+}
+
+impl Reading {
+    /// On a port of that protocol.
+    pub fn of(protocol: Protocol) -> Reading {
+        match protocol {
+            Protocol::Mongo => Reading::Mongo,
+            Protocol::Mysql => Reading::Mysql,
+            Protocol::Redis => Reading::Redis,
+            _ => Reading::Bytes,
+        }
+    }
 }
 
 /// Where to.
@@ -69,7 +98,7 @@ impl TcpProxy {
             policy: TcpPolicy::default(),
             observed: true,
             unread: false,
-            mongo: false,
+            reading: Reading::Bytes,
             exchange_metadata: false,
         }
     }
@@ -101,9 +130,23 @@ pub(super) fn tcp_filters(
     filters.extend_from_slice(&security.rules);
     filters.extend(settings.plugins.network(plugins, Phase::Stats));
     filters.extend(settings.plugins.network(plugins, Phase::Unspecified));
-    filters.extend(settings.observed(side).stats.iter().map(|s| filter(names::ISTIO_STATS, &stats::config(s, side))));
-    if input.mongo && settings.has(names::MONGO_PROXY) {
-        filters.push(filter(names::MONGO_PROXY, &MongoProxy { stat_prefix: input.stat_prefix.to_string(), ..Default::default() }));
+    if settings.istio {
+        filters.extend(settings.observed(side).stats.iter().map(|s| filter(names::ISTIO_STATS, &stats::config(s, side))));
+    }
+    let stat_prefix = || input.stat_prefix.to_string();
+    match input.reading {
+        Reading::Mongo if settings.features.mongo && settings.has(names::MONGO_PROXY) => {
+            filters.push(filter(names::MONGO_PROXY, &MongoProxy { stat_prefix: stat_prefix(), ..Default::default() }));
+        }
+        Reading::Mysql if settings.features.mysql && settings.has(names::MYSQL_PROXY) => {
+            filters.push(filter(names::MYSQL_PROXY, &MySqlProxy { stat_prefix: stat_prefix() }));
+        }
+        // It sends keys where they are kept, so it stands in the place of the proxy of connections.
+        Reading::Redis if reads_redis(settings.features.redis, &settings.extensions) => {
+            filters.push(filter(names::REDIS_PROXY, &redis(input)));
+            return filters;
+        }
+        _ => {}
     }
     filters.push(filter(names::TCP_PROXY, &tcp_proxy(settings, input, log)));
     filters
@@ -111,7 +154,8 @@ pub(super) fn tcp_filters(
 
 /// Learns who the peer is from the first bytes of the connection.
 pub(super) fn metadata_exchange(settings: &Settings) -> Option<Filter> {
-    settings.istio.then(|| filter(names::ISTIO_METADATA_EXCHANGE, &metadata::exchange()))
+    let wanted = settings.istio && settings.features.peer_exchange;
+    wanted.then(|| filter(names::ISTIO_METADATA_EXCHANGE, &metadata::exchange(&settings.features.peer_exchange_labels)))
 }
 
 /// What stands before a connection manager: code that looks at connections, and not yet at requests.
@@ -140,6 +184,28 @@ fn tcp_proxy(settings: &Settings, input: &TcpProxy, log: &[AccessLog]) -> TcpPro
             ..Default::default()
         }),
         access_log: if input.observed { log.to_vec() } else { Vec::new() },
+        ..Default::default()
+    }
+}
+
+/// Whether ports of Redis are read as such.
+pub(crate) fn reads_redis(wanted: bool, extensions: &BTreeSet<Str>) -> bool {
+    wanted && (extensions.is_empty() || extensions.contains(names::REDIS_PROXY))
+}
+
+/// Of several clusters the first one has all keys.
+fn redis(input: &TcpProxy) -> RedisProxy {
+    use redis_proxy::{ConnPoolSettings, PrefixRoutes, prefix_routes::Route};
+    let cluster = match &input.target {
+        TcpTarget::Cluster(name) => Some(name),
+        TcpTarget::Weighted(clusters) => clusters.first().map(|(name, _)| name),
+    };
+    let route = Route { cluster: cluster.map(ToString::to_string).unwrap_or_default(), ..Default::default() };
+    RedisProxy {
+        stat_prefix: input.stat_prefix.to_string(),
+        latency_in_micros: true,
+        settings: Some(ConnPoolSettings { op_timeout: Some(duration(REDIS_TIMEOUT)), ..Default::default() }),
+        prefix_routes: Some(PrefixRoutes { catch_all_route: Some(route), ..Default::default() }),
         ..Default::default()
     }
 }

@@ -8,7 +8,7 @@ use pilotfish_model::mesh_config::PathNormalization;
 use pilotfish_model::name::{Kind, ObjectId, Str};
 use pilotfish_model::proxy_config::{ConnectionSettings, GatewayTopology, ProxyHeaders};
 use pilotfish_model::sidecar::OutboundMode;
-use pilotfish_model::{Extension, Telemetry};
+use pilotfish_model::{Extension, Features, Telemetry};
 
 use super::extension::Plugins;
 use super::telemetry::{Observed, Telemetries};
@@ -50,6 +50,8 @@ pub struct Settings {
     pub idle_timeout: Option<Duration>,
     /// HTTP/1.0 is accepted.
     pub http10: bool,
+    /// Switches of the mesh.
+    pub features: Features,
     /// How paths are normalised.
     pub path_normalization: PathNormalization,
     /// Unknown hosts are resolved by the proxy, to IPv6 if it has nothing else.
@@ -87,7 +89,8 @@ impl Settings {
             topology: class.proxy_config.gateway_topology.clone().unwrap_or_default(),
             connections: class.proxy_config.connection_settings.clone().unwrap_or_default(),
             idle_timeout: class.settings.idle_timeout,
-            http10: class.settings.http10,
+            http10: class.settings.http10 || config.features.http10,
+            features: config.features.clone(),
             path_normalization: config.path_normalization.normalization,
             dynamic_dns: (class.is_sidecar() && mode == OutboundMode::AllowAnyDynamicDns).then_some(match (class.ipv4, class.ipv6) {
                 (true, true) => DnsFamily::Both,
@@ -149,6 +152,7 @@ pub(super) mod tests {
             connections: ConnectionSettings::default(),
             idle_timeout: None,
             http10: false,
+            features: Features::default(),
             path_normalization: PathNormalization::Default,
             dynamic_dns: None,
             detection_timeout: Duration::ZERO,

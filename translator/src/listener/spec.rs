@@ -13,6 +13,7 @@ use pilotfish_envoy::pb::envoy::config::listener::v3::listener::connection_balan
 use pilotfish_envoy::pb::envoy::config::listener::v3::{
     AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, QuicProtocolOptions, UdpListenerConfig,
 };
+use pilotfish_model::Features;
 use pilotfish_model::name::{ObjectId, Str};
 
 use super::extension::Chosen;
@@ -20,15 +21,19 @@ use super::hcm::{Http, Parts, Templates};
 use super::network_filters::{TcpProxy, before_requests, metadata_exchange, tcp_filters};
 use super::pack::{address, datagrams, duration};
 use super::settings::{Settings, Side};
-use super::{access_log, listener_filters};
+use super::{access_log, listener_filters, stats_log};
 use crate::metadata;
 use crate::security::{self, NetworkFilters, Security};
 use crate::tls::{self, GatewayTls, InboundTls};
 
 /// ALPN of clear-text HTTP, as the HTTP inspector finds it.
 pub const PLAIN_HTTP_ALPN: &[&str] = &["http/1.1", "h2c"];
-/// How long a TLS handshake may take where clients connect from outside.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The same where HTTP/1.0 may come as well.
+pub(super) fn plain_http(features: &Features) -> &'static [&'static str] {
+    // Matched where it is refused it could not even pass as bytes.
+    if features.http10 { &["http/1.0", "http/1.1", "h2c"] } else { PLAIN_HTTP_ALPN }
+}
 
 /// A listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -200,7 +205,10 @@ pub(crate) struct Builder<'a> {
 impl<'a> Builder<'a> {
     /// `parts` are of the same settings, but for what is traced.
     pub(crate) fn new(settings: &'a Settings, parts: &'a Parts, security: Option<&'a Security>) -> Self {
-        let connection_logs = [&settings.telemetry.client, &settings.telemetry.server].map(|o| access_log::connections(&o.access_logs));
+        let connection_logs = [Side::Outbound, Side::Inbound].map(|side| {
+            let written = access_log::connections(&settings.observed(side).access_logs);
+            written.into_iter().chain(stats_log::connections(settings, side)).collect()
+        });
         Builder { settings, templates: Templates::new(settings, parts), connection_logs, security, secured: OnceCell::new() }
     }
 
@@ -232,7 +240,7 @@ impl<'a> Builder<'a> {
             connection_balance_config: spec.exact_balance.then_some(ConnectionBalanceConfig { balance_type: Some(exact) }),
             access_log: if own_log { access_log::unmatched(&self.settings.observed(side).access_logs) } else { Vec::new() },
             // One connection per wake-up spreads them over threads.
-            max_connections_to_accept_per_socket_event: (spec.bind_to_port && !quic).then_some(1),
+            max_connections_to_accept_per_socket_event: self.settings.features.accepts_at_a_time.filter(|_| spec.bind_to_port && !quic),
             udp_listener_config: quic.then(|| UdpListenerConfig {
                 quic_options: Some(QuicProtocolOptions::default()),
                 downstream_socket_config: Some(UdpSocketConfig::default()),
@@ -323,7 +331,7 @@ impl<'a> Builder<'a> {
             filters,
             metadata: spec.config.as_ref().map(|path| metadata::istio([("config", Value::text(path))])),
             transport_socket: spec.tls.as_ref().and_then(socket),
-            transport_socket_connect_timeout: spec.handshake_limit.then(|| duration(HANDSHAKE_TIMEOUT)),
+            transport_socket_connect_timeout: spec.handshake_limit.then(|| duration(self.settings.features.gateway_handshake.into())),
             name: spec.name.to_string(),
             ..Default::default()
         }

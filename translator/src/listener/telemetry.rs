@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use pilotfish_model::attachment::Attached;
 use pilotfish_model::name::Labels;
+use pilotfish_model::proxy::Flavour;
 use pilotfish_model::{Mesh, Telemetry};
 
 use super::access_log::AccessLogs;
@@ -14,6 +15,7 @@ use super::settings::Side;
 use super::stats::{self, Stats};
 use super::tracing::Tracing;
 use crate::context::Context;
+use crate::extensions::ACCESS_LOG_STATS;
 
 /// Of one direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -24,7 +26,7 @@ pub struct Observed {
     pub tracing: Option<Tracing>,
     /// The request's id does not say whether it is sampled.
     pub ignore_request_id: bool,
-    /// Istio's metrics, once per provider.
+    /// Istio's metrics, once per provider: by Istio's filter, or by a log of stock Envoy that counts.
     pub stats: Vec<Stats>,
 }
 
@@ -41,13 +43,15 @@ impl Telemetries {
     /// Resolves the objects that apply.
     pub fn of(context: &Context<'_>, applicable: &[Arc<Telemetry>]) -> Self {
         let metrics = stats::merged(context.config(), applicable);
+        let class = &context.class.unit;
+        let counts = class.is_istio() || (class.flavour == Flavour::Plain && class.has_extension(ACCESS_LOG_STATS));
         let of = |server| {
             let (tracing, ignore_request_id) = Tracing::of(context, applicable, server);
             Observed {
                 access_logs: AccessLogs::of(context, applicable, server),
                 tracing,
                 ignore_request_id,
-                stats: if context.class.is_istio() { metrics.iter().filter_map(|m| m.of(server)).collect() } else { Vec::new() },
+                stats: if counts { metrics.iter().filter_map(|m| m.of(server)).collect() } else { Vec::new() },
             }
         };
         let client = of(false);

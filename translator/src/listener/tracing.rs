@@ -19,8 +19,6 @@ use crate::context::Context;
 use crate::extensions;
 use crate::facts::OwnFacts;
 
-/// Share of requests that are sampled where nobody says otherwise, in percent.
-const DEFAULT_SAMPLING: f64 = 1.0;
 /// First version of Istio's proxy with tags by format.
 const FORMATTER_TAGS: ProxyVersion = ProxyVersion(1, 29, 0);
 /// First version of Istio's proxy that need not pass the trace on.
@@ -100,8 +98,9 @@ impl Tracing {
     pub(super) fn of(context: &Context<'_>, applicable: &[Arc<Telemetry>], server: bool) -> (Option<Self>, bool) {
         let (class, config) = (context.class, context.config());
         let own = class.proxy_config.tracing.clone().unwrap_or_default();
-        let own_sampling = own.sampling.filter(|p| p.get() != 0.0).map_or(DEFAULT_SAMPLING, |p| p.get());
-        let own_sampling = if own_sampling > 100.0 { DEFAULT_SAMPLING } else { own_sampling };
+        let usual = f64::from(config.features.trace_sampling) / 100.0;
+        let own_sampling = own.sampling.filter(|p| p.get() != 0.0).map_or(usual, |p| p.get());
+        let own_sampling = if own_sampling > 100.0 { usual } else { own_sampling };
         let tags = || (class.cluster_id.clone(), class.namespace.clone());
         let by_proxy = Tracing {
             sampling: Percent(own_sampling.to_string().into()),

@@ -33,6 +33,8 @@ pub struct RouteDefaults {
     pub fault: bool,
     /// The client has the CORS filter.
     pub cors: bool,
+    /// Mirrored requests are told from others by their host.
+    pub shadow_suffix: bool,
     /// The host that the client asked for is kept in `x-forwarded-host`.
     pub append_x_forwarded_host: bool,
 }
@@ -115,7 +117,12 @@ fn forward(set: &RuleSet, applied: &AppliedRule, authority: Option<String>) -> R
         timeout,
         max_grpc_timeout: timeout,
         retry_policy: retry::policy(retries, hashed, set.defaults.retry_extensions),
-        request_mirror_policies: rule.mirrors.iter().zip(&applied.mirrors).filter_map(|(m, cluster)| mirror(m, cluster)).collect(),
+        request_mirror_policies: rule
+            .mirrors
+            .iter()
+            .zip(&applied.mirrors)
+            .filter_map(|(m, cluster)| mirror(m, cluster, set.defaults.shadow_suffix))
+            .collect(),
         append_x_forwarded_host: set.defaults.append_x_forwarded_host,
         host_rewrite_specifier: authority.map(HostRewriteSpecifier::HostRewriteLiteral),
         ..Default::default()
@@ -159,7 +166,7 @@ fn cluster_weight(destination: &HttpDestination, target: &Target) -> ClusterWeig
     }
 }
 
-fn mirror(mirror: &HttpMirror, cluster: &str) -> Option<RequestMirrorPolicy> {
+fn mirror(mirror: &HttpMirror, cluster: &str, shadow_suffix: bool) -> Option<RequestMirrorPolicy> {
     if mirror.percentage.is_some_and(Share::is_none) {
         return None;
     }
@@ -168,7 +175,7 @@ fn mirror(mirror: &HttpMirror, cluster: &str) -> Option<RequestMirrorPolicy> {
         cluster: cluster.to_owned(),
         runtime_fraction: Some(RuntimeFractionalPercent { default_value: Some(share), ..Default::default() }),
         trace_sampled: Some(false),
-        disable_shadow_host_suffix_append: true,
+        disable_shadow_host_suffix_append: !shadow_suffix,
         ..Default::default()
     })
 }

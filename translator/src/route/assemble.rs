@@ -132,7 +132,7 @@ impl Assembler<'_> {
             for host in next.hosts.iter_mut().filter(|h| h.rules.is_some_and(|i| i as usize == *index)) {
                 let Named { name, domains } = named(&host.fragment);
                 let source = RouteSource::Rules(set.clone());
-                let new = sidecar::virtual_host(counts, name, domains, source, host.service.as_ref());
+                let new = sidecar::virtual_host(&self.context, counts, name, domains, source, host.service.as_ref());
                 host.fragment = fragment(self.leaves, &part.name, &new, Some(part), self.refused)?;
             }
         }
@@ -210,7 +210,16 @@ mod tests {
         let source = RouteSource::Refuse { name: "no".into() };
         let domains = domains.iter().map(|d| (*d).to_owned()).collect();
         let service = Some(ObjectId::new(Kind::Service, "shop", name));
-        VirtualHost { service, ..sidecar::virtual_host(true, name.to_owned(), domains, source, None) }
+        VirtualHost {
+            name: name.to_owned(),
+            domains,
+            routes: vec![source],
+            require_tls: false,
+            attempt_count: true,
+            service,
+            session: None,
+            catch_all_last: false,
+        }
     }
 
     #[test]

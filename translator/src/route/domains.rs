@@ -21,12 +21,14 @@ pub struct Domains {
 }
 
 /// All names of a service and of its aliases. Where the port is not told by the listener (`with_port`), each comes with
-/// the port as well.
-pub fn of_service(class: &ScopeFacts, service: &Service, aliases: &[Host], with_port: Option<u16>) -> Domains {
+/// the port as well. `absolute`: names may be written with the dot at their end.
+pub fn of_service(class: &ScopeFacts, service: &Service, aliases: &[Host], with_port: Option<u16>, absolute: bool) -> Domains {
     let mut domains = Domains { full: Vec::new(), short: Vec::new() };
     for host in std::iter::once(&service.host).chain(aliases) {
         domains.full.push(host.as_str().to_owned());
-        domains.full.push([host.as_str(), "."].concat());
+        if absolute {
+            domains.full.push([host.as_str(), "."].concat());
+        }
         domains.short.extend(short_forms(host.as_str(), &class.dns_domain));
     }
     if service.resolution == Resolution::Passthrough && service.registry == Registry::Kubernetes {
@@ -69,8 +71,9 @@ pub fn address(class: &UnitFacts, service: &Service) -> Option<String> {
 }
 
 /// All other forms of a name for clients with this DNS search domain.
-pub fn alternatives(host: &Host, dns_domain: &str) -> Vec<String> {
-    std::iter::once([host.as_str(), "."].concat()).chain(short_forms(host.as_str(), dns_domain)).collect()
+pub fn alternatives(host: &Host, dns_domain: &str, absolute: bool) -> Vec<String> {
+    let own = absolute.then(|| [host.as_str(), "."].concat());
+    own.into_iter().chain(short_forms(host.as_str(), dns_domain)).collect()
 }
 
 /// Forms that clients with this DNS search domain may use.

@@ -10,6 +10,7 @@ use pilotfish_model::virtual_service::{GatewayRef, VirtualService};
 use super::Configuration;
 use super::action::RouteDefaults;
 use super::rule::{self, Place, RuleSet};
+use super::session::Session;
 use super::virtual_host::{RouteSource, VirtualHost};
 use crate::context::Context;
 use crate::gateway::{self, MergedServer, RouteServers};
@@ -95,7 +96,7 @@ fn virtual_hosts(rules: &Rules<'_>, servers: &[&MergedServer], http3: bool) -> V
     if by_host.is_empty() {
         return servers.first().map(|s| blackhole(s.server().port)).into_iter().collect();
     }
-    collapse(by_host, super::attempt_count(rules.context))
+    collapse(rules.context, by_host)
 }
 
 /// The host that a server redirects even if nothing is routed for it. The reference keeps the namespace of a host that has
@@ -128,14 +129,16 @@ fn intersection(server: &GatewayServer, v: &VirtualService) -> Vec<Host> {
 }
 
 /// One virtual host for hosts with equal routes, named by the most specific.
-fn collapse(by_host: BTreeMap<Host, Entry>, attempt_count: bool) -> Vec<VirtualHost> {
+fn collapse(context: &Context<'_>, by_host: BTreeMap<Host, Entry>) -> Vec<VirtualHost> {
+    let (features, attempt_count) = (&context.config().features, super::attempt_count(context));
     let mut entries: Vec<(Host, Entry)> = by_host.into_iter().collect();
     entries.sort_by(|a, b| a.0.cmp_specific(&b.0));
     let mut hosts: Vec<VirtualHost> = Vec::new();
-    let mut known: HashMap<(Vec<RuleKey>, bool), usize> = HashMap::new();
+    let mut known: HashMap<(Vec<RuleKey>, bool, Option<Session>), usize> = HashMap::new();
     for (host, entry) in entries {
-        let key = (entry.routes.iter().map(rule_key).collect::<Vec<_>>(), entry.require_tls);
-        match known.get(&key) {
+        let session = context.scope.service(&host).and_then(|s| Session::of(features, context.class, s));
+        let key = (entry.routes.iter().map(rule_key).collect::<Vec<_>>(), entry.require_tls, session.clone());
+        match known.get(&key).filter(|_| features.collapsed_hosts) {
             Some(at) => hosts[*at].domains.push(host.as_str().to_owned()),
             None => {
                 known.insert(key, hosts.len());
@@ -146,6 +149,7 @@ fn collapse(by_host: BTreeMap<Host, Entry>, attempt_count: bool) -> Vec<VirtualH
                     require_tls: entry.require_tls,
                     attempt_count,
                     service: None,
+                    session,
                     catch_all_last: true,
                 });
             }
@@ -173,6 +177,7 @@ fn blackhole(port: u16) -> VirtualHost {
         require_tls: false,
         attempt_count: false,
         service: None,
+        session: None,
         catch_all_last: false,
     }
 }

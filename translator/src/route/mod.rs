@@ -25,6 +25,7 @@ pub mod matching;
 pub mod names;
 pub mod retry;
 pub mod rule;
+pub mod session;
 pub mod sidecar;
 pub mod virtual_host;
 
@@ -112,6 +113,7 @@ pub(crate) fn defaults(context: &Context<'_>) -> Arc<RouteDefaults> {
         },
         fault: class.has_extension(HTTP_FAULT),
         cors: class.has_extension(HTTP_CORS),
+        shadow_suffix: context.config().features.shadow_suffix,
         append_x_forwarded_host: append_host(context),
     })
 }
@@ -156,6 +158,7 @@ pub fn catch_all(context: &Context<'_>) -> VirtualHost {
         require_tls: false,
         attempt_count: attempt_count(context),
         service: None,
+        session: None,
         catch_all_last: false,
     }
 }
@@ -174,6 +177,7 @@ fn dynamic_dns(attempt_count: bool) -> VirtualHost {
         require_tls: false,
         attempt_count,
         service: None,
+        session: None,
         catch_all_last: false,
     }
 }

@@ -10,6 +10,7 @@ use pilotfish_model::virtual_service::GatewayRef;
 use super::action::RouteDefaults;
 use super::domains::{self, Claims};
 use super::rule::{self, Place, RuleSet};
+use super::session::Session;
 use super::virtual_host::{RouteSource, ServiceRoute, VirtualHost};
 use super::{ByRules, Configuration, HostOf, catch_all, hash, names};
 use crate::context::Context;
@@ -199,7 +200,8 @@ impl<'a> View<'a> {
             }
             for service in &group.services {
                 let aliases = self.context.world.aliases.of(&service.host);
-                let domains = domains::of_service(self.context.class, service, aliases, with_port);
+                let domains =
+                    domains::of_service(self.context.class, service, aliases, with_port, self.context.config().features.absolute_domains);
                 hosts.extend(self.virtual_host(&mut claims, &service.host, Some(service), &group, domains));
             }
         }
@@ -226,7 +228,7 @@ impl<'a> View<'a> {
         if domains.is_empty() {
             return None;
         }
-        let host = virtual_host(self.attempt_count, name, domains, group.source.clone(), service);
+        let host = virtual_host(self.context, self.attempt_count, name, domains, group.source.clone(), service);
         Some(HostOf { host, rules: group.rules, service: service.cloned() })
     }
 
@@ -236,7 +238,7 @@ impl<'a> View<'a> {
         let found = asked.iter().find_map(|index| Some((*index, self.applied(&self.rules[*index], port)?)));
         let rules = found.as_ref().map(|(index, _)| *index);
         let source = found.map_or_else(|| self.default_route(service, port), |(_, set)| RouteSource::Rules(set));
-        let host = virtual_host(self.attempt_count, name.to_owned(), vec!["*".to_owned()], source, Some(service));
+        let host = virtual_host(self.context, self.attempt_count, name.to_owned(), vec!["*".to_owned()], source, Some(service));
         let hosts = vec![HostOf { host, rules, service: Some(service.clone()) }];
         Made { hosts, asked: asked.iter().map(|index| (*index, true)).collect(), contested: false }
     }
@@ -336,14 +338,16 @@ pub(super) fn applied(context: &Context<'_>, defaults: &Arc<RouteDefaults>, v: &
 
 /// One that one source makes the routes of.
 pub(super) fn virtual_host(
+    context: &Context<'_>,
     attempt_count: bool,
     name: String,
     domains: Vec<String>,
     source: RouteSource,
     service: Option<&Arc<Service>>,
 ) -> VirtualHost {
+    let session = service.and_then(|s| Session::of(&context.config().features, context.class, s));
     let service = service.map(|s| s.source.clone());
-    VirtualHost { name, domains, routes: vec![source], require_tls: false, attempt_count, service, catch_all_last: false }
+    VirtualHost { name, domains, routes: vec![source], require_tls: false, attempt_count, service, session, catch_all_last: false }
 }
 
 /// Requests go there, as far as anybody knows.

@@ -15,6 +15,7 @@ use prost::Message as _;
 
 use super::action::{self, RouteDefaults};
 use super::rule::RuleSet;
+use super::session::Session;
 use super::{DEFAULT_ROUTE, hash, matching, retry};
 use crate::naming::{self, Direction};
 use crate::unit::sources;
@@ -41,6 +42,8 @@ pub struct VirtualHost {
     pub attempt_count: bool,
     /// The service that it stands for.
     pub service: Option<ObjectId>,
+    /// What keeps a client with one server.
+    pub session: Option<Session>,
     /// Routes that take everything go last, wherever they stand: the rules come from several objects.
     pub catch_all_last: bool,
 }
@@ -147,6 +150,7 @@ pub fn build(input: &VirtualHost) -> Message {
         routes,
         require_tls: require_tls.into(),
         include_request_attempt_count: input.attempt_count,
+        typed_per_filter_config: input.session.iter().map(Session::per_filter).collect(),
         ..Default::default()
     }
 }
@@ -200,6 +204,7 @@ mod tests {
             require_tls: false,
             attempt_count: true,
             service: None,
+            session: None,
             catch_all_last: false,
         };
         let hosts = [refuse("a"), refuse("b")];

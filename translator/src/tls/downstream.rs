@@ -9,13 +9,14 @@ use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{
 };
 use pilotfish_envoy::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use pilotfish_model::MeshConfig;
+use pilotfish_model::features::Compliance;
 use pilotfish_model::mesh_config::TlsConfig;
 use pilotfish_model::name::Str;
 use pilotfish_model::proxy::Flavour;
 use pilotfish_model::tls::{ServerTls, ServerTlsMode, TlsVersion};
 
 use super::source::{Certificate, MeshCertificates, certificate_files, credential, credential_roots, mesh_server, root_files};
-use super::{exact, file, matcher, protocol, socket, tls_socket};
+use super::{comply, exact, file, matcher, protocol, socket, tls_socket};
 use crate::extensions::TRANSPORT_QUIC;
 use crate::facts::UnitFacts;
 
@@ -50,6 +51,7 @@ pub struct InboundTls {
     peer_exchange: bool,
     min_version: TlsVersion,
     cipher_suites: Vec<Str>,
+    compliance: Compliance,
 }
 
 impl InboundTls {
@@ -57,13 +59,17 @@ impl InboundTls {
     pub fn of(config: &MeshConfig, class: &UnitFacts, alpn: InboundAlpn) -> Self {
         InboundTls {
             certificates: mesh_server(class),
-            trust_domains: std::iter::once(&config.trust_domain).chain(&config.trust_domain_aliases).cloned().collect(),
-            peer_exchange: alpn == InboundAlpn::Tcp && class.is_istio(),
+            trust_domains: match config.features.any_trust_domain {
+                true => Vec::new(),
+                false => std::iter::once(&config.trust_domain).chain(&config.trust_domain_aliases).cloned().collect(),
+            },
+            peer_exchange: alpn == InboundAlpn::Tcp && class.is_istio() && config.features.peer_exchange_alpn,
             min_version: config.mesh_mtls.min_protocol_version.version().unwrap_or(TlsVersion::V1_2),
             cipher_suites: match config.mesh_mtls.cipher_suites.as_slice() {
                 [] => MESH_CIPHERS.iter().map(|c| Str::from(*c)).collect(),
                 own => own.to_vec(),
             },
+            compliance: config.features.compliance,
         }
     }
 }
@@ -82,6 +88,7 @@ pub fn inbound(input: &InboundTls) -> TransportSocket {
         validation_context_type: Some(input.certificates.roots.trust(names(trust))),
         ..Default::default()
     };
+    comply(&mut common, input.compliance);
     input.certificates.own.present(&mut common);
     tls_socket(&DownstreamTlsContext { common_tls_context: Some(common), require_client_certificate: Some(true), ..Default::default() })
 }
@@ -100,6 +107,7 @@ pub struct GatewayTls {
     defaults: TlsConfig,
     flavour: Flavour,
     quic: bool,
+    compliance: Compliance,
 }
 
 impl GatewayTls {
@@ -111,6 +119,7 @@ impl GatewayTls {
             defaults: config.tls_defaults.clone(),
             flavour: class.flavour,
             quic: false,
+            compliance: config.features.compliance,
         }
     }
 
@@ -126,6 +135,7 @@ pub fn gateway(input: &GatewayTls) -> Option<TransportSocket> {
     let alpn: &[&str] = if input.quic { &[HTTP3_ALPN] } else { &HTTP_ALPN };
     let alpn_protocols = alpn.iter().map(|p| (*p).to_owned()).collect();
     let mut common = CommonTlsContext { alpn_protocols, tls_params: parameters(input), ..Default::default() };
+    comply(&mut common, input.compliance);
     let (own, roots) = match tls.mode {
         ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => return None,
         ServerTlsMode::IstioMutual => (vec![input.mesh.own.clone()], Some(input.mesh.roots.clone())),

@@ -58,7 +58,8 @@ pub fn file_secrets(context: &Context<'_>) -> Vec<Resource> {
         certificate(&tls.server_certificate, &tls.private_key, &tls.ca_certificates);
         tls.tls_certificates.iter().for_each(|c| certificate(&c.server_certificate, &c.private_key, &c.ca_certificates));
     }
-    for tls in clients(context) {
+    let unknown_hosts = context.config().outbound_traffic_policy.tls.iter().filter(|_| context.class.is_sidecar()).cloned();
+    for tls in clients(context).chain(unknown_hosts) {
         certificate(&tls.client_certificate, &tls.private_key, &tls.ca_certificates);
     }
     files.iter().map(resource).collect()

@@ -13,7 +13,8 @@ fn roots_are_told_from_certificates_by_name() {
     let inline = |data: &str| {
         Some(DataSource { specifier: Some(data_source::Specifier::InlineBytes(data.to_owned().into())), ..Default::default() })
     };
-    let of = |name: &str| pilotfish_envoy::any::unpack::<SecretMessage>(&secret_resource(&secret, name).to_any()).unwrap().r#type.unwrap();
+    let of =
+        |name: &str| pilotfish_envoy::any::unpack::<SecretMessage>(&secret_resource(&secret, name, None).to_any()).unwrap().r#type.unwrap();
     assert_eq!(
         of("kubernetes://web"),
         secret::Type::TlsCertificate(TlsCertificate {
@@ -94,8 +95,10 @@ mod contexts {
 
     #[test]
     fn a_plain_envoy_has_mesh_certificates_only_if_it_says_so() {
-        assert!(UpstreamTls::mesh(&class(false), "sni", Vec::new(), false).is_none());
-        let agent = UpstreamTls::mesh(&class(true), "sni", Vec::new(), true).map(|t| unpacked::<UpstreamTlsContext>(upstream(&t))).unwrap();
+        assert!(UpstreamTls::mesh(&MeshConfig::default(), &class(false), "sni", Vec::new(), false).is_none());
+        let agent = UpstreamTls::mesh(&MeshConfig::default(), &class(true), "sni", Vec::new(), true)
+            .map(|t| unpacked::<UpstreamTlsContext>(upstream(&t)))
+            .unwrap();
         let common = agent.common_tls_context.unwrap();
         assert_eq!(sources(&common), (vec!["default"], Some("ROOTCA")));
         assert_eq!(common.alpn_protocols, ["istio-peer-exchange", "istio", "h2"]);

@@ -6,6 +6,7 @@ use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, TlsParameters, UpstreamTlsContext,
 };
 use pilotfish_model::MeshConfig;
+use pilotfish_model::features::Compliance;
 use pilotfish_model::mesh_config::TlsConfig;
 use pilotfish_model::name::Str;
 use pilotfish_model::tls::{ClientTls, ClientTlsMode, TlsVersion};
@@ -13,7 +14,7 @@ use pilotfish_model::tls::{ClientTls, ClientTlsMode, TlsVersion};
 use super::source::{
     Certificate, MeshCertificates, SYSTEM_ROOTS, certificate_files, credential, credential_roots, mesh_client, root_files,
 };
-use super::{exact, file, protocol, tls_socket};
+use super::{comply, exact, file, protocol, tls_socket};
 use crate::facts::UnitFacts;
 
 /// The longest server name that Envoy takes, in bytes.
@@ -31,6 +32,7 @@ pub struct UpstreamTls {
     crl: Str,
     ecdh_curves: Vec<Str>,
     cipher_suites: Vec<Str>,
+    compliance: Compliance,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,13 +45,13 @@ enum Kind {
 
 impl UpstreamTls {
     /// Mesh mTLS. `None` if the class has no certificate of its own. A proxy with certificate files uses plain mutual TLS.
-    pub fn mesh(class: &UnitFacts, sni: impl Into<Str>, subject_alt_names: Vec<Str>, http2: bool) -> Option<Self> {
+    pub fn mesh(config: &MeshConfig, class: &UnitFacts, sni: impl Into<Str>, subject_alt_names: Vec<Str>, http2: bool) -> Option<Self> {
         let certificates = mesh_client(class)?;
         let own_files = class.settings.client_certificate.is_some();
         let kind = if own_files && class.is_istio() {
             Kind::User { own: Some(certificates.own), roots: Some(certificates.roots) }
         } else {
-            Kind::Mesh { certificates, peer_exchange: class.is_istio() }
+            Kind::Mesh { certificates, peer_exchange: class.is_istio() && config.features.peer_exchange_alpn }
         };
         let none = Vec::new();
         Some(UpstreamTls {
@@ -60,6 +62,7 @@ impl UpstreamTls {
             crl: Str::default(),
             ecdh_curves: none.clone(),
             cipher_suites: none,
+            compliance: config.features.compliance,
         })
     }
 
@@ -89,6 +92,7 @@ impl UpstreamTls {
             crl: tls.ca_crl.clone(),
             ecdh_curves,
             cipher_suites,
+            compliance: config.features.compliance,
         })
     }
 }
@@ -113,6 +117,7 @@ pub fn upstream(input: &UpstreamTls) -> TransportSocket {
         alpn_protocols: alpn(input).into_iter().map(str::to_owned).collect(),
         ..Default::default()
     };
+    comply(&mut common, input.compliance);
     let (own, roots) = match &input.kind {
         Kind::Mesh { certificates, .. } => (Some(&certificates.own), Some(&certificates.roots)),
         Kind::User { own, roots } => (own.as_ref(), roots.as_ref()),

@@ -20,7 +20,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// What is off unless it is asked for would hide what it reads.
-const FEATURES: Features = Features { http3: true, sidecar_ingress_tls: true, several_providers: true, remote_jwks: RemoteJwks::Known };
+fn features() -> Features {
+    let remote_jwks = RemoteJwks::Known;
+    Features { http3: true, sidecar_ingress_tls: true, several_providers: true, remote_jwks, ..Features::default() }
+}
 
 #[derive(Deserialize)]
 struct Entry {
@@ -218,5 +221,5 @@ fn object(document: &Value) -> Option<Arc<Object>> {
 /// Settings as a file says them; `None` if they make no sense.
 pub(crate) fn mesh_config(settings: &Value) -> Option<Arc<MeshConfig>> {
     let config = load_mesh_config(&settings.to_string()).ok()?;
-    Some(Arc::new(MeshConfig { features: FEATURES, ..config }))
+    Some(Arc::new(MeshConfig { features: features(), ..config }))
 }

@@ -42,7 +42,8 @@ impl Fixture {
         let (updates, received) = mpsc::channel(16);
         let drain = CancellationToken::new();
         let metrics =
-            Registry::new(server.metrics(), &Default::default(), watch::channel(Default::default()).1, Default::default(), Vec::new).push();
+            Registry::new(server.metrics(), &Default::default(), watch::channel(Default::default()).1, Default::default(), Vec::new, None)
+                .push();
         let ((config, configs), (endpoints, endpoint_batches)) = (debounce::channel(), debounce::channel());
         let world = pipeline::first(initial);
         server.publish(world.clone());

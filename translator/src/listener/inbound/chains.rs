@@ -7,8 +7,8 @@ use pilotfish_model::service::Protocol;
 use super::ports::InboundPort;
 use crate::context::OwnContext;
 use crate::listener::hcm::{Http, Routes};
-use crate::listener::network_filters::{TcpProxy, TcpTarget};
-use crate::listener::spec::{ChainSpec, Content, Matching, PLAIN_HTTP_ALPN, Tls};
+use crate::listener::network_filters::{Reading, TcpProxy, TcpTarget};
+use crate::listener::spec::{ChainSpec, Content, Matching, PLAIN_HTTP_ALPN, Tls, plain_http};
 use crate::listener::stat_prefix;
 use crate::naming;
 use crate::tls::{self, GatewayTls, InboundAlpn, InboundTls};
@@ -97,7 +97,7 @@ fn chain(context: &OwnContext<'_>, port: &InboundPort, kind: Kind) -> ChainSpec 
         matching: Matching {
             destination_port: port.target_port,
             transport: kind.transport,
-            alpn: kind.alpn.to_vec(),
+            alpn: if kind.alpn == PLAIN_HTTP_ALPN { plain_http(&context.config().features) } else { kind.alpn }.to_vec(),
             ..Matching::default()
         },
         tls: kind.mesh_tls.then(|| Tls::Mesh(InboundTls::of(context.config(), &context.class.unit, alpn))),
@@ -121,7 +121,7 @@ fn bytes(port: &InboundPort) -> TcpProxy {
     TcpProxy {
         stat_prefix: port.stat_prefix.clone(),
         target: TcpTarget::Cluster(port.route.cluster.clone()),
-        mongo: port.protocol == Protocol::Mongo,
+        reading: Reading::of(port.protocol),
         exchange_metadata: true,
         ..TcpProxy::to_cluster(port.route.cluster.clone())
     }

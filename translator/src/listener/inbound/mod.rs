@@ -11,6 +11,7 @@ use pilotfish_model::proxy::Interception;
 
 use super::spec::{ChainSpec, Content, ListenerSpec, Matching, Role};
 use crate::context::OwnContext;
+use crate::listener::captured_binds;
 use crate::listener::network_filters::TcpProxy;
 use crate::naming;
 use crate::policy;
@@ -46,7 +47,7 @@ fn virtual_inbound(context: &OwnContext<'_>, served: &[ports::InboundPort]) -> L
     chains.extend(served.iter().flat_map(|p| chains::chains(context, p)));
     ListenerSpec {
         name: naming::VIRTUAL_INBOUND.to_owned(),
-        binds: vec![class.wildcard_ip().into()],
+        binds: captured_binds(context.config(), class, false),
         port,
         role: Role::VirtualInbound { transparent: class.interception == Interception::Tproxy },
         bind_to_port: true,

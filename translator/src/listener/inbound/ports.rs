@@ -48,7 +48,13 @@ pub(super) fn served(context: &OwnContext<'_>) -> Vec<InboundPort> {
             let port = of_ingress(context, sidecar, listener);
             ports.entry((listener.port.number, port.bind.clone())).or_insert(port);
         }
-        return ports.into_values().collect();
+        let mut ports: Vec<_> = ports.into_values().collect();
+        if context.config().features.ingress_beside_services && context.class.interception != Interception::None {
+            let own = |p: &InboundPort| sidecar.ingress.iter().all(|i| p.target_port != Some(i.port.number));
+            ports.extend(of_services(context).into_iter().filter(own));
+            ports.sort_by_key(|p| p.target_port);
+        }
+        return ports;
     }
     // Without capture the workload's own ports are its own; there is nothing to listen on.
     if context.class.interception == Interception::None {

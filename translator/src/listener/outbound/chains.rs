@@ -9,7 +9,7 @@ use pilotfish_model::service::{Protocol, Registry, Service, ServicePort};
 
 use super::chain;
 use crate::context::Context;
-use crate::listener::network_filters::{TcpPolicy, TcpProxy, TcpTarget};
+use crate::listener::network_filters::{Reading, TcpPolicy, TcpProxy, TcpTarget};
 use crate::listener::spec::{ChainSpec, Content, Matching};
 use crate::listener::stat_prefix::StatName;
 use crate::policy::MergedRule;
@@ -59,7 +59,9 @@ fn one(context: &Context<'_>, target: &Target<'_>, route: &L4Route, tls: bool) -
 /// The names of a service by which TLS asks for it: its own, and those of its aliases with their short forms.
 fn own_names(context: &Context<'_>, service: &Service) -> Vec<Str> {
     let aliases = context.world.aliases.of(&service.host).iter();
-    let of_alias = |alias: &Host| std::iter::once(alias.to_string()).chain(domains::alternatives(alias, &context.class.dns_domain));
+    let absolute = context.config().features.absolute_domains;
+    let of_alias =
+        |alias: &Host| std::iter::once(alias.to_string()).chain(domains::alternatives(alias, &context.class.dns_domain, absolute));
     std::iter::once(service.host.to_string()).chain(aliases.flat_map(of_alias)).map(Str::from).collect()
 }
 
@@ -83,7 +85,7 @@ pub(in crate::listener) fn proxy(context: &Context<'_>, route: &L4Route, protoco
         policy: policy(context, route),
         observed: true,
         unread: false,
-        mongo: protocol == Protocol::Mongo,
+        reading: Reading::of(protocol),
         exchange_metadata: false,
     }
 }
@@ -143,7 +145,7 @@ pub(in crate::listener) fn passed_on(context: &Context<'_>, service: &Service, p
     TcpProxy {
         stat_prefix: name.resolve().map_or_else(|| cluster.clone(), Into::into),
         policy: context.rule(service).map(|rule| of_rule(&rule, subset)).unwrap_or_default(),
-        mongo: port.protocol == Protocol::Mongo,
+        reading: Reading::of(port.protocol),
         unread: true,
         ..TcpProxy::to_cluster(cluster)
     }

@@ -15,7 +15,7 @@ use super::{chain, localhosts, wildcards};
 use crate::context::Context;
 use crate::listener::hcm::Http;
 use crate::listener::network_filters::TcpProxy;
-use crate::listener::spec::{ChainSpec, Content, ListenerSpec, Matching, PASSTHROUGH_CHAIN, PLAIN_HTTP_ALPN, Role};
+use crate::listener::spec::{ChainSpec, Content, ListenerSpec, Matching, PASSTHROUGH_CHAIN, Role, plain_http};
 use crate::listener::stat_prefix;
 use crate::naming;
 use crate::route::l4::L4Rules;
@@ -202,7 +202,7 @@ impl<'a> Egress<'a> {
 
     fn http_chain(&self, place: &(Str, u16), port: &ServicePort, routes: Str) -> ChainSpec {
         let matching = match self.looks(place, port) {
-            true => Matching { transport: "raw_buffer", alpn: PLAIN_HTTP_ALPN.to_vec(), ..Matching::default() },
+            true => Matching { transport: "raw_buffer", alpn: plain_http(&self.context.config().features).to_vec(), ..Matching::default() },
             false => Matching::default(),
         };
         let http = Http {

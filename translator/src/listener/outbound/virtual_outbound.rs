@@ -10,8 +10,8 @@ use pilotfish_model::sidecar::OutboundMode;
 use crate::context::Context;
 use crate::listener::hcm::{Http, Routes};
 use crate::listener::network_filters::TcpProxy;
-use crate::listener::spec::{ChainSpec, Content, ListenerSpec, Matching, PLAIN_HTTP_ALPN, Role};
-use crate::listener::stat_prefix;
+use crate::listener::spec::{ChainSpec, Content, ListenerSpec, Matching, Role, plain_http};
+use crate::listener::{captured_binds, stat_prefix};
 use crate::naming;
 use crate::scope::sidecar_object;
 
@@ -30,13 +30,13 @@ pub(super) fn listener(context: &Context<'_>, catch_all: TcpProxy) -> ListenerSp
     let to_itself = Matching { destination_port: Some(port), ..Matching::default() };
     let mut chains = vec![chain(BLACK_HOLE, to_itself, Content::Tcp(TcpProxy::black_hole()))];
     if super::traffic_mode(context) == OutboundMode::AllowAnyDynamicDns {
-        let http = Matching { alpn: PLAIN_HTTP_ALPN.to_vec(), ..Matching::default() };
+        let http = Matching { alpn: plain_http(&context.config().features).to_vec(), ..Matching::default() };
         chains.push(chain(CATCH_ALL_HTTP, http, Content::Http(dynamic_dns(context))));
     }
     chains.push(chain(CATCH_ALL, Matching::default(), Content::Tcp(catch_all)));
     ListenerSpec {
         name: naming::VIRTUAL_OUTBOUND.to_owned(),
-        binds: vec![class.wildcard_ip().into()],
+        binds: captured_binds(context.config(), class, true),
         port,
         role: Role::VirtualOutbound { transparent: class.interception == Interception::Tproxy },
         bind_to_port: true,

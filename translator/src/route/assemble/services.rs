@@ -9,6 +9,7 @@ use pilotfish_model::service::{Protocol, Resolution};
 use prost::encoding::{WireType, decode_key, decode_varint};
 
 use super::{Assembler, Assembly, HostPart, Part, fragment};
+use crate::context::Context;
 use crate::leaf::payload;
 use crate::naming;
 use crate::route::action::RouteDefaults;
@@ -155,7 +156,7 @@ impl Assembler<'_> {
         }
         let Some(new) = change.new.filter(|s| is_of(&&***s)) else { return Some(()) };
         let name = naming::host_port(new.host.as_str(), port);
-        let domains::Domains { full, short } = domains::of_service(self.context.class, new, self.context.world.aliases.of(&new.host), None);
+        let domains::Domains { full, short } = self.domains_of(new);
         let domains: Vec<String> = full.into_iter().chain(short).collect();
         let wanted: Vec<&str> = domains.iter().map(String::as_str).chain([name.as_str(), new.host.as_str()]).collect();
         if has_twins(&domains) || next.hosts.iter().any(|h| names(&h.fragment).any(|n| wanted.iter().any(|w| w.as_bytes() == n))) {
@@ -169,6 +170,11 @@ impl Assembler<'_> {
         Some(())
     }
 
+    fn domains_of(&self, service: &Service) -> domains::Domains {
+        let Context { class, world, .. } = self.context;
+        domains::of_service(class, service, world.aliases.of(&service.host), None, self.context.config().features.absolute_domains)
+    }
+
     /// The virtual host of a service that no rule speaks of.
     fn own_fragment(
         &mut self,
@@ -180,7 +186,7 @@ impl Assembler<'_> {
         defaults: &Arc<RouteDefaults>,
     ) -> Option<pilotfish_envoy::Fragment> {
         let source = sidecar::default_route(&self.context, defaults, service, port);
-        let host = sidecar::virtual_host(attempt_count(&self.context), name, domains, source, Some(service));
+        let host = sidecar::virtual_host(&self.context, attempt_count(&self.context), name, domains, source, Some(service));
         fragment(self.leaves, &part.name, &host, Some(part), self.refused)
     }
 }
