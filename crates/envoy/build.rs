@@ -58,6 +58,7 @@ const ROOTS: &[&str] = &[
     "envoy/extensions/filters/network/mongo_proxy/v3/mongo_proxy.proto",
     "envoy/extensions/filters/network/rbac/v3/rbac.proto",
     "envoy/extensions/filters/network/redis_proxy/v3/redis_proxy.proto",
+    "envoy/extensions/filters/network/sni_dynamic_forward_proxy/v3/sni_dynamic_forward_proxy.proto",
     "envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.proto",
     "envoy/extensions/filters/network/wasm/v3/wasm.proto",
     "envoy/extensions/formatter/req_without_query/v3/req_without_query.proto",

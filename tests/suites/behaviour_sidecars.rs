@@ -198,6 +198,42 @@ async fn a_sidecar_says_what_is_reached() {
     verdicts.finish(&format!("Sidecars of {NAMESPACE}"));
 }
 
+/// Names below localhost are the host itself, so they resolve anywhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_and_tls_name_servers_that_are_looked_up() {
+    let authority = Authority::new("ours");
+    let identity = authority.issue("tls", &["x.localhost"]);
+    let (a, x) = (Backend::start("a").await, Backend::start_tls("x", &TlsServer::new(&identity, &[], false)).await);
+    // The ports of the service are those of the servers, so the sidecar listens on another address.
+    let entrance = |backend: &Backend| SocketAddr::from(([127, 0, 0, 3], backend.addr().port()));
+    let (proxy, plain, tls) = (free_addr(), entrance(&a), entrance(&x));
+    let ports = json!([
+        {"number": plain.port(), "name": "http", "protocol": "HTTP"}, {"number": tls.port(), "name": "tls", "protocol": "TLS"}
+    ]);
+    let spec = json!({"hosts": ["*.localhost"], "resolution": "DYNAMIC_DNS", "location": "MESH_EXTERNAL", "ports": ports});
+    let listener = |addr: SocketAddr, protocol: &str| {
+        let port = json!({"number": addr.port(), "protocol": protocol, "name": protocol.to_lowercase()});
+        json!({"port": port, "bind": addr.ip().to_string(), "captureMode": "NONE", "hosts": ["./*.localhost"]})
+    };
+    let egress = json!({"egress": [listener(plain, "HTTP"), listener(tls, "TLS")],
+        "outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}});
+    let objects = [istio("networking", "ServiceEntry", "named", spec), istio("networking", "Sidecar", "client", egress)];
+    let Some(stage) = Stage::start("behaviour", &objects, &format!("proxyHttpPort: {}\n", proxy.port())).await else { return };
+    let envoy = stage.envoy(sidecar_node("client", json!({}))).await;
+    let mut verdicts = Verdicts::default();
+    for name in ["a.localhost", "b.localhost"] {
+        let host = format!("{name}:{}", plain.port());
+        verdicts.note(format_args!("{host}"), ask(plain, &host, &to("a")).await);
+    }
+    verdicts.note("a name of nobody", ask(plain, &format!("a.example:{}", plain.port()), &status(502)).await);
+    verdicts.note("by the proxy, which has no listener's hosts", ask(proxy, &format!("a.localhost:{}", plain.port()), &status(502)).await);
+    let client = TlsClient::new(authority.root());
+    let reached = client.send(tls, "x.localhost", &Ask::get("/")).await.map(|(response, _)| response.echo().backend);
+    verdicts.equal("the name that TLS asks for", reached.unwrap_or_else(|e| format!("{e:#}")).as_str(), "x");
+    verdicts.accepted("sidecar", &envoy).await;
+    verdicts.finish("servers that are named");
+}
+
 async fn ask(addr: SocketAddr, host: &str, expected: &Expect) -> Result<()> {
     expect(addr, Ask::get("/").host(host), expected).await
 }

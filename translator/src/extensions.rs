@@ -36,6 +36,8 @@ pub const MONGO_PROXY: &str = "envoy.filters.network.mongo_proxy";
 pub const REDIS_PROXY: &str = "envoy.filters.network.redis_proxy";
 /// MySQL statistics.
 pub const MYSQL_PROXY: &str = "envoy.filters.network.mysql_proxy";
+/// Resolves the name that TLS asks for.
+pub const SNI_DYNAMIC_FORWARD_PROXY: &str = "envoy.filters.network.sni_dynamic_forward_proxy";
 /// Istio's peer metadata exchange.
 pub const ISTIO_METADATA_EXCHANGE: &str = "istio.metadata_exchange";
 /// Istio's statistics.

@@ -98,12 +98,8 @@ pub enum Discovery {
     Static(Option<StaticEndpoint>),
     /// What the request names.
     DynamicDns {
-        /// Address families.
-        family: DnsFamily,
-        /// Name of the cache of names, which its filter must share.
-        cache: Str,
-        /// Names that are kept.
-        hosts: u32,
+        /// Where names are kept, which its filter must share.
+        cache: NameCache,
         /// Servers may be whoever they are: TLS is not verified, or there is none.
         insecure: bool,
     },
@@ -119,13 +115,32 @@ pub enum StaticEndpoint {
 }
 
 /// Which addresses a name is resolved to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
 pub enum DnsFamily {
     V4,
     V6,
     /// All there are: the client tries one after the other.
     All,
+}
+
+/// Where a proxy keeps the names that requests bring: resolved by a filter, used by a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NameCache {
+    /// Its name.
+    pub name: Str,
+    /// Address families.
+    pub family: DnsFamily,
+    /// Names that are kept.
+    pub hosts: u32,
+}
+
+impl NameCache {
+    /// As cluster and filter have it: what both say must be the same.
+    pub(crate) fn config(&self) -> DnsCacheConfig {
+        let (name, max_hosts) = (self.name.to_string(), Some(self.hosts));
+        DnsCacheConfig { name, dns_lookup_family: self.family.proto(), max_hosts, ..Default::default() }
+    }
 }
 
 /// Policies of clusters that choose among endpoints.
@@ -214,9 +229,9 @@ fn discover(input: &ClusterInput, cluster: &mut Cluster) {
             cluster.load_assignment = endpoint.as_ref().map(|e| fixed(&input.name, e));
             DiscoveryType::Static
         }
-        Discovery::DynamicDns { family, cache, hosts, insecure } => {
+        Discovery::DynamicDns { cache, insecure } => {
             cluster.lb_policy = LbPolicy::ClusterProvided.into();
-            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(by_request(*family, cache, *hosts, *insecure)));
+            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(by_request(cache, *insecure)));
             return;
         }
     };
@@ -246,8 +261,8 @@ fn resolve(cluster: &mut Cluster, family: DnsFamily, refresh: Duration, jitter: 
     });
 }
 
-fn by_request(family: DnsFamily, cache: &str, hosts: u32, insecure: bool) -> CustomClusterType {
-    let cache = DnsCacheConfig { name: cache.to_owned(), dns_lookup_family: family.proto(), max_hosts: Some(hosts), ..Default::default() };
+fn by_request(cache: &NameCache, insecure: bool) -> CustomClusterType {
+    let cache = cache.config();
     let config = dynamic::ClusterConfig {
         allow_insecure_cluster_options: insecure,
         cluster_implementation_specifier: Some(dynamic::cluster_config::ClusterImplementationSpecifier::DnsCacheConfig(cache)),

@@ -17,8 +17,9 @@ use crate::unit::UnitInput;
 
 pub(crate) use inbound::inbound_rule;
 pub use inbound::{InboundTarget, inbound_targets};
-pub use input::{ClusterInput, DYNAMIC_DNS_CACHE, build};
+pub use input::{ClusterInput, DYNAMIC_DNS_CACHE, NameCache, build};
 pub(crate) use lb::table as hash_table;
+pub(crate) use special::cache_of;
 
 /// Clusters of one service. `by_sni`: also those behind an AUTO_PASSTHROUGH gateway.
 pub fn of_service(unit: &UnitInput<'_>, by_sni: bool, add: &mut impl FnMut(ClusterInput)) {

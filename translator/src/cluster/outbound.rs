@@ -10,7 +10,7 @@ use pilotfish_model::tls::{ClientTls, ClientTlsMode};
 use super::input::{Balanced, ClusterInput, ClusterLabels, DNS_RESOLVER, Discovery, DnsFamily};
 use super::protocol::{HttpVersion, UpstreamHttp};
 use super::security::{PROXY_PROTOCOL, Security, TlsChoice};
-use super::special::{base, dns_family, dynamic_dns, peer_exchange};
+use super::special::{base, cache_of, dns_family, peer_exchange};
 use crate::context::Common;
 use crate::endpoint::{self, AssignmentInput, Locality};
 use crate::listener::network_filters::reads_redis;
@@ -101,7 +101,9 @@ impl One<'_> {
             Resolution::Passthrough if common.class.is_router() => Some(Discovery::Eds),
             Resolution::Passthrough if endpoint::is_balanced(common, service) => Some(Discovery::Eds),
             Resolution::Passthrough => Some(Discovery::OriginalDst),
-            Resolution::DynamicDns => Some(dynamic_dns(common)),
+            // Only requests and TLS bring a name.
+            Resolution::DynamicDns if !(self.port.protocol.is_http() || self.port.protocol == Protocol::Tls) => None,
+            Resolution::DynamicDns => Some(Discovery::DynamicDns { cache: cache_of(common, &service.host), insecure: true }),
             Resolution::Dns | Resolution::DnsRoundRobin => {
                 let plan = endpoint::plan(common, service, self.port, self.subset, name.clone(), policy, locality).without_labels();
                 let (endpoints, plaintext) = (self.unit.endpoints.cloned().unwrap_or_default(), self.unit.plaintext.clone());

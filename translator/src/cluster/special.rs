@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use pilotfish_model::name::Str;
+use pilotfish_model::name::{Host, Str};
 use pilotfish_model::sidecar::OutboundMode;
 use pilotfish_model::tls::ClientTlsMode;
 
-use super::input::{ClusterInput, ClusterLabels, DYNAMIC_DNS_CACHE, Discovery, DnsFamily};
+use super::input::{ClusterInput, ClusterLabels, DYNAMIC_DNS_CACHE, Discovery, DnsFamily, NameCache};
 use super::outbound::{keepalive, preserve_case, verifies_request_host};
 use super::protocol::{HttpVersion, UpstreamHttp};
 use super::security::{Security, TlsChoice};
@@ -105,9 +105,17 @@ pub(super) fn peer_exchange(common: Common<'_>) -> Option<Vec<Str>> {
 }
 
 /// Servers that requests name.
-pub(super) fn dynamic_dns(common: Common<'_>) -> Discovery {
-    let hosts = common.config.features.dynamic_dns_hosts;
-    Discovery::DynamicDns { family: dns_family(common), cache: DYNAMIC_DNS_CACHE.into(), hosts, insecure: true }
+fn dynamic_dns(common: Common<'_>) -> Discovery {
+    Discovery::DynamicDns { cache: cache(common, DYNAMIC_DNS_CACHE.into()), insecure: true }
+}
+
+fn cache(common: Common<'_>, name: Str) -> NameCache {
+    NameCache { name, family: dns_family(common), hosts: common.config.features.dynamic_dns_hosts }
+}
+
+/// Where names below a service's wildcard are kept.
+pub(crate) fn cache_of(common: Common<'_>, host: &Host) -> NameCache {
+    cache(common, format!("{host}_dfp_dns_cache").into())
 }
 
 /// IPv6 only where there is nothing else.

@@ -36,6 +36,7 @@ use super::extension::Chosen;
 use super::pack::{duration, packed_filter};
 use super::settings::{Settings, Side};
 use super::{access_log, http_filters, stats_log, tracing};
+use crate::cluster::NameCache;
 use crate::config_source;
 use crate::extensions as names;
 use crate::route::inbound::InboundRoute;
@@ -59,6 +60,8 @@ pub struct Http {
     pub http3: bool,
     /// Requests name the host in the request line: an explicit HTTP proxy.
     pub absolute_url: bool,
+    /// Names that requests bring are resolved into these.
+    pub caches: Vec<NameCache>,
 }
 
 /// Where the routes are.
@@ -78,13 +81,30 @@ pub enum Routes {
 impl Http {
     /// With routes in a resource of their own.
     pub fn rds(stat_prefix: String, name: Str) -> Self {
-        Http { stat_prefix, routes: Routes::Rds(name), grpc_web: false, http2: false, http3: false, absolute_url: false }
+        Http {
+            stat_prefix,
+            routes: Routes::Rds(name),
+            grpc_web: false,
+            http2: false,
+            http3: false,
+            absolute_url: false,
+            caches: Vec::new(),
+        }
     }
+}
+
+/// What decides about the common parts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Shape {
+    pub(super) side: Side,
+    pub(super) grpc_web: bool,
+    pub(super) plugins: Chosen,
+    pub(super) caches: Vec<NameCache>,
 }
 
 /// What connection managers of all workloads of a scope have in common: encoded, by what decides about it.
 pub(crate) struct Parts {
-    encoded: Mutex<BTreeMap<(Side, bool, Chosen), Bytes>>,
+    encoded: Mutex<BTreeMap<Shape, Bytes>>,
     /// Hash of the settings but for what is traced.
     pub(crate) untraced: ContentHash,
 }
@@ -94,12 +114,10 @@ impl Parts {
         Parts { encoded: Mutex::default(), untraced: ContentHash::of(&settings.untraced()) }
     }
 
-    fn common(&self, settings: &Settings, side: Side, grpc_web: bool, plugins: Chosen) -> Bytes {
+    fn common(&self, settings: &Settings, shape: Shape) -> Bytes {
         let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = encoded.entry((side, grpc_web, plugins));
-        let plugins = entry.key().2.clone();
-        let made = || common(settings, side, grpc_web, &plugins, &HttpFilters::default()).encode_to_vec().into();
-        entry.or_insert_with(made).clone()
+        let made = |shape: &Shape| common(settings, shape, &HttpFilters::default()).encode_to_vec().into();
+        encoded.entry(shape).or_insert_with_key(made).clone()
     }
 }
 
@@ -110,7 +128,7 @@ pub(super) struct Templates<'a> {
     tracing: BTreeMap<Side, Bytes>,
     /// What takes the place of parts where policies hold: they are of one workload.
     security: Option<HttpFilters>,
-    secured: BTreeMap<(Side, bool, Chosen), Bytes>,
+    secured: BTreeMap<Shape, Bytes>,
 }
 
 impl<'a> Templates<'a> {
@@ -128,14 +146,13 @@ impl<'a> Templates<'a> {
     pub(super) fn connection_manager(&mut self, side: Side, port: u16, input: &Http) -> Filter {
         let settings = self.settings;
         let plugins = settings.plugins.chosen(side, port, false);
+        let shape = Shape { side, grpc_web: input.grpc_web, plugins, caches: input.caches.clone() };
         let common = match &self.security {
             Some(security) if side != Side::Outbound => {
-                let entry = self.secured.entry((side, input.grpc_web, plugins));
-                let plugins = entry.key().2.clone();
-                let made = || common(settings, side, input.grpc_web, &plugins, security).encode_to_vec().into();
-                entry.or_insert_with(made).clone()
+                let made = |shape: &Shape| common(settings, shape, security).encode_to_vec().into();
+                self.secured.entry(shape).or_insert_with_key(made).clone()
             }
-            _ => self.parts.common(settings, side, input.grpc_web, plugins),
+            _ => self.parts.common(settings, shape),
         };
         let tracing = self.tracing.entry(side).or_insert_with(|| traced(settings, side).encode_to_vec().into());
         let own = own(settings, side, input);
@@ -182,7 +199,8 @@ fn disabled(switch: &Option<Disabled>) -> bool {
     switch.as_ref().is_some_and(|s| s.disabled == Some(true))
 }
 
-fn common(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize], security: &HttpFilters) -> HttpConnectionManager {
+fn common(settings: &Settings, shape: &Shape, security: &HttpFilters) -> HttpConnectionManager {
+    let side = shape.side;
     let headers = &settings.headers;
     let gateway = side == Side::Gateway;
     let hide_server = headers.server.as_ref().is_some_and(|s| s.disabled == Some(true));
@@ -196,7 +214,7 @@ fn common(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize], se
     let request_id =
         UuidRequestIdConfig { use_request_id_for_trace_sampling: Some(!settings.observed(side).ignore_request_id), ..Default::default() };
     HttpConnectionManager {
-        http_filters: http_filters::http_filters(settings, side, grpc_web, plugins, security),
+        http_filters: http_filters::http_filters(settings, shape, security),
         common_http_protocol_options: protocol_options(settings),
         request_timeout: limit(connections.http_request_timeout),
         request_headers_timeout: limit(connections.http_request_headers_timeout),
@@ -343,12 +361,13 @@ mod tests {
         let Some(ConfigType::TypedConfig(packed)) = filter.config_type else { panic!("no config") };
         let decoded = HttpConnectionManager::decode(packed.value).unwrap();
         let own = own(&settings, Side::Outbound, &input);
+        let shape = Shape { side: Side::Outbound, grpc_web: false, plugins: Vec::new(), caches: Vec::new() };
         let expected = HttpConnectionManager {
             stat_prefix: own.stat_prefix,
             route_specifier: own.route_specifier,
             http2_protocol_options: own.http2_protocol_options,
             tracing: traced(&settings, Side::Outbound).tracing,
-            ..common(&settings, Side::Outbound, false, &[], &HttpFilters::default())
+            ..common(&settings, &shape, &HttpFilters::default())
         };
         assert_eq!(decoded, expected);
     }

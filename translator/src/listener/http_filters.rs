@@ -15,9 +15,11 @@ use pilotfish_envoy::pb::udpa::r#type::v1::TypedStruct;
 use pilotfish_envoy::{Struct, Value};
 use pilotfish_model::extension::Phase;
 
+use super::hcm::Shape;
 use super::pack::http_filter;
 use super::settings::{DnsFamily, Settings, Side};
 use super::stats;
+use crate::cluster::NameCache;
 use crate::extensions as names;
 use crate::metadata;
 use crate::security::HttpFilters;
@@ -26,7 +28,9 @@ use crate::security::HttpFilters;
 const DNS_CACHE: &str = "allow_any_dfp_dns_cache";
 
 /// The filters of a connection manager. `security`: those of policies.
-pub(super) fn http_filters(settings: &Settings, side: Side, grpc_web: bool, plugins: &[usize], security: &HttpFilters) -> Vec<HttpFilter> {
+pub(super) fn http_filters(settings: &Settings, shape: &Shape, security: &HttpFilters) -> Vec<HttpFilter> {
+    let Shape { side, grpc_web, plugins, caches } = shape;
+    let (side, grpc_web) = (*side, *grpc_web);
     let mut filters = Vec::with_capacity(9);
     if settings.istio && settings.features.peer_exchange {
         filters.push(peer_metadata(settings, side));
@@ -61,10 +65,12 @@ pub(super) fn http_filters(settings: &Settings, side: Side, grpc_web: bool, plug
     if settings.features.persistent_sessions && side != Side::Inbound && settings.has(names::HTTP_STATEFUL_SESSION) {
         filters.push(http_filter(names::HTTP_STATEFUL_SESSION, &StatefulSession::default()));
     }
-    if let (Side::Outbound, Some(family)) = (side, settings.dynamic_dns)
-        && settings.has(names::HTTP_DYNAMIC_FORWARD_PROXY)
-    {
-        filters.push(http_filter(names::HTTP_DYNAMIC_FORWARD_PROXY, &forward_proxy(family, settings.features.dynamic_dns_hosts)));
+    if settings.has(names::HTTP_DYNAMIC_FORWARD_PROXY) {
+        let forwards = |cache| http_filter(names::HTTP_DYNAMIC_FORWARD_PROXY, &forward_proxy(cache));
+        filters.extend(caches.iter().map(NameCache::config).map(forwards));
+        if let (Side::Outbound, Some(family)) = (side, settings.dynamic_dns) {
+            filters.push(forwards(unknown_names(family, settings.features.dynamic_dns_hosts)));
+        }
     }
     let quiet = settings.headers.envoy_debug_headers.as_ref().is_some_and(|h| h.disabled == Some(true));
     filters.push(http_filter(names::HTTP_ROUTER, &Router { suppress_envoy_headers: quiet, ..Default::default() }));
@@ -107,14 +113,16 @@ fn alpn_override() -> alpn::FilterConfig {
     }
 }
 
-fn forward_proxy(family: DnsFamily, hosts: u32) -> dynamic_forward_proxy::FilterConfig {
+fn unknown_names(family: DnsFamily, hosts: u32) -> DnsCacheConfig {
     let family = match family {
         DnsFamily::V4 => DnsLookupFamily::V4Only,
         DnsFamily::V6 => DnsLookupFamily::V6Only,
         DnsFamily::Both => DnsLookupFamily::All,
     };
-    let cache =
-        DnsCacheConfig { name: DNS_CACHE.to_owned(), dns_lookup_family: family as i32, max_hosts: Some(hosts), ..Default::default() };
+    DnsCacheConfig { name: DNS_CACHE.to_owned(), dns_lookup_family: family as i32, max_hosts: Some(hosts), ..Default::default() }
+}
+
+fn forward_proxy(cache: DnsCacheConfig) -> dynamic_forward_proxy::FilterConfig {
     dynamic_forward_proxy::FilterConfig {
         implementation_specifier: Some(dynamic_forward_proxy::filter_config::ImplementationSpecifier::DnsCacheConfig(cache)),
         ..Default::default()

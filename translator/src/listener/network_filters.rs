@@ -8,6 +8,7 @@ use pilotfish_envoy::pb::envoy::config::listener::v3::Filter;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::mongo_proxy::v3::MongoProxy;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::mysql_proxy::v3::MySqlProxy;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::redis_proxy::v3::{RedisProxy, redis_proxy};
+use pilotfish_envoy::pb::envoy::extensions::filters::network::sni_dynamic_forward_proxy::v3 as sni;
 use pilotfish_envoy::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy as TcpProxyConfig, tcp_proxy};
 use pilotfish_envoy::pb::envoy::r#type::v3::{HashPolicy, hash_policy};
 use pilotfish_model::destination_rule::Tunnel;
@@ -18,6 +19,7 @@ use pilotfish_model::service::Protocol;
 use super::pack::{duration, filter};
 use super::settings::{Settings, Side};
 use super::stats;
+use crate::cluster::NameCache;
 use crate::extensions as names;
 use crate::metadata;
 use crate::security::NetworkFilters;
@@ -42,6 +44,8 @@ pub struct TcpProxy {
     pub reading: Reading,
     /// Learn who the peer is: the connection was secured with the mesh's certificates, or may have been.
     pub exchange_metadata: bool,
+    /// The name that TLS asks for is resolved, and connected to at this port.
+    pub by_name: Option<(NameCache, u16)>,
 }
 
 /// What bytes are read as.
@@ -100,6 +104,7 @@ impl TcpProxy {
             unread: false,
             reading: Reading::Bytes,
             exchange_metadata: false,
+            by_name: None,
         }
     }
 
@@ -147,6 +152,11 @@ pub(super) fn tcp_filters(
             return filters;
         }
         _ => {}
+    }
+    if let Some((cache, port)) = input.by_name.as_ref().filter(|_| settings.has(names::SNI_DYNAMIC_FORWARD_PROXY)) {
+        let port = Some(sni::filter_config::PortSpecifier::PortValue((*port).into()));
+        let config = sni::FilterConfig { dns_cache_config: Some(cache.config()), port_specifier: port, ..Default::default() };
+        filters.push(filter(names::SNI_DYNAMIC_FORWARD_PROXY, &config));
     }
     filters.push(filter(names::TCP_PROXY, &tcp_proxy(settings, input, log)));
     filters

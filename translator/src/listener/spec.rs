@@ -261,7 +261,8 @@ impl<'a> Builder<'a> {
         }
         let plain_http = |c: &ChainSpec| c.matching.alpn.contains(&"h2c");
         let all_tls = matches!(spec.role, Role::Gateway { tls: true, .. });
-        let tls = |c: &ChainSpec| all_tls || c.matching.transport == "tls" || !c.matching.server_names.is_empty();
+        let by_name = |c: &ChainSpec| matches!(&c.content, Content::Tcp(tcp) if tcp.by_name.is_some());
+        let tls = |c: &ChainSpec| all_tls || c.matching.transport == "tls" || !c.matching.server_names.is_empty() || by_name(c);
         let mut http = listener_filters::inspect(&spec.chains, plain_http);
         if matches!(spec.role, Role::VirtualOutbound { .. }) && http != listener_filters::Inspect::Never {
             http = listener_filters::Inspect::Always;

@@ -59,7 +59,16 @@ pub(super) fn configurations(context: &Context<'_>, defaults: &Arc<RouteDefaults
             }
         }
     }
+    // The proxy is opened even where no egress listener is for all ports, and waits for what it refers to.
+    if is_proxy_open(context) && made.insert(names::HTTP_PROXY.into()) {
+        let hosts = vec![catch_all(context).into()];
+        resources.push(Configuration { name: names::HTTP_PROXY.into(), hosts, sources: Vec::new(), by_rules: None });
+    }
     resources
+}
+
+fn is_proxy_open(context: &Context<'_>) -> bool {
+    context.class.settings.http_proxy_port.unwrap_or(context.config().proxy_http_port) > 0
 }
 
 /// The virtual hosts of a port as they are for clients without a listener, which ask for names with a port.
@@ -153,8 +162,7 @@ impl<'a> View<'a> {
                 wanted.push((port.to_string().into(), Wanted::Port(*port)));
             }
         }
-        let settings = &self.context.class.settings;
-        if settings.http_proxy_port.unwrap_or(self.context.config().proxy_http_port) > 0 {
+        if is_proxy_open(self.context) {
             wanted.push((names::HTTP_PROXY.into(), Wanted::Port(0)));
         }
         wanted

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use pilotfish_model::destination_rule::{HashKey, LbAlgorithm, LoadBalancer};
 use pilotfish_model::name::{Host, ObjectId, Str};
-use pilotfish_model::service::{Protocol, Registry, Service, ServicePort};
+use pilotfish_model::service::{Protocol, Registry, Resolution, Service, ServicePort};
 
 use super::chain;
+use crate::cluster::{NameCache, cache_of};
 use crate::context::Context;
 use crate::listener::network_filters::{Reading, TcpPolicy, TcpProxy, TcpTarget};
 use crate::listener::spec::{ChainSpec, Content, Matching};
@@ -87,7 +88,16 @@ pub(in crate::listener) fn proxy(context: &Context<'_>, route: &L4Route, protoco
         unread: false,
         reading: Reading::of(protocol),
         exchange_metadata: false,
+        by_name: by_name(context, route, protocol),
     }
+}
+
+/// Where the name that TLS asks for is kept, if it says where to.
+fn by_name(context: &Context<'_>, route: &L4Route, protocol: Protocol) -> Option<(NameCache, u16)> {
+    let [to] = route.destinations.as_slice() else { return None };
+    let service = to.service.as_ref().filter(|s| s.resolution == Resolution::DynamicDns && protocol == Protocol::Tls)?;
+    // Gateways connect to no such names.
+    (!context.class.is_router()).then(|| (cache_of(context.common(), &service.host), to.port))
 }
 
 fn stat_name(context: &Context<'_>, to: &L4Destination) -> Str {

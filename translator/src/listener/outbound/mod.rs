@@ -10,15 +10,18 @@ use std::sync::Arc;
 
 use pilotfish_model::name::Str;
 use pilotfish_model::proxy::Interception;
+use pilotfish_model::service::Resolution;
 use pilotfish_model::sidecar::OutboundMode;
 
 use super::hcm::Http;
 use super::network_filters::TcpProxy;
 use super::spec::{ChainSpec, Content, ListenerSpec, Matching, Role};
 use super::stat_prefix;
+use crate::cluster::{NameCache, cache_of};
 use crate::context::Context;
 use crate::naming::{self, Direction};
 use crate::route::names::HTTP_PROXY;
+use crate::scope::EgressScope;
 
 pub(super) use chains::{passed_on, proxy as route_proxy};
 pub(super) use virtual_outbound::dynamic_dns_routes;
@@ -64,7 +67,10 @@ fn http_proxy(context: &Context<'_>) -> Option<ListenerSpec> {
     }
     let binds = localhosts(context);
     let name = naming::listener(&binds[0], port);
-    let http = Http { absolute_url: true, ..Http::rds(stat_prefix::outbound(&name), HTTP_PROXY.into()) };
+    let mut caches: Vec<NameCache> = context.scope.egress.iter().flat_map(|e| caches(context, e)).map(|(_, cache)| cache).collect();
+    caches.sort();
+    caches.dedup();
+    let http = Http { absolute_url: true, caches, ..Http::rds(stat_prefix::outbound(&name), HTTP_PROXY.into()) };
     Some(ListenerSpec {
         name,
         binds,
@@ -76,6 +82,16 @@ fn http_proxy(context: &Context<'_>) -> Option<ListenerSpec> {
         fallback: None,
         sources: Default::default(),
     })
+}
+
+/// Where names are kept that requests bring, with the ports that read requests.
+fn caches(context: &Context<'_>, scope: &EgressScope) -> Vec<(u16, NameCache)> {
+    let mut found = Vec::new();
+    for service in scope.services.iter().filter(|s| s.resolution == Resolution::DynamicDns) {
+        let cache = cache_of(context.common(), &service.host);
+        found.extend(service.ports.iter().filter(|p| p.protocol.is_http()).map(|p| (p.port, cache.clone())));
+    }
+    found
 }
 
 fn chain(matching: Matching, content: Content) -> ChainSpec {

@@ -12,6 +12,7 @@ use super::address::addresses;
 use super::chains::{self, Target};
 use super::entries::{Entries, Entry, Wanted};
 use super::{chain, localhosts, wildcards};
+use crate::cluster::NameCache;
 use crate::context::Context;
 use crate::listener::hcm::Http;
 use crate::listener::network_filters::TcpProxy;
@@ -48,6 +49,8 @@ struct Egress<'a> {
     /// Addresses that the user or the lack of capture asks for, the main one first; none: those of services.
     binds: Vec<Str>,
     bind_to_port: bool,
+    /// Where names are kept that requests bring, with their ports.
+    caches: Vec<(u16, NameCache)>,
 }
 
 impl<'a> Egress<'a> {
@@ -62,7 +65,8 @@ impl<'a> Egress<'a> {
             None if bind_to_port => localhosts(context),
             None => Vec::new(),
         };
-        Egress { context, scope, rules: L4Rules::new(&*scope.virtual_services), wildcards, binds, bind_to_port }
+        let rules = L4Rules::new(&*scope.virtual_services);
+        Egress { context, scope, rules, wildcards, binds, bind_to_port, caches: super::caches(context, scope) }
     }
 
     /// A listener with a port of its own takes everything that its hosts import, whatever their ports are.
@@ -208,6 +212,7 @@ impl<'a> Egress<'a> {
         let http = Http {
             grpc_web: port.protocol == Protocol::GrpcWeb,
             absolute_url: port.protocol == Protocol::HttpProxy,
+            caches: self.caches.iter().filter(|(number, _)| *number == place.1).map(|(_, cache)| cache.clone()).collect(),
             ..Http::rds(stat_prefix::outbound(&naming::listener(&place.0, place.1)), routes)
         };
         chain(matching, Content::Http(http))
