@@ -219,7 +219,7 @@ mod tests {
         let chosen = |cluster: &str| {
             let (cluster, port, subset) = (cluster.into(), "http".into(), Labels::default());
             let (mtls, spread) = (RuledMtls::Unsaid, Spread::Even);
-            let plan = Plan { cluster, port, subset, unresolved: false, node: None, healthy: false, mtls, spread };
+            let plan = Plan { cluster, port, subset, unresolved: false, node: None, healthy: false, described: true, mtls, spread };
             let endpoints = Arc::new([true, false, true].map(endpoint).to_vec());
             AssignmentInput { plan, endpoints, plaintext: [2].into() }.chosen().map(|(i, _)| i).collect::<Vec<_>>()
         };
