@@ -157,6 +157,6 @@ fn input(
             ..ClusterLabels::default()
         },
         balanced: Some(Balanced { inbound: true, ..Balanced::default() }),
-        ..base(context.common(), &name, to.map_or(Discovery::OriginalDst, |e| Discovery::Static(Some(e))))
+        ..base(context.common(), &name, to.map_or(Discovery::OriginalDst { port: None }, |e| Discovery::Static(Some(e))))
     }
 }

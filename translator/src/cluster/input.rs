@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use pilotfish_envoy::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbConfig, LbPolicy, OriginalDstLbConfig,
 };
 use pilotfish_envoy::pb::envoy::config::cluster::v3::{Cluster, Filter};
 use pilotfish_envoy::pb::envoy::config::core::v3::{
@@ -93,7 +93,10 @@ pub enum Discovery {
         queries_per_socket: Option<u32>,
     },
     /// What the client asked for.
-    OriginalDst,
+    OriginalDst {
+        /// Port of the server, if not the one that the client asked for.
+        port: Option<u16>,
+    },
     /// One fixed endpoint, or none.
     Static(Option<StaticEndpoint>),
     /// What the request names.
@@ -221,8 +224,11 @@ fn discover(input: &ClusterInput, cluster: &mut Cluster) {
             resolve(cluster, *family, *refresh, *jitter, *queries_per_socket);
             if *one { DiscoveryType::LogicalDns } else { DiscoveryType::StrictDns }
         }
-        Discovery::OriginalDst => {
+        Discovery::OriginalDst { port } => {
             cluster.lb_policy = LbPolicy::ClusterProvided.into();
+            cluster.lb_config = port.map(|port| {
+                LbConfig::OriginalDstLbConfig(OriginalDstLbConfig { upstream_port_override: Some(port.into()), ..Default::default() })
+            });
             DiscoveryType::OriginalDst
         }
         Discovery::Static(endpoint) => {

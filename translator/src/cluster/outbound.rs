@@ -93,14 +93,14 @@ impl One<'_> {
         let (common, service) = (self.unit.common, self.unit.service);
         let algorithm = policy.load_balancer.as_ref().and_then(|b| b.algorithm.as_ref());
         if algorithm == Some(&LbAlgorithm::Passthrough) {
-            return Some(Discovery::OriginalDst);
+            return Some(Discovery::OriginalDst { port: self.server_port() });
         }
         match service.resolution {
             Resolution::Static | Resolution::Alias => Some(Discovery::Eds),
             // The addresses that clients of a gateway ask for are the gateway's own.
             Resolution::Passthrough if common.class.is_router() => Some(Discovery::Eds),
             Resolution::Passthrough if endpoint::is_balanced(common, service) => Some(Discovery::Eds),
-            Resolution::Passthrough => Some(Discovery::OriginalDst),
+            Resolution::Passthrough => Some(Discovery::OriginalDst { port: self.server_port() }),
             // Only requests and TLS bring a name.
             Resolution::DynamicDns if !(self.port.protocol.is_http() || self.port.protocol == Protocol::Tls) => None,
             Resolution::DynamicDns => Some(Discovery::DynamicDns { cache: cache_of(common, &service.host), insecure: true }),
@@ -122,6 +122,13 @@ impl One<'_> {
                 })
             }
         }
+    }
+
+    /// The port of servers whose address the client knows, if a ServiceEntry says another than the one that the client asks for.
+    fn server_port(&self) -> Option<u16> {
+        let service = self.unit.service;
+        let by_address = service.resolution == Resolution::Passthrough && service.registry == Registry::External;
+        self.port.target_port.filter(|_| by_address && !self.unit.common.class.is_router())
     }
 
     fn security(&self, policy: &TrafficPolicy, user: Option<&ClientTls>, discovery: &Discovery) -> Security {
@@ -181,7 +188,7 @@ impl One<'_> {
             return TlsChoice::None;
         };
         // Addresses that clients choose carry no metadata to choose by, and own certificate files no agent that says which.
-        let by_endpoint = auto.is_some_and(|d| *d != Discovery::OriginalDst) && tls.is_mesh();
+        let by_endpoint = auto.is_some_and(|d| !matches!(d, Discovery::OriginalDst { .. })) && tls.is_mesh();
         if by_endpoint { TlsChoice::ByEndpoint(Box::new(tls)) } else { TlsChoice::Always(Box::new(tls)) }
     }
 

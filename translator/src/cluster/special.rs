@@ -36,13 +36,13 @@ pub(super) fn special(context: &Context<'_>, add: &mut impl FnMut(ClusterInput))
         http: http(),
         peer_exchange: peer_exchange.clone(),
         pool,
-        ..base(common, naming::PASSTHROUGH, Discovery::OriginalDst)
+        ..base(common, naming::PASSTHROUGH, Discovery::OriginalDst { port: None })
     });
     add(ClusterInput {
         http: http(),
         stat_name: naming::PASSTHROUGH.into(),
         bind: passthrough_sources(common),
-        ..base(common, naming::INBOUND_PASSTHROUGH, Discovery::OriginalDst)
+        ..base(common, naming::INBOUND_PASSTHROUGH, Discovery::OriginalDst { port: None })
     });
     let mode = context.scope.outbound_policy().map_or(context.config().outbound_traffic_policy.mode, |p| p.mode);
     if mode == OutboundMode::AllowAnyDynamicDns {
