@@ -150,10 +150,13 @@ async fn bytes_are_forwarded_by_name_and_port() {
     for (name, backend) in ["a", "b"].into_iter().zip(&backends) {
         objects.push(static_entry(name, &[&format!("{name}.example")], "TLS", &[endpoint(backend.addr())]));
     }
-    // Only services inside the mesh speak its TLS.
-    let mut inner = static_entry("inner", &["inner.example"], "TLS", &[endpoint(backends[0].addr())]);
-    inner["spec"]["location"] = json!("MESH_INTERNAL");
-    objects.push(inner);
+    // Only services inside the mesh speak its TLS, and of their endpoints those that say so.
+    for (name, labels) in [("inner", json!({"security.istio.io/tlsMode": "istio"})), ("bare", json!({}))] {
+        let mut inner = static_entry(name, &[&format!("{name}.example")], "TLS", &[endpoint(backends[0].addr())]);
+        inner["spec"]["location"] = json!("MESH_INTERNAL");
+        inner["spec"]["endpoints"][0]["labels"] = labels;
+        objects.push(inner);
+    }
     let by_name = |names: &[&str], host: &str| {
         let destination = json!({"host": host, "port": {"number": 80}});
         json!({"match": [{"sniHosts": names, "port": passed.port()}], "route": [{"destination": destination}]})
@@ -210,12 +213,11 @@ async fn bytes_are_forwarded_by_name_and_port() {
         true,
     );
     verdicts.equal("AUTO_PASSTHROUGH counts", envoy.stat("cluster.outbound_.80_._.inner.example.upstream_cx_total").await, 1);
-    let outside = mesh.connect(auto, "outbound_.80_._.a.example").await.is_ok();
-    verdicts.equal(
-        "AUTO_PASSTHROUGH to what is outside",
-        (outside, envoy.stat("cluster.outbound_.80_._.a.example.upstream_cx_total").await),
-        (false, 0),
-    );
+    for (case, host) in [("what is outside", "a.example"), ("what does not speak mesh mTLS", "bare.example")] {
+        let connected = mesh.connect(auto, &format!("outbound_.80_._.{host}")).await.is_ok();
+        let count = envoy.stat(&format!("cluster.outbound_.80_._.{host}.upstream_cx_total")).await;
+        verdicts.equal(format_args!("AUTO_PASSTHROUGH to {case}"), (connected, count), (false, 0));
+    }
     verdicts.accepted("gateway", &envoy).await;
     verdicts.finish("bytes");
 }
