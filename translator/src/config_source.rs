@@ -17,40 +17,22 @@ const SERVER_WAIT: Duration = Duration { seconds: 1, nanos: 0 };
 
 /// The stream that this resource came on, waited for without limit: a listener without its routes, or a cluster without its
 /// endpoints, would answer errors.
-pub(crate) fn stream() -> ConfigSource {
-    static SOURCE: LazyLock<ConfigSource> = LazyLock::new(|| ConfigSource::ads(ApiVersion::V3, Some(WITHOUT_LIMIT)));
-    SOURCE.clone()
-}
+pub(crate) static STREAM: LazyLock<ConfigSource> = LazyLock::new(|| ConfigSource::ads(ApiVersion::V3, Some(WITHOUT_LIMIT)));
 
 /// The stream, as proxyless gRPC is told of it.
-pub(crate) fn grpc_stream() -> ConfigSource {
-    static SOURCE: LazyLock<ConfigSource> = LazyLock::new(|| ConfigSource::ads(ApiVersion::Auto, None));
-    SOURCE.clone()
-}
+pub(crate) static GRPC_STREAM: LazyLock<ConfigSource> = LazyLock::new(|| ConfigSource::ads(ApiVersion::Auto, None));
 
 /// Secrets of this server, as Istio's proxies are told of them.
-pub(crate) fn secrets() -> ConfigSource {
-    static SOURCE: LazyLock<ConfigSource> = LazyLock::new(|| ConfigSource::ads(ApiVersion::V3, None));
-    SOURCE.clone()
-}
+pub(crate) static SECRETS: LazyLock<ConfigSource> = LazyLock::new(|| ConfigSource::ads(ApiVersion::V3, None));
 
 /// Secrets of this server that may not exist.
-pub(crate) fn missing_secrets() -> ConfigSource {
-    static SOURCE: LazyLock<ConfigSource> = LazyLock::new(|| ConfigSource::ads(ApiVersion::V3, Some(SERVER_WAIT)));
-    SOURCE.clone()
-}
+pub(crate) static MISSING_SECRETS: LazyLock<ConfigSource> = LazyLock::new(|| ConfigSource::ads(ApiVersion::V3, Some(SERVER_WAIT)));
 
 /// What the agent has of the mesh: the proxy waits for it without limit.
-pub(crate) fn agent() -> ConfigSource {
-    static SOURCE: LazyLock<ConfigSource> = LazyLock::new(|| from_agent(Some(WITHOUT_LIMIT)));
-    SOURCE.clone()
-}
+pub(crate) static AGENT: LazyLock<ConfigSource> = LazyLock::new(|| from_agent(Some(WITHOUT_LIMIT)));
 
 /// Files that the agent watches and serves.
-pub(crate) fn agent_files() -> ConfigSource {
-    static SOURCE: LazyLock<ConfigSource> = LazyLock::new(|| from_agent(None));
-    SOURCE.clone()
-}
+pub(crate) static AGENT_FILES: LazyLock<ConfigSource> = LazyLock::new(|| from_agent(None));
 
 fn from_agent(wait: Option<Duration>) -> ConfigSource {
     let service = grpc_service::EnvoyGrpc { cluster_name: AGENT_CLUSTER.to_owned(), ..Default::default() };

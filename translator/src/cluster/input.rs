@@ -216,7 +216,7 @@ fn discover(input: &ClusterInput, cluster: &mut Cluster) {
     let kind = match &input.discovery {
         Discovery::Eds => {
             cluster.eds_cluster_config =
-                Some(EdsClusterConfig { service_name: str::to_owned(&input.name), eds_config: Some(config_source::stream()) });
+                Some(EdsClusterConfig { service_name: str::to_owned(&input.name), eds_config: Some(config_source::STREAM.clone()) });
             DiscoveryType::Eds
         }
         Discovery::Dns { endpoints, family, refresh, one, jitter, queries_per_socket } => {

@@ -68,7 +68,10 @@ fn build(input: &GrpcCluster) -> Cluster {
         name: input.name.to_string(),
         alt_stat_name: format!("{};", input.name),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
-        eds_cluster_config: Some(EdsClusterConfig { service_name: input.name.to_string(), eds_config: Some(config_source::grpc_stream()) }),
+        eds_cluster_config: Some(EdsClusterConfig {
+            service_name: input.name.to_string(),
+            eds_config: Some(config_source::GRPC_STREAM.clone()),
+        }),
         transport_socket: input.mesh_tls.as_ref().map(|names| upstream(names)),
         lb_policy: policy.into(),
         lb_config: config,

@@ -73,7 +73,7 @@ fn names(service: &Service, namespace: &str) -> Vec<String> {
 fn client(name: &str, ip: &str, port: u16, routes: &str) -> Listener {
     let manager = HttpConnectionManager {
         route_specifier: Some(RouteSpecifier::Rds(Rds {
-            config_source: Some(config_source::grpc_stream()),
+            config_source: Some(config_source::GRPC_STREAM.clone()),
             route_config_name: routes.to_owned(),
         })),
         http_filters: vec![

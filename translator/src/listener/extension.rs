@@ -157,7 +157,7 @@ impl Plugin {
         let type_url = |name: String| format!("type.googleapis.com/{name}");
         let open = matches!(&self.extension.code, Code::Wasm(wasm) if wasm.fail_strategy == FailStrategy::Open);
         ExtensionConfigSource {
-            config_source: Some(config_source::stream()),
+            config_source: Some(config_source::STREAM.clone()),
             type_urls: vec![type_url(W::full_name()), type_url(R::full_name())],
             default_config: (!self.agent).then_some(if open { passes } else { refusal }),
             ..Default::default()

@@ -171,7 +171,9 @@ fn traced(settings: &Settings, side: Side) -> HttpConnectionManager {
 
 fn own(settings: &Settings, side: Side, input: &Http) -> HttpConnectionManager {
     let routes = match &input.routes {
-        Routes::Rds(name) => RouteSpecifier::Rds(Rds { config_source: Some(config_source::stream()), route_config_name: name.to_string() }),
+        Routes::Rds(name) => {
+            RouteSpecifier::Rds(Rds { config_source: Some(config_source::STREAM.clone()), route_config_name: name.to_string() })
+        }
         Routes::Inbound(route) => RouteSpecifier::RouteConfig(crate::route::inbound::route_configuration(route)),
         Routes::DynamicDns { attempt_count } => RouteSpecifier::RouteConfig(dynamic_dns(*attempt_count)),
     };

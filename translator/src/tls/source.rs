@@ -134,10 +134,10 @@ pub(super) fn credential_roots(name: &str, flavour: Flavour) -> Certificate {
 impl SdsSource {
     fn config(&self) -> SdsSecretConfig {
         let (name, source) = match self {
-            SdsSource::Agent(name) => (name, config_source::agent()),
-            SdsSource::AgentFile(name) => (name, config_source::agent_files()),
-            SdsSource::Server(name, Flavour::Istio) => (name, config_source::secrets()),
-            SdsSource::Server(name, _) => (name, config_source::missing_secrets()),
+            SdsSource::Agent(name) => (name, config_source::AGENT.clone()),
+            SdsSource::AgentFile(name) => (name, config_source::AGENT_FILES.clone()),
+            SdsSource::Server(name, Flavour::Istio) => (name, config_source::SECRETS.clone()),
+            SdsSource::Server(name, _) => (name, config_source::MISSING_SECRETS.clone()),
         };
         SdsSecretConfig { name: str::to_owned(name), sds_config: Some(source) }
     }
