@@ -43,9 +43,6 @@ pub fn sni(direction: Direction, port: u16, subset: &str, host: &str) -> String 
     [direction.as_str(), "_.", &port.to_string(), "_.", subset, "_.", host].concat()
 }
 
-/// How names of [`sni`] begin.
-pub const SNI_OUTBOUND: &str = "outbound_.";
-
 /// `inbound|8080||`.
 pub fn inbound_cluster(port: u16) -> String {
     format!("inbound|{port}||")

@@ -12,7 +12,7 @@ use super::protocol::{HttpVersion, UpstreamHttp};
 use super::security::{PROXY_PROTOCOL, Security, TlsChoice};
 use super::special::{base, cache_of, dns_family, peer_exchange};
 use crate::context::Common;
-use crate::endpoint::{self, AssignmentInput, Locality};
+use crate::endpoint::{self, AssignmentInput, Locality, Plan};
 use crate::listener::network_filters::reads_redis;
 use crate::naming::{self, Direction};
 use crate::policy::{MergedRule, passes_through};
@@ -106,6 +106,7 @@ impl One<'_> {
             Resolution::DynamicDns => Some(Discovery::DynamicDns { cache: cache_of(common, &service.host), insecure: true }),
             Resolution::Dns | Resolution::DnsRoundRobin => {
                 let plan = endpoint::plan(common, service, self.port, self.subset, name.clone(), policy, locality).without_labels();
+                let plan = Plan { passed_on: self.by_sni, ..plan };
                 let (endpoints, plaintext) = (self.unit.endpoints.cloned().unwrap_or_default(), self.unit.plaintext.clone());
                 let endpoints = AssignmentInput { plan, endpoints, plaintext };
                 let one = endpoints.chosen().count() == 1;

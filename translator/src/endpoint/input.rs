@@ -33,6 +33,8 @@ pub struct Plan {
     pub node: Option<Str>,
     /// Endpoints that are not ready do not count, where the client must know how many are well.
     pub healthy: bool,
+    /// Mesh mTLS is passed on, to those alone that speak it: the client cannot tell whether it is there.
+    pub passed_on: bool,
     /// Endpoints say which workload they are of.
     pub described: bool,
     /// What a rule says about mesh mTLS, and so not the endpoints.
@@ -88,9 +90,7 @@ impl Plan {
 impl AssignmentInput {
     /// The endpoints that count, with their index.
     pub fn chosen(&self) -> impl Iterator<Item = (usize, &Endpoint)> {
-        // Mesh mTLS that is passed on goes to those alone that speak it: the client cannot tell whether it is there.
-        let passed_on = self.plan.cluster.starts_with(naming::SNI_OUTBOUND);
-        self.plan.chosen(&self.endpoints).filter(move |(i, e)| !passed_on || (e.workload.mtls && self.tells_mtls(*i)))
+        self.plan.chosen(&self.endpoints).filter(|(i, e)| !self.plan.passed_on || (e.workload.mtls && self.tells_mtls(*i)))
     }
 
     /// True if no endpoint counts.
@@ -150,7 +150,7 @@ pub fn plans(unit: &UnitInput<'_>, by_sni: bool) -> Vec<Plan> {
             let first = Plan { unresolved, ..plan(unit.common, service, port, subset, cluster.into(), &policy, &locality) };
             if by_sni && !service.mesh_external {
                 let cluster = naming::sni(Direction::Outbound, port.port, name, service.host.as_str());
-                plans.push(Plan { cluster: cluster.into(), ..first.clone() });
+                plans.push(Plan { cluster: cluster.into(), passed_on: true, ..first.clone() });
             }
             plans.push(first);
         }
@@ -173,6 +173,7 @@ pub fn plan(
         port: port.name.clone(),
         subset: subset.map(|s| s.labels.clone()).unwrap_or_default(),
         unresolved: false,
+        passed_on: false,
         node: service.node_local.then(|| common.class.node.clone()),
         // Endpoints known to be down would count as ejected, and switch the protection off that the user asks for.
         healthy: match common.config.features.unready_endpoints {
@@ -216,14 +217,15 @@ mod tests {
             health: Health::Healthy,
             workload: Arc::new(pilotfish_model::endpoint::Workload { mtls, ..Default::default() }),
         };
-        let chosen = |cluster: &str| {
-            let (cluster, port, subset) = (cluster.into(), "http".into(), Labels::default());
+        let chosen = |passed_on| {
+            let (cluster, port, subset) = ("c".into(), "http".into(), Labels::default());
             let (mtls, spread) = (RuledMtls::Unsaid, Spread::Even);
-            let plan = Plan { cluster, port, subset, unresolved: false, node: None, healthy: false, described: true, mtls, spread };
+            let plan =
+                Plan { cluster, port, subset, unresolved: false, passed_on, node: None, healthy: false, described: true, mtls, spread };
             let endpoints = Arc::new([true, false, true].map(endpoint).to_vec());
             AssignmentInput { plan, endpoints, plaintext: [2].into() }.chosen().map(|(i, _)| i).collect::<Vec<_>>()
         };
-        assert_eq!(chosen("outbound|80||a.example"), [0, 1, 2]);
-        assert_eq!(chosen(&naming::sni(Direction::Outbound, 80, "", "a.example")), [0]);
+        assert_eq!(chosen(false), [0, 1, 2]);
+        assert_eq!(chosen(true), [0]);
     }
 }

@@ -35,8 +35,18 @@ fn four_zones() -> Vec<Endpoint> {
 
 fn of(endpoints: Vec<Endpoint>, spread: Spread) -> AssignmentInput {
     let (cluster, port, subset) = ("c".into(), "http".into(), Default::default());
-    let plan =
-        Plan { cluster, port, subset, unresolved: false, node: None, healthy: false, described: true, mtls: RuledMtls::Unsaid, spread };
+    let plan = Plan {
+        cluster,
+        port,
+        subset,
+        unresolved: false,
+        passed_on: false,
+        node: None,
+        healthy: false,
+        described: true,
+        mtls: RuledMtls::Unsaid,
+        spread,
+    };
     AssignmentInput { plan, endpoints: Arc::new(endpoints), plaintext: Arc::default() }
 }
 
