@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Workload};
-use pilotfish_model::name::{Labels, Str, selects};
+use pilotfish_model::name::{CANONICAL_NAME, CANONICAL_REVISION, Labels, Str, first_label, selects};
 use pilotfish_model::service::{Registry, Resolution};
 use pilotfish_model::{ObjectId, Service};
 
@@ -182,12 +182,12 @@ fn external(workload: &Arc<Workload>, service: &Service) -> Arc<Workload> {
 
 /// What telemetry knows of servers outside of the mesh: what labels of their ServiceEntry say, else what it is called.
 fn canonical(workload: &Workload, service: &Service) -> Workload {
-    let said = |keys: &[&str]| keys.iter().find_map(|k| service.labels.get(*k)).cloned();
-    let name = said(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]).unwrap_or_else(|| service.source.name.clone());
-    let revision = said(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+    let said = |keys: &[&str]| first_label(&service.labels, keys).cloned();
+    let name = said(&CANONICAL_NAME).unwrap_or_else(|| service.source.name.clone());
+    let revision = said(&CANONICAL_REVISION);
     let mut labels = workload.labels.clone();
-    labels.insert("service.istio.io/canonical-name".into(), name);
-    labels.insert("service.istio.io/canonical-revision".into(), revision.unwrap_or_else(|| "latest".into()));
+    labels.insert(CANONICAL_NAME[0].into(), name);
+    labels.insert(CANONICAL_REVISION[0].into(), revision.unwrap_or_else(|| "latest".into()));
     Workload { namespace: service.namespace.clone(), labels, ..workload.clone() }
 }
 

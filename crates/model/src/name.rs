@@ -21,6 +21,16 @@ pub fn selects(selector: &Labels, labels: &Labels) -> bool {
     selector.iter().all(|(k, v)| labels.get(k) == Some(v))
 }
 
+/// Labels that say what a workload's service is called in telemetry, the one that counts most first.
+pub const CANONICAL_NAME: [&str; 3] = ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"];
+/// Labels that say which version of it that is.
+pub const CANONICAL_REVISION: [&str; 3] = ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"];
+
+/// The value of the first of these labels that is there.
+pub fn first_label<'a>(labels: &'a Labels, keys: &[&str]) -> Option<&'a Str> {
+    keys.iter().find_map(|key| labels.get(*key))
+}
+
 /// An address as its `Display` writes it. Every endpoint has one, and formatting is slow.
 pub fn ip_text(ip: IpAddr) -> String {
     let IpAddr::V4(ip) = ip else { return ip.to_string() };

@@ -6,7 +6,7 @@ use pilotfish_envoy::pb::envoy::config::core::v3::{HealthStatus, Locality as Loc
 use pilotfish_envoy::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
 use pilotfish_envoy::{HostAddress, LbEndpoint};
 use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Locality, Workload};
-use pilotfish_model::name::ip_text;
+use pilotfish_model::name::{CANONICAL_NAME, CANONICAL_REVISION, first_label, ip_text};
 
 use super::input::AssignmentInput;
 use crate::metadata;
@@ -78,10 +78,10 @@ fn endpoint(input: &AssignmentInput, index: usize, endpoint: &Endpoint) -> LbEnd
 
 /// `workload;namespace;service;revision;cluster`: what telemetry calls the server.
 fn describe(workload: &Workload) -> String {
-    let label = |keys: &[&str]| keys.iter().find_map(|k| workload.labels.get(*k)).map_or("", |v| &**v);
-    let service = label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
+    let label = |keys: &[&str]| first_label(&workload.labels, keys).map_or("", |v| &**v);
+    let service = label(&CANONICAL_NAME);
     let service = if service.is_empty() { &*workload.workload_name } else { service };
-    let revision = label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+    let revision = label(&CANONICAL_REVISION);
     let revision = if revision == "latest" { "" } else { revision };
     [&*workload.workload_name, &workload.namespace, service, revision, &workload.cluster_id].join(";")
 }

@@ -9,6 +9,7 @@ use pilotfish_envoy::any;
 use pilotfish_envoy::pb::envoy::config::accesslog::v3::AccessLog;
 use pilotfish_envoy::pb::envoy::extensions::access_loggers::stats::v3::Config;
 use pilotfish_envoy::pb::envoy::extensions::access_loggers::stats::v3::config::{Counter, Histogram, Stat, Tag, histogram::Unit};
+use pilotfish_model::name::{CANONICAL_NAME, CANONICAL_REVISION};
 
 use super::access_log::access_log;
 use super::settings::{Settings, Side};
@@ -116,8 +117,8 @@ fn tags(side: Side, http: bool) -> Vec<(&'static str, String)> {
     };
     let app = label(&["app", "service.istio.io/canonical-name", "app.kubernetes.io/name"], None);
     let workload = meta("WORKLOAD_NAME", "xds.node.cluster");
-    let canonical = label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"], Some(&workload));
-    let version = |usual| label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"], Some(usual));
+    let canonical = label(&CANONICAL_NAME, Some(&workload));
+    let version = |usual| label(&CANONICAL_REVISION, Some(usual));
     let cel = |expression: String| format!("%CEL({expression})%");
     add(own, "workload", cel(workload));
     add(own, "workload_namespace", cel(meta("NAMESPACE", "\"unknown\"")));
