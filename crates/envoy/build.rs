@@ -86,6 +86,11 @@ const ROOTS: &[&str] = &[
     "google/protobuf/empty.proto",
 ];
 
+/// Messages that are encoded before what holds them is made, because many hold the same, or many lie in one: their fields are
+/// `bytes`, which look the same on the wire. One that is not there is empty.
+const ENCODED_FIELDS: &[(&str, &str)] =
+    &[("envoy.config.endpoint.v3.ClusterLoadAssignment", "endpoints"), ("envoy.config.route.v3.RouteAction", "retry_policy")];
+
 /// Field number of `FileDescriptorProto.source_code_info`: comments and positions, most of the set's size.
 const SOURCE_CODE_INFO: u64 = 9;
 
@@ -111,8 +116,21 @@ fn main() -> Result<(), Error> {
 
     fs::write(out.join("descriptors.bin"), as_set(files.values()))?;
     let wanted = import_closure(&files, roots)?;
-    let set = FileDescriptorSet::decode(as_set(wanted.iter().map(|name| &files[name])).as_slice())?;
+    let mut set = FileDescriptorSet::decode(as_set(wanted.iter().map(|name| &files[name])).as_slice())?;
+    for (message, field) in ENCODED_FIELDS {
+        keep_encoded(&mut set, message, field).ok_or_else(|| format!("there is no field {field} of {message}"))?;
+    }
     generate(set)
+}
+
+fn keep_encoded(set: &mut FileDescriptorSet, message: &str, field: &str) -> Option<()> {
+    let (package, name) = message.rsplit_once('.')?;
+    let files = set.file.iter_mut().filter(|f| f.package() == package);
+    let message = files.flat_map(|f| &mut f.message_type).find(|m| m.name() == name)?;
+    let field = message.field.iter_mut().find(|f| f.name() == field)?;
+    field.set_type(prost_types::field_descriptor_proto::Type::Bytes);
+    field.type_name = None;
+    Some(())
 }
 
 /// Envoy's crate is locked and fetched for its data only; cargo knows where it was unpacked. The second try lets cargo

@@ -2,13 +2,13 @@
 //! wait for anything else.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use pilotfish_envoy::{Layer, Resource, TypeUrl};
+use pilotfish_envoy::{Layer, Resource};
+use pilotfish_model::EndpointChange;
 use pilotfish_model::endpoint::Endpoint;
 use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::proxy::Flavour;
-use pilotfish_model::{ContentHash, EndpointChange};
 
 use crate::endpoint::{self, AssignmentInput};
 use crate::leaf::{Built, Key, Leaves};
@@ -164,19 +164,21 @@ impl Answers {
     }
 }
 
+/// The endpoints of services that have none: one list, as the address of a list tells what is made of it.
+static NOBODY: LazyLock<Arc<Vec<Endpoint>>> = LazyLock::new(Arc::default);
+
 /// The assignments of a service, made or found. What they are made of lives as long as they, so addresses tell it.
 fn assign(leaves: &Leaves, view: &View, unit: &Arc<Unit>, of: Answers, served: Option<&Arc<Layer>>) -> Arc<Assigned> {
     leaves.work.services_assigned.add(1);
     let key = Key::of("assigned", &(address(unit), of.address(), &of.plaintext));
     leaves.kept_or(&key, || {
         let checked = view.class.facts().flavour != Flavour::Grpc;
-        let (endpoints, plaintext) = (of.endpoints.clone().unwrap_or_default(), &of.plaintext);
-        let answers = ContentHash::of(&(&endpoints, plaintext));
+        let (endpoints, plaintext) = (of.endpoints.as_ref().unwrap_or(&NOBODY).clone(), &of.plaintext);
         let built = unit.plans.iter().map(|plan| {
-            let key = Key::of("assignment", &(checked, plan, answers));
+            let key = Key::of("assignment", &(checked, plan, Arc::as_ptr(&endpoints).addr(), plaintext));
             let input = AssignmentInput { plan: plan.clone(), endpoints: endpoints.clone(), plaintext: plaintext.clone() };
             let made = || (endpoint::assignment(&input), unit.of.sources_with(&unit::entries(input.chosen().map(|(_, e)| e))));
-            leaves.resource(TypeUrl::Endpoint, plan.cluster.clone(), &key, checked, served, made)
+            leaves.assignment(plan.cluster.clone(), &key, &endpoints, checked, served, made)
         });
         Assigned { built: built.collect(), _unit: unit.clone(), of: of.clone() }
     })

@@ -6,13 +6,16 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use pilotfish_envoy::encoded::{Fragment, Sources, WeakFragment, WeakResource};
+use pilotfish_envoy::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use pilotfish_envoy::validate::{self, Violation};
 use pilotfish_envoy::{Hashed, Layer, Resource, TypeUrl};
 use pilotfish_model::ContentHash;
+use pilotfish_model::endpoint::Endpoint;
 use pilotfish_model::hash::StableHasher;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost::{Message, Name};
@@ -48,6 +51,13 @@ pub(crate) struct Broken {
 }
 
 impl Built {
+    fn of(type_url: TypeUrl, name: Arc<str>, made: Result<Resource, Arc<[Violation]>>) -> Self {
+        match made {
+            Ok(resource) => Built::Sound(resource),
+            Err(violations) => Built::Broken(Broken { type_url, name, violations }),
+        }
+    }
+
     pub(crate) fn name(&self) -> &Arc<str> {
         match self {
             Built::Sound(resource) => resource.name(),
@@ -73,6 +83,8 @@ impl Key {
 #[derive(Clone)]
 pub(crate) enum Entry {
     Resource(WeakResource),
+    /// Found by where its endpoints are: nothing else can be there as long as they are referred to.
+    Assignment(WeakResource, Weak<Vec<Endpoint>>),
     Fragment(WeakFragment),
     Broken(Weak<[Violation]>),
     Unit(Weak<Unit>),
@@ -86,7 +98,7 @@ pub(crate) enum Entry {
 impl Entry {
     fn is_used(&self) -> bool {
         match self {
-            Entry::Resource(r) => r.upgrade().is_some(),
+            Entry::Resource(r) | Entry::Assignment(r, _) => r.upgrade().is_some(),
             Entry::Fragment(f) => f.upgrade().is_some(),
             Entry::Broken(v) => v.strong_count() > 0,
             Entry::Unit(u) => u.strong_count() > 0,
@@ -174,10 +186,14 @@ impl Leaves {
 
     /// Remembers that a client would refuse what is made of this key.
     fn refuse(&self, key: &Key, violations: Vec<Violation>) -> Arc<[Violation]> {
-        self.work.refused.add(1);
-        let violations: Arc<[Violation]> = violations.into();
+        let violations = self.refused(violations);
         self.put(key, Entry::Broken(Arc::downgrade(&violations)));
         violations
+    }
+
+    fn refused(&self, violations: Vec<Violation>) -> Arc<[Violation]> {
+        self.work.refused.add(1);
+        violations.into()
     }
 
     /// A resource. `checked`: its clients hold it to the validation rules. `served`: what there is already; what comes out
@@ -197,21 +213,53 @@ impl Leaves {
             _ => None,
         });
         let made = found.unwrap_or_else(|| {
-            let (message, sources) = contained(make).map_err(|v| self.refuse(key, v))?;
-            self.work.leaves_built.add(1);
-            let resource = Resource::new(name.clone(), &message).with_sources(sources);
-            if checked && let Err(violations) = validate::validate(type_url.as_str(), resource.value()) {
-                return Err(self.refuse(key, violations));
-            }
-            self.work.bytes_encoded.add(resource.delta_len() as u64);
-            let resource = served.and_then(|l| l.get(&name)).filter(|r| **r == resource).cloned().unwrap_or(resource);
+            let resource = self.make(type_url, &name, checked, served, make).map_err(|v| self.refuse(key, v))?;
             self.put(key, Entry::Resource(resource.downgrade()));
             Ok(resource)
         });
-        match made {
-            Ok(resource) => Built::Sound(resource),
-            Err(violations) => Built::Broken(Broken { type_url, name, violations }),
+        Built::of(type_url, name, made)
+    }
+
+    /// An assignment of these endpoints, which the key tells by their address.
+    pub(crate) fn assignment(
+        &self,
+        name: impl Into<Arc<str>>,
+        key: &Key,
+        endpoints: &Arc<Vec<Endpoint>>,
+        checked: bool,
+        served: Option<&Arc<Layer>>,
+        make: impl FnOnce() -> (ClusterLoadAssignment, Sources),
+    ) -> Built {
+        let (type_url, name) = (TypeUrl::Endpoint, name.into());
+        let found = self.find(key, |entry| match entry {
+            Entry::Assignment(resource, of) if ptr::eq(of.as_ptr(), Arc::as_ptr(endpoints)) => resource.upgrade(),
+            _ => None,
+        });
+        let made = found.unwrap_or_else(|| {
+            // Why one is broken is not kept here: that would outlive the endpoints.
+            let resource = self.make(type_url, &name, checked, served, make).map_err(|v| self.refused(v))?;
+            self.put(key, Entry::Assignment(resource.downgrade(), Arc::downgrade(endpoints)));
+            Ok(resource)
+        });
+        Built::of(type_url, name, made)
+    }
+
+    fn make<M: Message + Name>(
+        &self,
+        type_url: TypeUrl,
+        name: &Arc<str>,
+        checked: bool,
+        served: Option<&Arc<Layer>>,
+        make: impl FnOnce() -> (M, Sources),
+    ) -> Result<Resource, Vec<Violation>> {
+        let (message, sources) = contained(make)?;
+        self.work.leaves_built.add(1);
+        let resource = Resource::new(name.clone(), &message).with_sources(sources);
+        if checked {
+            validate::validate(type_url.as_str(), resource.value())?;
         }
+        self.work.bytes_encoded.add(resource.delta_len() as u64);
+        Ok(served.and_then(|l| l.get(name)).filter(|r| **r == resource).cloned().unwrap_or(resource))
     }
 
     /// A field of a message, tag and length included: the message under `tag`.

@@ -36,6 +36,24 @@ pub(crate) fn number(tag: u32, value: u64, out: &mut Vec<u8>) {
     }
 }
 
+/// Writes a number in a message of its own, if there is one.
+pub(crate) fn wrapped(tag: u32, value: Option<u32>, out: &mut Vec<u8>) {
+    if let Some(value) = value {
+        open(tag, len_of_number(value.into()), out);
+        number(1, value.into(), out);
+    }
+}
+
+/// Length of what [`number`] writes.
+pub(crate) fn len_of_number(value: u64) -> usize {
+    if value == 0 { 0 } else { 1 + encoded_len_varint(value) }
+}
+
+/// Length of what [`wrapped`] writes.
+pub(crate) fn len_of_wrapped(value: Option<u32>) -> usize {
+    value.map_or(0, |value| len(len_of_number(value.into())))
+}
+
 /// Length of what [`text`] writes.
 pub(crate) fn len_of_text(text: &str) -> usize {
     if text.is_empty() { 0 } else { len(text.len()) }

@@ -1,6 +1,7 @@
-//! [`LbEndpoint`]: an endpoint of an assignment, as it goes over the wire. A mesh has more of them than of anything else, and
+//! [`LbEndpoint`] and [`LocalityEndpoints`]: endpoints of an assignment, as they go over the wire. A mesh has more of them than of anything else, and
 //! their address alone is a message in a message in a message.
 
+use bytes::Bytes;
 use prost::encoding::encode_varint;
 use prost::encoding::encoded_len_varint;
 
@@ -22,7 +23,11 @@ pub enum HostAddress<'a> {
     Pipe(&'a str),
 }
 
-// Field numbers: of `LbEndpoint`, of `Address`, of `SocketAddress`.
+// Field numbers: of `LocalityLbEndpoints`, of `LbEndpoint`, of `Address`, of `SocketAddress`.
+const LOCALITY: u32 = 1;
+const LB_ENDPOINTS: u32 = 2;
+const LOCALITY_WEIGHT: u32 = 3;
+const PRIORITY: u32 = 5;
 const HEALTH_STATUS: u32 = 2;
 const METADATA: u32 = 3;
 const LOAD_BALANCING_WEIGHT: u32 = 4;
@@ -31,29 +36,74 @@ const PIPE: u32 = 2;
 const ADDRESS: u32 = 2;
 const PORT_VALUE: u32 = 3;
 
-impl LbEndpoint {
-    /// An endpoint there, with these texts in its metadata.
-    pub fn new(address: HostAddress<'_>, health: HealthStatus, metadata: Option<&FilterTexts<'_>>, weight: Option<u32>) -> Self {
-        let inner = address.len();
-        let metadata = metadata.map(|filters| (filters, filters_len(filters)));
-        // Health and weight take eleven bytes at most.
-        let room = field::len(field::len(field::len(inner))) + metadata.map_or(0, |(_, len)| field::len(len)) + 11;
-        let mut out = Vec::with_capacity(room);
+/// What an endpoint of ours says.
+#[derive(Clone, Copy, Debug)]
+pub struct EndpointFields<'a> {
+    /// Where it listens.
+    pub address: HostAddress<'a>,
+    /// How it is.
+    pub health: HealthStatus,
+    /// Texts in its metadata.
+    pub metadata: Option<&'a FilterTexts<'a>>,
+    /// Its weight among those of its locality.
+    pub weight: Option<u32>,
+}
+
+impl EndpointFields<'_> {
+    /// Length of the `LbEndpoint`.
+    fn len(&self) -> usize {
+        let address = field::len(field::len(field::len(self.address.len())));
+        let health = field::len_of_number(i32::from(self.health) as u64);
+        address + health + self.metadata.map_or(0, |m| field::len(filters_len(m))) + field::len_of_wrapped(self.weight)
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
         // The endpoint, its address, and the kind of that.
-        field::open(1, field::len(field::len(inner)), &mut out);
-        field::open(1, field::len(inner), &mut out);
-        address.put(inner, &mut out);
-        field::number(HEALTH_STATUS, i32::from(health) as u64, &mut out);
-        if let Some((filters, len)) = metadata {
-            field::open(METADATA, len, &mut out);
-            put_filters(filters, &mut out);
+        let inner = self.address.len();
+        field::open(1, field::len(field::len(inner)), out);
+        field::open(1, field::len(inner), out);
+        self.address.put(inner, out);
+        field::number(HEALTH_STATUS, i32::from(self.health) as u64, out);
+        if let Some(filters) = self.metadata {
+            field::open(METADATA, filters_len(filters), out);
+            put_filters(filters, out);
         }
-        if let Some(weight) = weight {
-            let len = if weight == 0 { 0 } else { 1 + encoded_len_varint(weight.into()) };
-            field::open(LOAD_BALANCING_WEIGHT, len, &mut out);
-            field::number(1, weight.into(), &mut out);
-        }
+        field::wrapped(LOAD_BALANCING_WEIGHT, self.weight, out);
+    }
+}
+
+impl From<EndpointFields<'_>> for LbEndpoint {
+    fn from(fields: EndpointFields<'_>) -> Self {
+        let mut out = Vec::with_capacity(fields.len());
+        fields.put(&mut out);
         LbEndpoint(out)
+    }
+}
+
+/// An encoded `envoy.config.endpoint.v3.LocalityLbEndpoints`, endpoint by endpoint.
+#[derive(Debug, Default)]
+pub struct LocalityEndpoints(Vec<u8>);
+
+impl LocalityEndpoints {
+    /// With room for so many endpoints of the usual size. `locality`: region, zone and sub-zone.
+    pub fn new(locality: [&str; 3], endpoints: usize) -> Self {
+        let mut out = Vec::with_capacity(64 + endpoints * 128);
+        field::open(LOCALITY, locality.iter().map(|name| field::len_of_text(name)).sum(), &mut out);
+        (1..).zip(locality).for_each(|(tag, name)| field::text(tag, name, &mut out));
+        LocalityEndpoints(out)
+    }
+
+    /// One more.
+    pub fn push(&mut self, endpoint: &EndpointFields<'_>) {
+        field::open(LB_ENDPOINTS, endpoint.len(), &mut self.0);
+        endpoint.put(&mut self.0);
+    }
+
+    /// All of them. `weight`: among the localities of the priority.
+    pub fn finish(mut self, weight: Option<u32>, priority: u32) -> Bytes {
+        field::wrapped(LOCALITY_WEIGHT, weight, &mut self.0);
+        field::number(PRIORITY, priority.into(), &mut self.0);
+        self.0.into()
     }
 }
 
@@ -90,8 +140,8 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::pb::envoy::config::core::v3::{Address, Pipe, SocketAddress, address, socket_address::PortSpecifier};
-    use crate::pb::envoy::config::endpoint::v3::Endpoint;
+    use crate::pb::envoy::config::core::v3::{Address, Locality, Pipe, SocketAddress, address, socket_address::PortSpecifier};
+    use crate::pb::envoy::config::endpoint::v3::{Endpoint, LocalityLbEndpoints};
     use crate::structs::Metadata;
 
     /// The message as the generator would have it.
@@ -112,6 +162,30 @@ mod tests {
         Typed { endpoint: Some(endpoint), health_status: health.into(), metadata, load_balancing_weight: weight }
     }
 
+    fn pipe_endpoint() -> EndpointFields<'static> {
+        EndpointFields { address: HostAddress::Pipe("/a"), health: HealthStatus::Healthy, metadata: None, weight: Some(1_000_000) }
+    }
+
+    #[test]
+    fn a_locality_has_the_bytes_that_its_typed_form_has() {
+        let long = "x".repeat(200);
+        for (names, endpoints, weight, priority) in
+            [(["r", "z", "s"], 2, Some(7), 0), (["", &long, ""], 0, Some(0), 3), (["", "", ""], 200, None, 300)]
+        {
+            let mut ours = LocalityEndpoints::new(names, endpoints);
+            (0..endpoints).for_each(|_| ours.push(&pipe_endpoint()));
+            let [region, zone, sub_zone] = names.map(str::to_owned);
+            let theirs = LocalityLbEndpoints {
+                locality: Some(Locality { region, zone, sub_zone }),
+                lb_endpoints: vec![pipe_endpoint().into(); endpoints],
+                load_balancing_weight: weight,
+                priority,
+                ..Default::default()
+            };
+            assert_eq!(ours.finish(weight, priority), theirs.encode_to_vec());
+        }
+    }
+
     #[test]
     fn an_endpoint_has_the_bytes_that_its_typed_form_has() {
         let long = "x".repeat(300);
@@ -122,7 +196,8 @@ mod tests {
                 (HealthStatus::Unknown, None, None),
                 (HealthStatus::Draining, None, Some(0)),
             ] {
-                let ours = LbEndpoint::new(HostAddress::Socket(host, port), health, metadata, weight);
+                let ours = LbEndpoint::from(EndpointFields { address: HostAddress::Socket(host, port), health, metadata, weight });
+                assert_eq!(ours.0.capacity(), ours.0.len(), "its length is known before");
                 let port_specifier = Some(PortSpecifier::PortValue(port.into()));
                 let socket = SocketAddress { address: host.to_owned(), port_specifier, ..Default::default() };
                 let theirs = typed(address::Address::SocketAddress(socket), health, metadata.map(Metadata::texts), weight);
@@ -130,7 +205,7 @@ mod tests {
                 assert_eq!(LbEndpoint::decode(theirs.encode_to_vec().as_slice()).unwrap(), ours);
             }
         }
-        let ours = LbEndpoint::new(HostAddress::Pipe("/a"), HealthStatus::Healthy, None, Some(1_000_000));
+        let ours = LbEndpoint::from(pipe_endpoint());
         let pipe = address::Address::Pipe(Pipe { path: "/a".to_owned(), ..Default::default() });
         assert_eq!(ours.encode_to_vec(), typed(pipe, HealthStatus::Healthy, None, Some(1_000_000)).encode_to_vec());
     }

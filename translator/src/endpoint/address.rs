@@ -1,8 +1,8 @@
 //! Addresses on the wire.
 
 use pilotfish_envoy::pb::envoy::config::core::v3::{Address, HealthStatus, SocketAddress, address, socket_address::PortSpecifier};
-use pilotfish_envoy::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
-use pilotfish_envoy::{HostAddress, LbEndpoint};
+use pilotfish_envoy::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use pilotfish_envoy::{EndpointFields, HostAddress, LocalityEndpoints};
 
 /// A host (address or name) and port.
 pub fn socket(host: &str, port: u16) -> Address {
@@ -17,10 +17,7 @@ pub fn socket(host: &str, port: u16) -> Address {
 
 /// An assignment of one endpoint.
 pub fn single(name: &str, address: HostAddress<'_>) -> ClusterLoadAssignment {
-    let endpoint = LbEndpoint::new(address, HealthStatus::Unknown, None, None);
-    ClusterLoadAssignment {
-        cluster_name: name.to_owned(),
-        endpoints: vec![LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() }],
-        ..Default::default()
-    }
+    let mut endpoints = LocalityEndpoints::default();
+    endpoints.push(&EndpointFields { address, health: HealthStatus::Unknown, metadata: None, weight: None });
+    ClusterLoadAssignment { cluster_name: name.to_owned(), endpoints: vec![endpoints.finish(None, 0)], ..Default::default() }
 }

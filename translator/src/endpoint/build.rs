@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use pilotfish_envoy::pb::envoy::config::core::v3::{HealthStatus, Locality as LocalityMessage};
-use pilotfish_envoy::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
-use pilotfish_envoy::{HostAddress, LbEndpoint};
+use bytes::Bytes;
+use pilotfish_envoy::pb::envoy::config::core::v3::HealthStatus;
+use pilotfish_envoy::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use pilotfish_envoy::{EndpointFields, HostAddress, LocalityEndpoints};
 use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Locality, Workload};
 use pilotfish_model::name::{CANONICAL_NAME, CANONICAL_REVISION, first_label, ip_text};
 
@@ -41,18 +42,14 @@ pub(super) fn weight(endpoints: &[(usize, &Endpoint)]) -> u32 {
     endpoints.iter().fold(0u32, |sum, (_, e)| sum.saturating_add(e.weight.max(1)))
 }
 
-fn group(input: &AssignmentInput, group: &Group<'_>) -> LocalityLbEndpoints {
+fn group(input: &AssignmentInput, group: &Group<'_>) -> Bytes {
     let Locality { region, zone, sub_zone } = group.locality;
-    LocalityLbEndpoints {
-        locality: Some(LocalityMessage { region: str::to_owned(region), zone: str::to_owned(zone), sub_zone: str::to_owned(sub_zone) }),
-        lb_endpoints: group.endpoints.iter().map(|(i, e)| endpoint(input, *i, e)).collect(),
-        load_balancing_weight: Some(group.weight),
-        priority: group.priority,
-        ..Default::default()
-    }
+    let mut endpoints = LocalityEndpoints::new([region, zone, sub_zone], group.endpoints.len());
+    group.endpoints.iter().for_each(|(i, e)| endpoint(input, *i, e, &mut endpoints));
+    endpoints.finish(Some(group.weight), group.priority)
 }
 
-fn endpoint(input: &AssignmentInput, index: usize, endpoint: &Endpoint) -> LbEndpoint {
+fn endpoint(input: &AssignmentInput, index: usize, endpoint: &Endpoint, out: &mut LocalityEndpoints) {
     let health = match endpoint.health {
         Health::Healthy => HealthStatus::Healthy,
         Health::Unhealthy => HealthStatus::Unhealthy,
@@ -73,7 +70,8 @@ fn endpoint(input: &AssignmentInput, index: usize, endpoint: &Endpoint) -> LbEnd
     let filters: [(&str, &[(&str, &str)]); 2] = [(SOCKET_MATCH, &[("tlsMode", "istio")]), (metadata::ISTIO, &[("workload", &described)])];
     // Each of them may be missing.
     let said = &filters[usize::from(!mtls)..1 + usize::from(input.plan.described)];
-    LbEndpoint::new(address, health, (!said.is_empty()).then_some(said), Some(endpoint.weight.max(1)))
+    let metadata = (!said.is_empty()).then_some(said);
+    out.push(&EndpointFields { address, health, metadata, weight: Some(endpoint.weight.max(1)) });
 }
 
 /// `workload;namespace;service;revision;cluster`: what telemetry calls the server.

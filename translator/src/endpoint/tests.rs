@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use pilotfish_envoy::pb::envoy::config::endpoint::v3::LocalityLbEndpoints;
 use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Locality as Place, Workload};
 use pilotfish_model::name::Str;
 use prost::Message;
@@ -52,11 +53,12 @@ fn of(endpoints: Vec<Endpoint>, spread: Spread) -> AssignmentInput {
 
 /// Zone, priority, weight and number of endpoints of each group.
 fn groups(input: &AssignmentInput) -> Vec<(String, u32, u32, usize)> {
-    let groups = assignment(input).endpoints;
-    let group = |g: pilotfish_envoy::pb::envoy::config::endpoint::v3::LocalityLbEndpoints| {
-        (g.locality.unwrap().zone, g.priority, g.load_balancing_weight.unwrap(), g.lb_endpoints.len())
-    };
-    groups.into_iter().map(group).collect()
+    let group = |g: LocalityLbEndpoints| (g.locality.unwrap().zone, g.priority, g.load_balancing_weight.unwrap(), g.lb_endpoints.len());
+    localities(input).map(group).collect()
+}
+
+fn localities(input: &AssignmentInput) -> impl Iterator<Item = LocalityLbEndpoints> {
+    assignment(input).endpoints.into_iter().map(|encoded| LocalityLbEndpoints::decode(encoded).unwrap())
 }
 
 fn expect(spread: Spread, expected: &[(&str, u32, u32, usize)]) {
@@ -124,7 +126,7 @@ fn who_counts() {
 #[test]
 fn mesh_mtls_is_told_of_endpoints_that_accept_it() {
     let says = |input: &AssignmentInput| {
-        let endpoints = assignment(input).endpoints.into_iter().flat_map(|g| g.lb_endpoints);
+        let endpoints = localities(input).flat_map(|g| g.lb_endpoints);
         let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
         endpoints.map(|e| has(&e.encode_to_vec(), "envoy.transport_socket_match")).collect::<Vec<_>>()
     };

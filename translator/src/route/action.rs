@@ -50,7 +50,7 @@ pub fn route(set: &RuleSet, applied: &AppliedRule) -> Route {
     } else if let Some(response) = &rule.direct_response {
         Some(route::Action::DirectResponse(direct_response(response)))
     } else {
-        if let ([only], [_]) = (rule.route.as_slice(), applied.destinations.as_slice()) {
+        if let ([only], [_]) = (rule.route.as_slice(), &*applied.destinations) {
             operations = operations.then(headers::operations(&only.headers));
         }
         let authority = rule.rewrite.as_ref().map(|r| str::to_owned(&r.authority)).filter(|a| !a.is_empty());
@@ -99,7 +99,7 @@ fn operation(set: &RuleSet, rule: &HttpRoute, applied: &AppliedRule, m: &RouteMa
         _ => ("/*", ""),
     };
     let forwarded = rule.redirect.is_none() && rule.direct_response.is_none();
-    let (host, port) = match applied.destinations.as_slice() {
+    let (host, port) = match &*applied.destinations {
         [only] if forwarded => (only.host.as_str(), only.port),
         _ => (&*set.virtual_service.meta.name, set.port),
     };
@@ -111,16 +111,16 @@ fn operation(set: &RuleSet, rule: &HttpRoute, applied: &AppliedRule, m: &RouteMa
 fn forward(set: &RuleSet, applied: &AppliedRule, authority: Option<String>) -> RouteAction {
     let rule = set.route(applied);
     let timeout = Some(proto_duration(rule.timeout.unwrap_or_default()));
-    let hashed = matches!(applied.destinations.as_slice(), [Target { hash: Some(_), .. }]);
+    let hashed = matches!(&*applied.destinations, [Target { hash: Some(_), .. }]);
     let retries = rule.retries.as_ref().or(set.defaults.retry.as_ref());
     let mut action = RouteAction {
         timeout,
         max_grpc_timeout: timeout,
-        retry_policy: retry::policy(retries, hashed, set.defaults.retry_extensions),
+        retry_policy: retry::encoded(retries, hashed, set.defaults.retry_extensions),
         request_mirror_policies: rule
             .mirrors
             .iter()
-            .zip(&applied.mirrors)
+            .zip(&*applied.mirrors)
             .filter_map(|(m, cluster)| mirror(m, cluster, set.defaults.shadow_suffix))
             .collect(),
         append_x_forwarded_host: set.defaults.append_x_forwarded_host,
@@ -136,7 +136,7 @@ fn forward(set: &RuleSet, applied: &AppliedRule, authority: Option<String>) -> R
             None => action.prefix_rewrite = str::to_owned(&rewrite.uri),
         }
     }
-    match (rule.route.as_slice(), applied.destinations.as_slice()) {
+    match (rule.route.as_slice(), &*applied.destinations) {
         ([_], [only]) => {
             action.cluster_specifier = Some(ClusterSpecifier::Cluster(str::to_owned(&only.cluster)));
             action.hash_policy = only.hash.iter().filter_map(hash::policy).collect();

@@ -1,10 +1,12 @@
 //! Routes of inbound HTTP chains: one virtual host, one route, inline in the listener.
 
+use bytes::Bytes;
 use pilotfish_envoy::pb::envoy::config::route::v3::{
     Decorator, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route, route_action, route_match,
 };
 use pilotfish_model::name::Str;
 use pilotfish_model::service::Protocol;
+use prost::Message;
 
 /// What the routes of one inbound chain depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,9 +57,12 @@ pub fn route_configuration(input: &InboundRoute) -> RouteConfiguration {
 }
 
 /// A connection that the workload closed while a request was on its way is worth another try; nothing was sent yet.
-fn retry(protocol: Protocol) -> Option<RetryPolicy> {
-    let grpc = matches!(protocol, Protocol::Grpc | Protocol::GrpcWeb);
-    (!grpc).then(|| RetryPolicy { retry_on: "reset-before-request".to_owned(), num_retries: Some(2), ..Default::default() })
+fn retry(protocol: Protocol) -> Bytes {
+    if matches!(protocol, Protocol::Grpc | Protocol::GrpcWeb) {
+        return Bytes::new();
+    }
+    let policy = RetryPolicy { retry_on: "reset-before-request".to_owned(), num_retries: Some(2), ..Default::default() };
+    policy.encode_to_vec().into()
 }
 
 #[cfg(test)]
@@ -69,7 +74,7 @@ mod tests {
         let retried = |protocol| {
             let input = InboundRoute { cluster: "inbound|80||".into(), host: "a".into(), service_port: 80, protocol };
             match &route_configuration(&input).virtual_hosts[0].routes[0].action {
-                Some(route::Action::Route(action)) => action.retry_policy.is_some(),
+                Some(route::Action::Route(action)) => !action.retry_policy.is_empty(),
                 _ => panic!("not forwarded"),
             }
         };

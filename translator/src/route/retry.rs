@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use pilotfish_envoy::any;
 use pilotfish_envoy::pb::envoy::config::route::v3::RetryPolicy;
 use pilotfish_envoy::pb::envoy::config::route::v3::retry_policy::{
@@ -10,6 +11,7 @@ use pilotfish_envoy::pb::envoy::config::route::v3::retry_policy::{
 use pilotfish_envoy::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use pilotfish_envoy::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use pilotfish_model::virtual_service::HttpRetry;
+use prost::Message;
 
 use super::proto_duration;
 use crate::extensions::{RETRY_PREVIOUS_HOSTS, RETRY_PREVIOUS_PRIORITIES};
@@ -29,9 +31,23 @@ pub struct RetryExtensions {
     pub previous_priorities: bool,
 }
 
+/// The encoded policy of a route; empty if there is none.
+pub fn encoded(retry: Option<&HttpRetry>, hashed: bool, extensions: RetryExtensions) -> Bytes {
+    if retry.is_none() && !hashed && extensions.previous_hosts {
+        return USUAL.clone();
+    }
+    policy(retry, hashed, extensions).map(|policy| policy.encode_to_vec().into()).unwrap_or_default()
+}
+
+/// Encoded once: nearly every route has it.
+static USUAL: LazyLock<Bytes> = LazyLock::new(|| {
+    let extensions = RetryExtensions { previous_hosts: true, previous_priorities: false };
+    policy(None, false, extensions).map(|policy| policy.encode_to_vec().into()).unwrap_or_default()
+});
+
 /// The policy of a route: the user's on top of the default. `None` if retries are switched off. Where a hash of the
 /// request chooses the host (`hashed`), a retry goes to the same host again.
-pub fn policy(retry: Option<&HttpRetry>, hashed: bool, extensions: RetryExtensions) -> Option<RetryPolicy> {
+fn policy(retry: Option<&HttpRetry>, hashed: bool, extensions: RetryExtensions) -> Option<RetryPolicy> {
     let mut policy = RetryPolicy {
         retry_on: RETRY_ON.to_owned(),
         num_retries: Some(ATTEMPTS),

@@ -38,9 +38,9 @@ pub struct AppliedRule {
     /// Which of its conditions; `None`: it has none.
     pub condition: Option<usize>,
     /// One per destination of the rule, in its order.
-    pub destinations: Vec<Target>,
+    pub destinations: Arc<[Target]>,
     /// Clusters of its mirrors, in order.
-    pub mirrors: Vec<Str>,
+    pub mirrors: Arc<[Str]>,
 }
 
 /// A destination, resolved.
@@ -92,9 +92,9 @@ where
     let mut rules = Vec::new();
     let mut known = Vec::new();
     'all: for (index, rule) in virtual_service.http.iter().enumerate() {
-        let mut resolved: Option<(Vec<Target>, Vec<Str>)> = None;
-        let conditions: Vec<Option<usize>> = if rule.matches.is_empty() { vec![None] } else { (0..rule.matches.len()).map(Some).collect() };
-        for condition in conditions {
+        let mut resolved: Option<(Arc<[Target]>, Arc<[Str]>)> = None;
+        let conditions = rule.matches.len();
+        for condition in (0..conditions.max(1)).map(|i| (i < conditions).then_some(i)) {
             let matched = condition.map(|i| &rule.matches[i]);
             if !matched.is_none_or(|m| applies(context, m, place.gateway, place.port)) {
                 continue;
@@ -129,7 +129,7 @@ fn resolve<'s, 'r, F>(
     rule: &'r HttpRoute,
     place: &Place<'_, F>,
     known: &mut Vec<(&'r Destination, Target)>,
-) -> (Vec<Target>, Vec<Str>)
+) -> (Arc<[Target]>, Arc<[Str]>)
 where
     F: Fn(&Host) -> Option<&'s Service>,
 {
@@ -150,6 +150,10 @@ where
         target
     };
     let destinations = rule.route.iter().map(|d| target(&d.destination)).collect();
-    let mirrors = rule.mirrors.iter().map(|m| target(&m.destination).cluster).collect();
+    let mirrors = match rule.mirrors.as_slice() {
+        // Needs no memory.
+        [] => Arc::default(),
+        mirrors => mirrors.iter().map(|m| target(&m.destination).cluster).collect(),
+    };
     (destinations, mirrors)
 }

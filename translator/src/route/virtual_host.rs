@@ -180,7 +180,7 @@ fn service_route(service: &ServiceRoute) -> Route {
         cluster_specifier: Some(ClusterSpecifier::Cluster(naming::cluster(Direction::Outbound, port, "", host))),
         timeout: never,
         max_grpc_timeout: never,
-        retry_policy: retry::policy(service.defaults.retry.as_ref(), false, service.defaults.retry_extensions),
+        retry_policy: retry::encoded(service.defaults.retry.as_ref(), false, service.defaults.retry_extensions),
         hash_policy: service.hash.iter().filter_map(hash::policy).collect(),
         append_x_forwarded_host: service.defaults.append_x_forwarded_host,
         ..Default::default()

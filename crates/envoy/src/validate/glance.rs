@@ -4,13 +4,11 @@
 //! or does not like is for the walk to judge, so it may only err on one side.
 
 use super::check::{Check, Scalar};
+use super::lately::Lately;
 use super::plan::{Content, FieldPlan, MessagePlan, Plans, ScalarKind, ValuePlan};
-use super::sound::Sound;
 use super::walk::{MAX_DEPTH, Raw, decode, duration, next, wrapped};
 use crate::descriptors;
 
-/// Size in bytes from which an Any is looked up before it is looked into.
-const WORTH_A_LOOK: usize = 192;
 /// Fields that one message can wait for.
 const BITS: u32 = u64::BITS;
 
@@ -128,8 +126,27 @@ impl Look {
 
 impl Plans {
     /// Whether a message surely breaks no rule. False says nothing.
-    pub(super) fn is_surely_sound(&self, index: usize, mut bytes: &[u8], depth: usize) -> bool {
-        let Some((plan, glance)) = self.message(index).zip(self.glances.get(index)) else { return false };
+    pub(super) fn is_surely_sound(&self, index: usize, bytes: &[u8]) -> bool {
+        Lately::with(|lately| Glancing { plans: self, lately }.fields_are_sound(index, bytes, 0))
+    }
+}
+
+/// A look at one message.
+struct Glancing<'p, 'l> {
+    plans: &'p Plans,
+    lately: &'l mut Lately,
+}
+
+impl<'p> Glancing<'p, '_> {
+    /// A message in a message.
+    fn message_is_sound(&mut self, index: usize, bytes: &[u8], depth: usize) -> bool {
+        let plans = self.plans;
+        self.lately.knows_or(index, bytes, depth, |lately| Glancing { plans, lately }.fields_are_sound(index, bytes, depth))
+    }
+
+    fn fields_are_sound(&mut self, index: usize, mut bytes: &[u8], depth: usize) -> bool {
+        let plans = self.plans;
+        let Some((plan, glance)) = plans.message(index).zip(plans.glances.get(index)) else { return false };
         if glance.unsure || depth > MAX_DEPTH {
             return false;
         }
@@ -155,22 +172,22 @@ impl Plans {
     }
 
     #[inline(always)]
-    fn is_sound(&self, look: Look, raw: Raw<'_>, plan: &MessagePlan, depth: usize) -> bool {
+    fn is_sound(&mut self, look: Look, raw: Raw<'_>, plan: &'p MessagePlan, depth: usize) -> bool {
         match (look, raw) {
             (Look::Over, _) => true,
             (Look::Text { min, max }, Raw::Bytes(bytes)) => {
                 (min as usize..=max as usize).contains(&bytes.len()) && (bytes.is_ascii() || std::str::from_utf8(bytes).is_ok())
             }
             (Look::Varint { max }, Raw::Varint(value)) => value <= max,
-            (Look::Message(index), Raw::Bytes(bytes)) => self.is_surely_sound(index as usize, bytes, depth + 1),
+            (Look::Message(index), Raw::Bytes(bytes)) => self.message_is_sound(index as usize, bytes, depth + 1),
             (Look::Value(at), raw) => plan.fields.get(at as usize).is_some_and(|f| self.value_is_sound(&f.value, raw, depth)),
             _ => false,
         }
     }
 
-    fn value_is_sound(&self, plan: &ValuePlan, raw: Raw<'_>, depth: usize) -> bool {
+    fn value_is_sound(&mut self, plan: &ValuePlan, raw: Raw<'_>, depth: usize) -> bool {
         let value = match (plan.content, raw) {
-            (Content::Message(index), Raw::Bytes(bytes)) => return self.is_surely_sound(index, bytes, depth + 1),
+            (Content::Message(index), Raw::Bytes(bytes)) => return self.message_is_sound(index, bytes, depth + 1),
             (Content::Any, Raw::Bytes(bytes)) => return self.any_is_sound(plan.check.as_ref(), bytes, depth),
             (Content::Opaque, _) => return true,
             (Content::Scalar(kind), raw) => decode(kind, raw),
@@ -181,31 +198,23 @@ impl Plans {
         value.is_ok_and(|value| plan.check.as_ref().is_none_or(|check| check.broken(value).is_none()))
     }
 
-    fn any_is_sound(&self, check: Option<&Check>, bytes: &[u8], depth: usize) -> bool {
+    fn any_is_sound(&mut self, check: Option<&Check>, bytes: &[u8], depth: usize) -> bool {
         let Some((Some(Raw::Bytes(type_url)), value)) = parts(bytes) else { return false };
         if let Some(check) = check
             && std::str::from_utf8(type_url).is_ok_and(|url| check.broken(Scalar::Text(url)).is_some())
         {
             return false;
         }
-        let key = (bytes.len() >= WORTH_A_LOOK).then(|| Sound::key(bytes, depth));
-        if key.is_some_and(|key| self.sound.has(key)) {
-            return true;
-        }
         let value = match value {
             Some(Raw::Bytes(value)) => value,
             None => &[],
             Some(_) => return false,
         };
-        let sound = match self.by_url(type_url) {
-            Some(index) => self.is_surely_sound(index, value, depth + 1),
+        match self.plans.by_url(type_url) {
+            Some(index) => self.message_is_sound(index, value, depth + 1),
             // What no type is known of, the walk steps over.
-            None => std::str::from_utf8(type_url).is_ok_and(|url| self.by_name(descriptors::type_name(url)).is_none()),
-        };
-        if let Some(key) = key.filter(|_| sound) {
-            self.sound.put(key);
+            None => std::str::from_utf8(type_url).is_ok_and(|url| self.plans.by_name(descriptors::type_name(url)).is_none()),
         }
-        sound
     }
 }
 

@@ -197,7 +197,7 @@ fn usual_cluster() -> Cluster {
 #[test]
 fn most_messages_are_seen_to_be_sound_without_a_walk() {
     let plans = Plans::get();
-    let sure = |name: String, bytes: Vec<u8>| plans.is_surely_sound(plans.by_name(&name).unwrap(), &bytes, 0);
+    let sure = |name: String, bytes: Vec<u8>| plans.is_surely_sound(plans.by_name(&name).unwrap(), &bytes);
     assert!(sure(Cluster::full_name(), usual_cluster().encode_to_vec()));
     assert!(sure(VirtualHost::full_name(), virtual_host().encode_to_vec()));
     assert!(!sure(VirtualHost::full_name(), VirtualHost { domains: Vec::new(), ..virtual_host() }.encode_to_vec()));

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bytes::Bytes;
 use pilotfish_envoy::TypeUrl;
 use pilotfish_envoy::pb::envoy::config::core::v3::Node;
-use pilotfish_envoy::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use pilotfish_envoy::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
 use pilotfish_envoy::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use prost::Message;
 
@@ -85,6 +86,10 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap()
 }
 
+fn endpoints_of(locality: &Bytes) -> usize {
+    LocalityLbEndpoints::decode(&locality[..]).unwrap().lb_endpoints.len()
+}
+
 impl Seen {
     fn inspect(&mut self, response: &DeltaDiscoveryResponse) {
         self.responses += 1;
@@ -93,7 +98,7 @@ impl Seen {
                 for resource in &response.resources {
                     let body = resource.resource.as_ref().map(|any| &any.value[..]).unwrap_or_default();
                     let assignment = ClusterLoadAssignment::decode(body).unwrap();
-                    self.set(&resource.name, assignment.endpoints.iter().map(|e| e.lb_endpoints.len()).sum());
+                    self.set(&resource.name, assignment.endpoints.iter().map(endpoints_of).sum());
                 }
                 response.removed_resources.iter().for_each(|name| self.set(name, 0));
             }
