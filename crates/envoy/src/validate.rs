@@ -13,6 +13,7 @@ mod plan;
 mod rules;
 mod sound;
 mod walk;
+mod wire;
 
 use std::fmt;
 

@@ -6,7 +6,8 @@
 use super::check::{Check, Scalar};
 use super::lately::Lately;
 use super::plan::{Content, FieldPlan, MessagePlan, Plans, ScalarKind, ValuePlan};
-use super::walk::{MAX_DEPTH, Raw, decode, duration, next, wrapped};
+use super::walk::{MAX_DEPTH, decode, duration, wrapped};
+use super::wire::{LENGTH_DELIMITED, Raw, VARINT, field_key, payload, read, varint};
 use crate::descriptors;
 
 /// Fields that one message can wait for.
@@ -137,7 +138,7 @@ struct Glancing<'p, 'l> {
     lately: &'l mut Lately,
 }
 
-impl<'p> Glancing<'p, '_> {
+impl Glancing<'_, '_> {
     /// A message in a message.
     fn message_is_sound(&mut self, index: usize, bytes: &[u8], depth: usize) -> bool {
         let plans = self.plans;
@@ -146,33 +147,46 @@ impl<'p> Glancing<'p, '_> {
 
     fn fields_are_sound(&mut self, index: usize, mut bytes: &[u8], depth: usize) -> bool {
         let plans = self.plans;
-        let Some((plan, glance)) = plans.message(index).zip(plans.glances.get(index)) else { return false };
-        if glance.unsure || depth > MAX_DEPTH {
-            return false;
-        }
+        let Some(glance) = plans.glances.get(index).filter(|g| !g.unsure && depth <= MAX_DEPTH) else { return false };
         let mut seen = 0;
         while !bytes.is_empty() {
-            let Ok((number, raw)) = next(&mut bytes) else { return false };
-            let Some(step) = glance.steps.get(number as usize) else { continue };
+            let Ok(key) = field_key(&mut bytes) else { return false };
+            let step = glance.steps.get(key.number as usize).copied().unwrap_or_default();
             seen |= step.bit;
-            let sound = match (step.look, raw) {
-                (Look::Entry(at), Raw::Bytes(bytes)) => match (glance.entries.get(at as usize), parts(bytes)) {
-                    (Some((key, value)), Some((Some(raw_key), Some(raw)))) => {
-                        self.is_sound(*key, raw_key, plan, depth) && self.is_sound(*value, raw, plan, depth + 1)
-                    }
-                    _ => false,
-                },
-                (look, raw) => self.is_sound(look, raw, plan, depth),
+            let is_sound = match key.wire_type {
+                LENGTH_DELIMITED => payload(&mut bytes).is_ok_and(|payload| match step.look {
+                    Look::Over => true,
+                    Look::Message(at) => self.message_is_sound(at as usize, payload, depth + 1),
+                    Look::Entry(at) => self.entry_is_sound(index, glance.entries.get(at as usize), payload, depth),
+                    look => self.is_sound(look, Raw::Bytes(payload), index, depth),
+                }),
+                VARINT => varint(&mut bytes).is_ok_and(|value| match step.look {
+                    Look::Over => true,
+                    Look::Varint { max } => value <= max,
+                    look => self.is_sound(look, Raw::Varint(value), index, depth),
+                }),
+                _ => read(key.wire_type, &mut bytes).is_ok_and(|raw| self.is_sound(step.look, raw, index, depth)),
             };
-            if !sound {
+            if !is_sound {
                 return false;
             }
         }
         seen & glance.needed == glance.needed && glance.one_of.iter().all(|members| seen & members != 0)
     }
 
-    #[inline(always)]
-    fn is_sound(&mut self, look: Look, raw: Raw<'_>, plan: &'p MessagePlan, depth: usize) -> bool {
+    /// An entry of a map in the message of this index.
+    fn entry_is_sound(&mut self, index: usize, looks: Option<&(Look, Look)>, bytes: &[u8], depth: usize) -> bool {
+        match (looks, parts(bytes)) {
+            (Some((key, value)), Some((Some(raw_key), Some(raw)))) => {
+                self.is_sound(*key, raw_key, index, depth) && self.is_sound(*value, raw, index, depth + 1)
+            }
+            _ => false,
+        }
+    }
+
+    /// A value of a field of the message of this index.
+    #[inline]
+    fn is_sound(&mut self, look: Look, raw: Raw<'_>, index: usize, depth: usize) -> bool {
         match (look, raw) {
             (Look::Over, _) => true,
             (Look::Text { min, max }, Raw::Bytes(bytes)) => {
@@ -180,7 +194,10 @@ impl<'p> Glancing<'p, '_> {
             }
             (Look::Varint { max }, Raw::Varint(value)) => value <= max,
             (Look::Message(index), Raw::Bytes(bytes)) => self.message_is_sound(index as usize, bytes, depth + 1),
-            (Look::Value(at), raw) => plan.fields.get(at as usize).is_some_and(|f| self.value_is_sound(&f.value, raw, depth)),
+            (Look::Value(at), raw) => {
+                let field = self.plans.message(index).and_then(|plan| plan.fields.get(at as usize));
+                field.is_some_and(|field| self.value_is_sound(&field.value, raw, depth))
+            }
             _ => false,
         }
     }
@@ -222,9 +239,14 @@ impl<'p> Glancing<'p, '_> {
 fn parts(mut bytes: &[u8]) -> Option<(Option<Raw<'_>>, Option<Raw<'_>>)> {
     let (mut first, mut second) = (None, None);
     while !bytes.is_empty() {
-        match next(&mut bytes).ok()? {
-            (1, raw) => first = Some(raw),
-            (2, raw) => second = Some(raw),
+        let key = field_key(&mut bytes).ok()?;
+        let raw = match key.wire_type {
+            LENGTH_DELIMITED => Raw::Bytes(payload(&mut bytes).ok()?),
+            _ => read(key.wire_type, &mut bytes).ok()?,
+        };
+        match key.number {
+            1 => first = Some(raw),
+            2 => second = Some(raw),
             _ => {}
         }
     }

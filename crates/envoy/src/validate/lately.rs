@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 /// Sizes in bytes of messages that are worth a look: below, looking into them is as fast; above, they would take too much room.
-const WORTH_A_LOOK: std::ops::RangeInclusive<usize> = 40..=4096;
+const WORTH_A_LOOK: std::ops::RangeInclusive<usize> = 32..=4096;
 /// Messages that are kept.
 const SLOTS: usize = 128;
 

@@ -2,19 +2,18 @@
 
 use std::collections::HashSet;
 
-use prost::encoding::{DecodeContext, WireType, decode_varint, skip_field};
+use prost::encoding::{DecodeContext, WireType, skip_field};
 
 use super::Violation;
 use super::check::Scalar;
 use super::plan::{Content, FieldPlan, MessagePlan, Plans, ScalarKind, ValuePlan, broken_size};
 use super::sound::Sound;
+use super::wire::{FIXED32, FIXED64, Malformed, Raw, VARINT, field_key, next, read};
 use crate::descriptors;
 use crate::path::Path;
 
 /// Nesting that protobuf decoders accept.
 pub(super) const MAX_DEPTH: usize = 100;
-/// The highest number of a field.
-const MAX_NUMBER: u32 = (1 << 29) - 1;
 /// Size in bytes from which an Any is looked up before it is walked.
 const WORTH_A_LOOK: usize = 64;
 
@@ -25,18 +24,6 @@ pub(super) struct Walk<'p> {
     counts: Vec<u32>,
     violations: Vec<Violation>,
 }
-
-/// A value as it lies on the wire.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Raw<'b> {
-    Varint(u64),
-    Fixed32(u32),
-    Fixed64(u64),
-    Bytes(&'b [u8]),
-}
-
-/// The bytes are no message.
-pub(super) struct Malformed;
 
 impl<'p> Walk<'p> {
     pub(super) fn new(plans: &'p Plans) -> Self {
@@ -65,13 +52,14 @@ impl<'p> Walk<'p> {
     fn fields(&mut self, plan: &MessagePlan, base: usize, mut bytes: &[u8], path: &Path<'_>, depth: usize) -> Result<(), Malformed> {
         let mut at = 0;
         while !bytes.is_empty() {
-            let (number, wire_type) = field_key(&mut bytes)?;
-            let Some(found) = plan.position(number, at) else {
-                skip_field(wire_type, number, &mut bytes, DecodeContext::default()).map_err(|_| Malformed)?;
+            let key = field_key(&mut bytes)?;
+            let Some(found) = plan.position(key.number, at) else {
+                let wire_type = WireType::try_from(u64::from(key.wire_type)).map_err(|_| Malformed)?;
+                skip_field(wire_type, key.number, &mut bytes, DecodeContext::default()).map_err(|_| Malformed)?;
                 continue;
             };
             at = found;
-            let raw = read(wire_type, &mut bytes)?;
+            let raw = read(key.wire_type, &mut bytes)?;
             let field = &plan.fields[at];
             let seen = &mut self.counts[base + at];
             let position = *seen as usize;
@@ -202,60 +190,6 @@ pub(super) fn broken_default(field: &FieldPlan) -> Option<String> {
     check.broken(decode(kind, absent(field.value.content)).ok()?)
 }
 
-/// The key of a field: mostly one byte or two.
-#[inline(always)]
-fn field_key(bytes: &mut &[u8]) -> Result<(u32, WireType), Malformed> {
-    let key = varint(bytes)?;
-    let number = u32::try_from(key >> 3).ok().filter(|n| (1..=MAX_NUMBER).contains(n)).ok_or(Malformed)?;
-    Ok((number, WireType::try_from(key & 7).map_err(|_| Malformed)?))
-}
-
-/// The next field: its number and value.
-#[inline(always)]
-pub(super) fn next<'b>(bytes: &mut &'b [u8]) -> Result<(u32, Raw<'b>), Malformed> {
-    let (number, wire_type) = field_key(bytes)?;
-    Ok((number, read(wire_type, bytes)?))
-}
-
-/// A number of variable length: mostly one byte or two.
-#[inline(always)]
-fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
-    let (value, rest) = match *bytes {
-        [first @ ..0x80, rest @ ..] => (u64::from(*first), rest),
-        [first, second @ ..0x80, rest @ ..] => (u64::from(first & 0x7f) | u64::from(*second) << 7, rest),
-        _ => return long_varint(bytes),
-    };
-    *bytes = rest;
-    Ok(value)
-}
-
-#[cold]
-fn long_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
-    decode_varint(bytes).map_err(|_| Malformed)
-}
-
-#[inline(always)]
-fn read<'b>(wire_type: WireType, bytes: &mut &'b [u8]) -> Result<Raw<'b>, Malformed> {
-    Ok(match wire_type {
-        WireType::Varint => Raw::Varint(varint(bytes)?),
-        WireType::ThirtyTwoBit => Raw::Fixed32(u32::from_le_bytes(take(bytes)?)),
-        WireType::SixtyFourBit => Raw::Fixed64(u64::from_le_bytes(take(bytes)?)),
-        WireType::LengthDelimited => {
-            let len = usize::try_from(varint(bytes)?).map_err(|_| Malformed)?;
-            let (value, rest) = bytes.split_at_checked(len).ok_or(Malformed)?;
-            *bytes = rest;
-            Raw::Bytes(value)
-        }
-        WireType::StartGroup | WireType::EndGroup => return Err(Malformed),
-    })
-}
-
-fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Malformed> {
-    let (value, rest) = bytes.split_first_chunk::<N>().ok_or(Malformed)?;
-    *bytes = rest;
-    Ok(*value)
-}
-
 pub(super) fn decode(kind: ScalarKind, raw: Raw<'_>) -> Result<Scalar<'_>, Malformed> {
     Ok(match (kind, raw) {
         (ScalarKind::Signed, Raw::Varint(v)) => Scalar::Int((v as i64).into()),
@@ -314,9 +248,9 @@ fn last_field(mut bytes: &[u8], wanted: u32) -> Result<Option<Raw<'_>>, Malforme
 /// The items in one occurrence of a list field: one, or all that are packed into it.
 fn for_each_item<'b>(content: Content, raw: Raw<'b>, mut f: impl FnMut(Raw<'b>) -> Result<(), Malformed>) -> Result<(), Malformed> {
     let wire_type = match content {
-        Content::Scalar(ScalarKind::Float | ScalarKind::Fixed { bits: 32, .. }) => WireType::ThirtyTwoBit,
-        Content::Scalar(ScalarKind::Double | ScalarKind::Fixed { .. }) => WireType::SixtyFourBit,
-        Content::Scalar(ScalarKind::Signed | ScalarKind::Unsigned | ScalarKind::Zigzag | ScalarKind::Bool) => WireType::Varint,
+        Content::Scalar(ScalarKind::Float | ScalarKind::Fixed { bits: 32, .. }) => FIXED32,
+        Content::Scalar(ScalarKind::Double | ScalarKind::Fixed { .. }) => FIXED64,
+        Content::Scalar(ScalarKind::Signed | ScalarKind::Unsigned | ScalarKind::Zigzag | ScalarKind::Bool) => VARINT,
         _ => return f(raw),
     };
     let Raw::Bytes(mut packed) = raw else { return f(raw) };
