@@ -1,17 +1,20 @@
-//! Key material for one proxy: [`secrets`], the only way by which a Kubernetes Secret becomes a resource.
+//! Key material for one proxy: [`secrets`] and [`with_credentials`], the only ways by which a Kubernetes Secret becomes a part of
+//! a resource.
 //!
 //! Nothing is cached here. Whether the peer may have any is the caller's question; that a proxy gets the Secrets of its own
-//! namespace and no others is answered here.
+//! namespace, credentials of modules that are meant for it, and no others is answered here.
 
 use std::sync::Arc;
 
-use pilotfish_envoy::Resource;
+use pilotfish_envoy::{Resource, ResourceSet};
 use pilotfish_model::mesh::ObjectKey;
+use pilotfish_model::name::Kind;
 use pilotfish_model::proxy::Flavour;
 use pilotfish_model::proxy_config::PrivateKeyProvider;
-use pilotfish_model::secret::Secret;
-use pilotfish_model::{Mesh, Proxy};
+use pilotfish_model::secret::{Registry, Secret};
+use pilotfish_model::{Extension, Mesh, Proxy};
 
+use crate::listener::extension_config;
 use crate::tls::source::{KUBERNETES, ROOTS_SUFFIX};
 use crate::tls::{key_provider, secret_resource};
 
@@ -22,6 +25,43 @@ const KUBERNETES_GATEWAY: &str = "kubernetes-gateway://";
 pub fn secrets(mesh: &Mesh, proxy: &Proxy, names: &[Arc<str>]) -> Vec<Resource> {
     let provider = key_provider(mesh, proxy);
     names.iter().filter_map(|name| Some(secret_resource(find(mesh, proxy, name)?, name, provider))).collect()
+}
+
+/// Of the settings of extensions that a class gets those of modules that are pulled with credentials, which these hold.
+///
+/// A module's Secret is of its object's namespace, which may be the root namespace. It is for all proxies that the object is
+/// for, and so for whose class the translator made the resource of that object; one that a patch brings along gets nothing.
+pub fn with_credentials(mesh: &Mesh, extensions: &ResourceSet) -> Vec<Resource> {
+    if mesh.wasm_plugins.is_empty() && mesh.traffic_extensions.is_empty() {
+        return Vec::new();
+    }
+    let of = |resource: &Resource| {
+        let mut sources = resource.sources();
+        let extension = extension(mesh, sources.next()?).filter(|_| sources.next().is_none())?;
+        let config = pull_config(mesh, extension).ok()??;
+        extension_config::with_credentials(resource, config)
+    };
+    extensions.iter().filter_map(of).collect()
+}
+
+/// By its name among the sources of resources.
+fn extension<'a>(mesh: &'a Mesh, source: &str) -> Option<&'a Extension> {
+    let mut parts = source.split('/');
+    let (kind, key) = (parts.next()?, ObjectKey { namespace: parts.next()?.into(), name: parts.next()?.into() });
+    let objects = [(Kind::WasmPlugin, &mesh.wasm_plugins), (Kind::TrafficExtension, &mesh.traffic_extensions)];
+    let (_, objects) = objects.into_iter().find(|(k, _)| k.as_str() == kind)?;
+    objects.get(&key).map(|e| &**e)
+}
+
+/// The credentials by which an extension's module is pulled, if it needs any, or why there are none.
+pub(crate) fn pull_config<'a>(mesh: &'a Mesh, extension: &Extension) -> Result<Option<&'a str>, String> {
+    let Some(name) = extension.pull_secret() else { return Ok(None) };
+    let namespace = &extension.meta.namespace;
+    match mesh.secrets.get(&ObjectKey { namespace: namespace.clone(), name: name.clone() }).map(|s| &s.registry) {
+        Some(Registry::Config(config)) => Ok(Some(config)),
+        Some(Registry::None(why)) => Err(format!("Secret {namespace}/{name} has no credentials for registries: {why}")),
+        None => Err(format!("namespace {namespace} has no Secret {name:?}")),
+    }
 }
 
 /// What the proxy signs with, if it is able to. Istio's does not list what it has.

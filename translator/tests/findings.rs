@@ -125,6 +125,46 @@ fn selectors_that_select_nothing() {
 }
 
 #[test]
+fn modules_that_nobody_can_pull() {
+    let secret = |name: &str, kind: &str, content: &str| {
+        let metadata = json!({"name": name, "namespace": "shop"});
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "stringData": {".dockerconfigjson": content}})
+    };
+    let docker = "kubernetes.io/dockerconfigjson";
+    let module = |url: &str, secret: &str| json!({"url": url, "imagePullSecret": secret});
+    let wasm = |name: &str, secret: &str| istio("extensions", "WasmPlugin", name, module("registry.example/m:v1", secret));
+    let mut extension = istio("extensions", "TrafficExtension", "te", json!({"wasm": module("x", "none")}));
+    extension["apiVersion"] = "extensions.istio.io/v1alpha1".into();
+    let mut objects = vec![
+        secret("good", docker, "{}"),
+        secret("opaque", "Opaque", "{}"),
+        secret("words", docker, "words"),
+        secret("empty", docker, ""),
+        extension,
+        wasm("good", "good"),
+        wasm("missing", "none"),
+        wasm("opaque", "opaque"),
+        wasm("words", "words"),
+        wasm("empty", "empty"),
+        istio("extensions", "WasmPlugin", "file", module("https://files.example/m.wasm", "good")),
+    ];
+    for object in objects.iter_mut().filter(|o| o["kind"] == "WasmPlugin") {
+        object["apiVersion"] = "extensions.istio.io/v1alpha1".into();
+    }
+    let none = "no proxy can fetch the module";
+    let lacks = |name: &str, why: &str| format!("Secret shop/{name} has no credentials for registries: {why}; {none}");
+    let expected = [
+        ("WasmPlugin shop/empty: spec.imagePullSecret", lacks("empty", "it has no .dockerconfigjson")),
+        ("WasmPlugin shop/file: spec.imagePullSecret", "has no effect: only images are fetched with credentials".to_owned()),
+        ("WasmPlugin shop/missing: spec.imagePullSecret", format!("namespace shop has no Secret \"none\"; {none}")),
+        ("WasmPlugin shop/opaque: spec.imagePullSecret", lacks("opaque", "its type is another than kubernetes.io/dockerconfigjson")),
+        ("WasmPlugin shop/words: spec.imagePullSecret", lacks("words", "its .dockerconfigjson is no JSON object")),
+        ("TrafficExtension shop/te: spec.wasm.imagePullSecret", format!("namespace shop has no Secret \"none\"; {none}")),
+    ];
+    assert_eq!(found(&objects), expected.map(|(at, why)| format!("{at}: {why}")));
+}
+
+#[test]
 fn servers_of_gateways_that_do_not_go_together() {
     let server =
         |port: u16, name: &str, protocol: &str| json!({"port": {"number": port, "name": name, "protocol": protocol}, "hosts": ["*"]});

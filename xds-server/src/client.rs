@@ -58,9 +58,11 @@ pub struct Client {
     target: Option<Target>,
     /// Key material of this stream alone. The target's secrets are its class's and these.
     own_secrets: Vec<Resource>,
+    /// Settings of extensions with credentials, for this stream alone. They take the place of their class's.
+    own_extensions: OwnExtensions,
     /// The roots of the mesh, if it asked for them: they are of no class.
     roots: Option<Arc<ResourceSet>>,
-    /// The target's snapshot as the class shares it, without `own_secrets` and `roots`.
+    /// The target's snapshot as the class shares it, without what is this stream's own and without `roots`.
     shared: Arc<Snapshot>,
     /// Per type, the generation that last changed it.
     changed: BTreeMap<TypeUrl, u64>,
@@ -81,6 +83,7 @@ impl Client {
             subscriptions: BTreeMap::new(),
             target: None,
             own_secrets: Vec::new(),
+            own_extensions: OwnExtensions::default(),
             roots: None,
             shared: Arc::default(),
             changed: BTreeMap::new(),
@@ -140,6 +143,38 @@ impl Client {
         self.retarget_to_own();
     }
 
+    /// Takes the settings of extensions that say more to this client than to its class; all of them, each time. `of`: those of its
+    /// class that they were made of.
+    pub fn set_extensions(&mut self, extensions: Vec<Resource>, of: &ResourceSet) {
+        let own = OwnExtensions::new(extensions, of);
+        if own != self.own_extensions {
+            self.own_extensions = own;
+            self.retarget_to_own();
+        }
+    }
+
+    /// Settings of extensions as its class has them.
+    pub fn shared_extensions(&self) -> Arc<ResourceSet> {
+        self.shared.get(TypeUrl::ExtensionConfig).clone()
+    }
+
+    /// What it should hold of its class's snapshot. Of settings of extensions that are those without credentials.
+    pub fn without_credentials(&self) -> Arc<Snapshot> {
+        let Some(target) = &self.target else { return Arc::default() };
+        if self.own_extensions.is_empty() {
+            return target.snapshot.clone();
+        }
+        let mut snapshot = Snapshot::clone(&target.snapshot);
+        snapshot.insert(TypeUrl::ExtensionConfig, self.shared_extensions());
+        Arc::new(snapshot)
+    }
+
+    /// What this client is sent in the place of a resource of its class.
+    pub fn own<'a>(&'a self, type_url: TypeUrl, resource: &'a Resource) -> &'a Resource {
+        let own = if type_url == TypeUrl::ExtensionConfig { self.own_extensions.of(resource) } else { None };
+        own.unwrap_or(resource)
+    }
+
     /// Takes the roots of the mesh, if it asks for such.
     pub fn set_roots(&mut self, roots: &Arc<ResourceSet>) {
         let known = self.roots.as_ref().is_some_and(|r| Arc::ptr_eq(r, roots));
@@ -164,11 +199,20 @@ impl Client {
 
     /// The class's snapshot with what this stream alone has.
     fn with_own(&self, shared: &Arc<Snapshot>) -> Arc<Snapshot> {
-        let snapshot = self.with_own_secrets(shared);
+        let snapshot = self.with_own_secrets(&self.with_own_extensions(shared));
         let Some(roots) = &self.roots else { return snapshot };
         let mut snapshot = Snapshot::clone(&snapshot);
         snapshot.insert(TypeUrl::ProxyConfig, roots.clone());
         Arc::new(snapshot)
+    }
+
+    fn with_own_extensions(&self, shared: &Arc<Snapshot>) -> Arc<Snapshot> {
+        let of_class = shared.get(TypeUrl::ExtensionConfig);
+        if self.own_extensions.is_empty() || of_class.is_empty() {
+            return shared.clone();
+        }
+        let extensions = of_class.iter().map(|r| self.own_extensions.of(r).unwrap_or(r).clone());
+        self.with_set(shared, TypeUrl::ExtensionConfig, ResourceSet::new(extensions))
     }
 
     fn with_own_secrets(&self, shared: &Arc<Snapshot>) -> Arc<Snapshot> {
@@ -177,10 +221,15 @@ impl Client {
         }
         let of_class = shared.get(TypeUrl::Secret);
         let secrets = ResourceSet::new(of_class.iter().chain(&self.own_secrets).cloned());
-        let before = self.target.as_ref().map(|t| t.snapshot.get(TypeUrl::Secret).clone());
-        let secrets = before.filter(|b| b.version() == secrets.version()).unwrap_or_else(|| Arc::new(secrets));
-        let mut snapshot = Snapshot::clone(shared);
-        snapshot.insert(TypeUrl::Secret, secrets);
+        self.with_set(shared, TypeUrl::Secret, secrets)
+    }
+
+    /// A snapshot with another set, which is the target's if that is equal.
+    fn with_set(&self, snapshot: &Snapshot, type_url: TypeUrl, set: ResourceSet) -> Arc<Snapshot> {
+        let before = self.target.as_ref().map(|t| t.snapshot.get(type_url).clone());
+        let set = before.filter(|b| b.version() == set.version()).unwrap_or_else(|| Arc::new(set));
+        let mut snapshot = snapshot.clone();
+        snapshot.insert(type_url, set);
         Arc::new(snapshot)
     }
 
@@ -304,6 +353,26 @@ impl Client {
     fn wake(&self) -> Option<Instant> {
         let waiting = self.subscriptions.values().filter(|s| !s.is_outstanding());
         waiting.filter_map(|s| s.updates_wait.or(s.removals_wait)).min().map(|since| since + self.patience)
+    }
+}
+
+/// Resources that take the place of others, each with the version of the one that it was made of.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct OwnExtensions(BTreeMap<Arc<str>, (Version, Resource)>);
+
+impl OwnExtensions {
+    fn new(extensions: Vec<Resource>, of: &ResourceSet) -> Self {
+        let with_version = |r: Resource| Some((r.name().clone(), (of.get(r.name())?.version(), r)));
+        OwnExtensions(extensions.into_iter().filter_map(with_version).collect())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One that was made of an older resource than this is in nobody's place.
+    fn of(&self, resource: &Resource) -> Option<&Resource> {
+        self.0.get(resource.name()).filter(|(of, _)| *of == resource.version()).map(|(_, own)| own)
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use pilotfish_envoy::{Resource, TypeUrl};
 
 use crate::Translate;
+use crate::access::Who;
 use crate::store::{Session, Store};
 
 /// Start of names that need the right to read Secrets. Others are only given where a Gateway of the mesh refers to them.
@@ -46,7 +47,7 @@ pub(crate) fn refresh<T: Translate>(store: &Store<T>, session: &Session, mut nam
     }
     let allowed = !names.is_empty() && session.may_have(TypeUrl::Secret);
     let found = match store.newest().filter(|_| allowed) {
-        Some(world) => look_up(&*store.translate, &world, session, &names),
+        Some(world) => guarded(session, || store.translate.secrets(&world, &session.proxy, &names)),
         None => Some(Vec::new()),
     };
     if let Some(found) = found {
@@ -54,9 +55,25 @@ pub(crate) fn refresh<T: Translate>(store: &Store<T>, session: &Session, mut nam
     }
 }
 
+/// Looks up the credentials by which the modules are pulled that the stream's class has: only for who has proved to be the proxy,
+/// by a way that key material may take.
+pub(crate) fn refresh_credentials<T: Translate>(store: &Store<T>, session: &Session) {
+    if session.who != Who::SameNamespace || !session.may_have(TypeUrl::Secret) {
+        return;
+    }
+    let extensions = session.client().shared_extensions();
+    let found = match store.newest().filter(|_| !extensions.is_empty()) {
+        Some(world) => guarded(session, || store.translate.with_credentials(&world, &extensions)),
+        None => Some(Vec::new()),
+    };
+    if let Some(found) = found {
+        session.client().set_extensions(found, &extensions);
+    }
+}
+
 /// `None` if that panicked: the stream keeps what it has.
-fn look_up<T: Translate>(translate: &T, world: &T::World, session: &Session, names: &[Arc<str>]) -> Option<Vec<Resource>> {
-    let found = catch_unwind(AssertUnwindSafe(|| translate.secrets(world, &session.proxy, names)));
+fn guarded(session: &Session, look_up: impl FnOnce() -> Vec<Resource>) -> Option<Vec<Resource>> {
+    let found = catch_unwind(AssertUnwindSafe(look_up));
     if found.is_err() {
         tracing::error!(proxy = %session.connection_id, "looking up secrets panicked; the proxy keeps what it has");
     }

@@ -207,6 +207,7 @@ impl<T: Translate> Stream<T> {
             }
         }
         secret::refresh(&self.shared.store, session, names, right);
+        secret::refresh_credentials(&self.shared.store, session);
     }
 
     async fn send_all<R: WireRequest>(&mut self) -> Result<Option<Instant>, Status> {

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use pilotfish_envoy::{Layer, Layers, Resource};
+use pilotfish_envoy::{Layer, Layers, Resource, ResourceSet};
 use pilotfish_model::Proxy;
 use pilotfish_push::Merge;
 
@@ -18,7 +18,7 @@ use pilotfish_push::Merge;
 /// Everything is made out of what was there before and a change. Changes need not be aligned with worlds: a world may be
 /// newer than the change that comes with it, and its other changes come later. Applying one twice or late is harmless.
 /// [`Translate::view`] may be slow; nothing else may. They are called off the server's async threads, except for
-/// [`Translate::classify`] and [`Translate::secrets`].
+/// [`Translate::classify`], [`Translate::secrets`] and [`Translate::with_credentials`].
 pub trait Translate: Send + Sync + 'static {
     /// Everything that resources are made of, immutable.
     type World: Send + Sync + 'static;
@@ -87,4 +87,7 @@ pub trait Translate: Send + Sync + 'static {
     /// Key material for this one proxy: of the names that it asks for, those that exist and that the proxy's namespace
     /// owns. Called for each stream and world, if the peer may have any at all: a look-up, nothing slow.
     fn secrets(&self, world: &Self::World, proxy: &Proxy, names: &[Arc<str>]) -> Vec<Resource>;
+    /// Of these settings of extensions, which are those of a proxy's class, the ones that say more to a proxy that has proved who it
+    /// is: with the credentials by which its modules are pulled. Called like [`Translate::secrets`].
+    fn with_credentials(&self, world: &Self::World, extensions: &ResourceSet) -> Vec<Resource>;
 }

@@ -96,9 +96,6 @@ fn wasm(scope: &mut Scope<'_>, path: &Path<'_>, module: &te::WasmConfig) -> Wasm
         // The reference does not check signatures either. Whoever asks for it must not believe that somebody does.
         scope.warning(&path.field("verificationKey"), "has no effect: signatures of modules are not verified");
     }
-    if !module.image_pull_secret.is_empty() {
-        scope.warning(&path.field("imagePullSecret"), "has no effect yet: credentials for registries are not passed on");
-    }
     let sha256 = module.sha256.as_str();
     if !sha256.is_empty() && (sha256.len() != 64 || !sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))) {
         scope.error(&path.field("sha256"), "must be 64 hexadecimal digits");
@@ -112,7 +109,7 @@ fn wasm(scope: &mut Scope<'_>, path: &Path<'_>, module: &te::WasmConfig) -> Wasm
             wp::PullPolicy::IfNotPresent => Some(PullPolicy::IfNotPresent),
             wp::PullPolicy::Always => Some(PullPolicy::Always),
         },
-        pull_secret: optional(&module.image_pull_secret),
+        pull_secret: optional(secret_name(&module.image_pull_secret)),
         configuration: if module.plugin_config.is_empty() { "".into() } else { object(&module.plugin_config).into() },
         plugin_name: module.plugin_name.as_str().into(),
         fail_strategy: match module.fail_strategy {
@@ -124,6 +121,11 @@ fn wasm(scope: &mut Scope<'_>, path: &Path<'_>, module: &te::WasmConfig) -> Wasm
         host_env,
         network: module.plugin_type == wp::PluginType::Network,
     }
+}
+
+/// A Secret's name, however it is written: its namespace is always that of the object.
+fn secret_name(written: &str) -> &str {
+    written.rsplit('/').next().unwrap_or_default()
 }
 
 /// With its scheme: where none is given it is an image.

@@ -8,7 +8,7 @@ use pilotfish_crds::core::{EndpointSlice, Pod, Secret as ApiSecret};
 use pilotfish_model::endpoint::Health;
 use pilotfish_model::mesh::NamespaceInfo;
 use pilotfish_model::name::{Labels, Str};
-use pilotfish_model::secret::Secret;
+use pilotfish_model::secret::{Registry, Secret};
 use pilotfish_model::{Kind, Locality, ObjectId};
 
 use super::fields::{Path, Scope};
@@ -201,7 +201,11 @@ fn workload_name(scope: &Scope<'_>) -> Str {
     }
 }
 
-/// Keys of either kind of TLS Secret.
+/// Type of a Secret with credentials for registries, and where in it they are.
+const DOCKER_CONFIG_TYPE: &str = "kubernetes.io/dockerconfigjson";
+const DOCKER_CONFIG: &str = ".dockerconfigjson";
+
+/// Keys of either kind of TLS Secret, or credentials for registries.
 pub(super) fn secret(scope: &mut Scope<'_>, s: &ApiSecret) -> Secret {
     let root = Path::root("data");
     let mut get = |names: &[&str]| -> Arc<[u8]> {
@@ -225,6 +229,7 @@ pub(super) fn secret(scope: &mut Scope<'_>, s: &ApiSecret) -> Secret {
         crl: get(&["ca.crl", "crl"]),
         ocsp_staple: get(&["tls.ocsp-staple"]),
         mistake: None,
+        registry: if s.kind == DOCKER_CONFIG_TYPE { registry(&get(&[DOCKER_CONFIG])) } else { Registry::default() },
     };
     if !secret.certificate.is_empty() && !secret.private_key.is_empty() {
         secret.mistake = key_pair::mistake(&secret.certificate, &secret.private_key);
@@ -233,4 +238,16 @@ pub(super) fn secret(scope: &mut Scope<'_>, s: &ApiSecret) -> Secret {
         scope.warning(&root, format!("is not served: {mistake}"));
     }
     secret
+}
+
+/// It has to be an object of JSON, which agents read it as.
+fn registry(config: &[u8]) -> Registry {
+    if config.is_empty() {
+        return Registry::None("it has no .dockerconfigjson");
+    }
+    let text = std::str::from_utf8(config).ok();
+    match text.filter(|text| serde_json::from_str::<serde_json::Map<_, _>>(text).is_ok()) {
+        Some(text) => Registry::Config(text.into()),
+        None => Registry::None("its .dockerconfigjson is no JSON object"),
+    }
 }

@@ -69,7 +69,6 @@ fn what_has_no_effect_is_said() {
         ("Telemetry", "{tracing: [{customTags: {a: {}}}]}", "spec.tracing[0].customTags[\"a\"]"),
         ("Telemetry", "{accessLogging: [{match: {}}]}", "spec.accessLogging[0].match"),
         ("WasmPlugin", "{url: x, verificationKey: k}", "spec.verificationKey"),
-        ("TrafficExtension", "{wasm: {url: x, imagePullSecret: s}}", "spec.wasm.imagePullSecret"),
         ("ProxyConfig", "{concurrency: 2}", "spec"),
     ] {
         let found: Vec<_> = converted(kind, spec).diagnostics.into_iter().map(|d| (d.severity, d.field)).collect();
@@ -131,7 +130,7 @@ fn telemetry_is_read_whole() {
 
 #[test]
 fn both_kinds_of_extensions_are_one() {
-    let module = "url: 'registry.example/x:v1', imagePullPolicy: Always, imagePullSecret: s, pluginName: r, failStrategy: FAIL_OPEN, type: NETWORK, \
+    let module = "url: 'registry.example/x:v1', imagePullPolicy: Always, imagePullSecret: 'kubernetes://other/s', pluginName: r, failStrategy: FAIL_OPEN, type: NETWORK, \
         pluginConfig: {z: 1, a: [2.0, 1.5, true, null, 'q\"']}, vmConfig: {env: [{name: K, value: v}, {name: H, valueFrom: HOST}]}";
     let common = "phase: AUTHZ, priority: -3, match: [{mode: SERVER, ports: [{number: 80}]}]";
     let expected = Extension {

@@ -440,7 +440,7 @@ impl Index {
     }
 }
 
-/// Names of Secrets that a fact refers to, each with the variant that holds only the roots.
+/// Names of Secrets that a fact refers to; of those for TLS, each with the variant that holds only the roots.
 fn credentials(fact: Option<&Fact>) -> BTreeSet<Str> {
     let mut names = BTreeSet::new();
     let mut add = |name: &Str| {
@@ -462,6 +462,7 @@ fn credentials(fact: Option<&Fact>) -> BTreeSet<Str> {
                 policy.tls.iter().chain(ports).for_each(|t| add(&t.credential_name));
             }
         }
+        Some(Fact::WasmPlugin(e) | Fact::TrafficExtension(e)) => names.extend(e.pull_secret().cloned()),
         _ => {}
     }
     names

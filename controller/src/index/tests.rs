@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use pilotfish_model::endpoint::Health;
+use pilotfish_model::secret::Registry;
 use pilotfish_model::{EndpointChange, Mesh};
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
@@ -273,6 +274,31 @@ fn secrets_are_kept_only_while_someone_refers_to_them() {
     assert_eq!(mesh.secrets.values().map(|s| s.certificate.to_vec()).collect::<Vec<_>>(), [b"c".to_vec()]);
     index.delete(&ObjectId::new(Kind::Gateway, "ns", "gw"));
     assert!(index.publish().unwrap().0.secrets.is_empty());
+}
+
+#[test]
+fn secrets_of_modules_are_watched_by_their_names() {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: pull, namespace: ns}\ntype: kubernetes.io/dockerconfigjson\n\
+                  data: {.dockerconfigjson: eyJhdXRocyI6e319}\n---\n";
+    let object = |kind: &str, spec: &str| {
+        format!("apiVersion: extensions.istio.io/v1alpha1\nkind: {kind}\nmetadata: {{name: x, namespace: ns}}\nspec: {spec}\n---\n")
+    };
+    let mut index = index_of(yaml_objects(secret));
+    assert!(index.publish().is_none());
+    let names = |index: &mut Index| index.new_credentials().map(|names| names.into_iter().map(|n| n.to_string()).collect::<Vec<_>>());
+    for (kind, id, spec) in [
+        ("WasmPlugin", Kind::WasmPlugin, "{url: x, imagePullSecret: pull}"),
+        ("TrafficExtension", Kind::TrafficExtension, "{wasm: {url: x, imagePullSecret: pull}}"),
+    ] {
+        let (mesh, changes) = apply(&mut index, &object(kind, spec)).unwrap();
+        let registries: Vec<_> = mesh.secrets.values().map(|s| s.registry.clone()).collect();
+        assert!(registries == [Registry::Config(r#"{"auths":{}}"#.into())], "{kind}");
+        assert!(changes.objects.contains(&ObjectId::new(Kind::Secret, "ns", "pull")), "{kind}");
+        assert_eq!(names(&mut index), Some(vec!["pull".to_owned()]), "{kind}");
+        index.delete(&ObjectId::new(id, "ns", "x"));
+        assert!(index.publish().unwrap().0.secrets.is_empty());
+        assert_eq!(names(&mut index), Some(Vec::new()), "{kind}");
+    }
 }
 
 #[test]

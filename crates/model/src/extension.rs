@@ -41,6 +41,14 @@ impl Extension {
         self.meta.id(self.kind)
     }
 
+    /// The Secret of its namespace by whose credentials its module is pulled.
+    pub fn pull_secret(&self) -> Option<&Str> {
+        match &self.code {
+            Code::Wasm(wasm) => wasm.pull_secret.as_ref(),
+            Code::Lua(_) => None,
+        }
+    }
+
     /// Whether traffic of that direction and port passes through it.
     pub fn covers(&self, server: bool, port: u16) -> bool {
         self.traffic.is_empty() || self.traffic.iter().any(|t| t.mode.covers(server) && (t.ports.is_empty() || t.ports.contains(&port)))

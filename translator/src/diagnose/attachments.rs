@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use pilotfish_model::Extension;
 use pilotfish_model::attachment::{Attached, Attachment};
+use pilotfish_model::extension::Code;
 use pilotfish_model::mesh::{Mesh, ObjectKey};
 use pilotfish_model::name::{Kind, Labels, Str, selects};
 use pilotfish_model::peer_authentication::PeerAuthentication;
 
 use super::workloads::{Workloads, shown};
 use super::{Report, full_name, id};
+use crate::secret::pull_config;
 use crate::world::World;
 
 pub(super) fn look(world: &World, workloads: &Workloads, report: &mut Report) {
@@ -22,7 +25,21 @@ pub(super) fn look(world: &World, workloads: &Workloads, report: &mut Report) {
     look.at(telemetries, Kind::Telemetry, "spec.selector", report);
     look.at(wasm_plugins, Kind::WasmPlugin, "spec.selector", report);
     look.at(traffic_extensions, Kind::TrafficExtension, "spec.selector", report);
+    for extension in wasm_plugins.values().chain(traffic_extensions.values()) {
+        pulled(&world.mesh, extension, report);
+    }
     look.at_peers(&world.mesh.peer_authentications, report);
+}
+
+/// A module that is pulled with credentials which nobody has, or which nobody asks for.
+fn pulled(mesh: &Mesh, extension: &Extension, report: &mut Report) {
+    let Code::Wasm(wasm) = &extension.code else { return };
+    let field = if extension.kind == Kind::WasmPlugin { "spec.imagePullSecret" } else { "spec.wasm.imagePullSecret" };
+    if let Err(why) = pull_config(mesh, extension) {
+        report.warn(&extension.id(), field, format!("{why}; no proxy can fetch the module"));
+    } else if wasm.pull_secret.is_some() && !wasm.url.starts_with("oci://") {
+        report.warn(&extension.id(), field, "has no effect: only images are fetched with credentials");
+    }
 }
 
 struct Look<'a> {

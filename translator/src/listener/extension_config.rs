@@ -1,12 +1,12 @@
 //! Settings of extensions (ECDS): WebAssembly modules, where they are and what they are given.
 //!
-//! Credentials for registries are no part of this: resources are shared by proxies whose identities are not known. The agent is
-//! told that there are some, and gets an empty text in their place.
+//! Credentials for registries are no part of what is shared by proxies, whose identities are not known: there an empty text is in
+//! their place, which agents take for a mistake. [`with_credentials`] makes of that what one proxy is sent.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pilotfish_envoy::any;
+use pilotfish_envoy::any::unpack;
 use pilotfish_envoy::pb::envoy::config::core::v3::{
     AsyncDataSource, DataSource, HttpUri, RemoteDataSource, TypedExtensionConfig, async_data_source, data_source, http_uri,
 };
@@ -14,8 +14,11 @@ use pilotfish_envoy::pb::envoy::extensions::filters::http::wasm::v3::Wasm as Htt
 use pilotfish_envoy::pb::envoy::extensions::filters::network::wasm::v3::Wasm as NetworkWasm;
 use pilotfish_envoy::pb::envoy::extensions::wasm::v3::{EnvironmentVariables, FailurePolicy, PluginConfig, VmConfig, plugin_config};
 use pilotfish_envoy::pb::google::protobuf::Any;
+use pilotfish_envoy::{Resource, any};
 use pilotfish_model::ContentHash;
 use pilotfish_model::extension::{Code, FailStrategy, PullPolicy, Wasm};
+
+use prost::Message as _;
 
 use super::extension::{FILE, Plugin};
 use super::pack::duration;
@@ -34,6 +37,33 @@ pub(crate) fn resource(plugin: &Plugin) -> Option<TypedExtensionConfig> {
     let config = Some(config(plugin, wasm));
     let typed = if wasm.network { any(&NetworkWasm { config }) } else { any(&HttpWasm { config }) };
     Some(TypedExtensionConfig { name: plugin.name(), typed_config: Some(typed) })
+}
+
+/// The same with the credentials by which the agent pulls the module. `None`: no agent takes them out again.
+pub(crate) fn with_credentials(resource: &Resource, credentials: &str) -> Option<Resource> {
+    let mut extension = TypedExtensionConfig::decode(resource.to_any().value).ok()?;
+    let typed = extension.typed_config.as_mut()?;
+    if let Some(mut http) = unpack::<HttpWasm>(typed) {
+        fill(http.config.as_mut()?, credentials)?;
+        *typed = any(&http);
+    } else {
+        let mut network = unpack::<NetworkWasm>(typed)?;
+        fill(network.config.as_mut()?, credentials)?;
+        *typed = any(&network);
+    }
+    let sources: Vec<_> = resource.sources().cloned().collect();
+    Some(Resource::new(resource.name().clone(), &extension).with_sources(sources))
+}
+
+fn fill(config: &mut PluginConfig, credentials: &str) -> Option<()> {
+    let Some(plugin_config::Vm::VmConfig(vm)) = &mut config.vm else { return None };
+    // Of what it does not have to fetch itself, an agent takes nothing away.
+    let fetched = matches!(vm.code.as_ref()?.specifier, Some(async_data_source::Specifier::Remote(_)));
+    let place = vm.environment_variables.as_mut().filter(|_| fetched)?.key_values.get_mut(PULL_SECRET)?;
+    if place.is_empty() {
+        *place = credentials.to_owned();
+    }
+    Some(())
 }
 
 fn config(plugin: &Plugin, wasm: &Wasm) -> PluginConfig {
@@ -93,12 +123,13 @@ fn variables(plugin: &Plugin, wasm: &Wasm) -> BTreeMap<String, String> {
     if plugin.agent {
         // By this the agent sees that it has to look again.
         variables.insert(RESOURCE_VERSION.to_owned(), ContentHash::of(&*plugin.extension).to_string());
-        if wasm.pull_secret.is_some() {
-            variables.insert(PULL_SECRET.to_owned(), String::new());
-        }
         let policy = wasm.pull_policy.map(|p| if p == PullPolicy::Always { "Always" } else { "IfNotPresent" });
         variables.extend(policy.map(|p| (PULL_POLICY.to_owned(), p.to_owned())));
     }
     variables.extend(wasm.env.iter().map(|(k, v)| (k.to_string(), v.to_string())));
+    // Not for users to say: what stands here is what the agent pulls with.
+    if plugin.agent && (wasm.pull_secret.is_some() || variables.contains_key(PULL_SECRET)) {
+        variables.insert(PULL_SECRET.to_owned(), String::new());
+    }
     variables
 }

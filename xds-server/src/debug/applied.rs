@@ -85,7 +85,7 @@ impl Applied {
                 continue;
             };
             concerned = true;
-            match subscription.holding(resource) {
+            match subscription.holding(client.own(*type_url, resource)) {
                 Holding::Confirmed => {}
                 Holding::Missing => missing.push(json!({"type": type_url.short(), "name": &**resource.name()})),
                 Holding::Rejected(reason) => {

@@ -127,7 +127,7 @@ impl Counting {
             }
             let holdings = subscription.holdings();
             let mut take = |(resource, objects): &(Resource, Vec<usize>)| {
-                let word = match holdings.of(resource) {
+                let word = match holdings.of(client.own(made.type_url, resource)) {
                     Holding::Confirmed => Word::Confirmed,
                     Holding::Missing => Word::Missing,
                     Holding::Rejected(words) => Word::Rejected(words),

@@ -57,9 +57,10 @@ impl Session {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the proxy is meant to hold, its key material included: to be redacted before it is shown.
+    /// What the proxy is meant to hold, its key material included: to be redacted before it is shown. Credentials in settings of
+    /// extensions are left out.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        self.client().target().map(|t| t.snapshot.clone()).unwrap_or_default()
+        self.client().without_credentials()
     }
 }
 

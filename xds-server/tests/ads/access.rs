@@ -6,6 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 use pilotfish_envoy::TypeUrl;
+use pilotfish_envoy::pb::envoy::config::core::v3::TypedExtensionConfig;
+use pilotfish_envoy::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use pilotfish_model::{Caller, Identity};
 use pilotfish_testkit::Authority;
 use pilotfish_testkit::ads::{Delta, channel, said, sidecar, tls_channel};
@@ -14,13 +16,14 @@ use pilotfish_xds_server::access::{Asset, Way, Who, allows};
 use pilotfish_xds_server::guard::{Boxed, Peer};
 use pilotfish_xds_server::{ADS_METHODS, Config, Guard, Port};
 use pretty_assertions::assert_eq;
+use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tonic::{Code, Status};
 
-use crate::fake::{Running, World, start};
+use crate::fake::{Change, Running, World, start};
 
 const CALL: &str = "/test.Service/Call";
 
@@ -202,4 +205,67 @@ async fn no_other_method_is_reached_and_those_that_are_need_a_caller() {
             assert!(code.is_some_and(|code| expected.contains(&code)), "{path} {token:?}: {code:?}");
         }
     }
+}
+
+/// What the settings of an extension say that a response holds.
+fn told(response: &DeltaDiscoveryResponse) -> Vec<(String, String)> {
+    let content = |r: &pilotfish_envoy::pb::envoy::service::discovery::v3::Resource| {
+        let message = TypedExtensionConfig::decode(&*r.resource.as_ref().unwrap().value).unwrap();
+        (r.name.clone(), message.typed_config.unwrap().type_url)
+    };
+    response.resources.iter().map(content).collect()
+}
+
+#[tokio::test]
+async fn credentials_of_modules_reach_only_who_has_proved_to_be_a_proxy_that_has_the_module() {
+    let ports = Ports::start().await;
+    let modules = |version: &str| {
+        let content = format!("module {version} of {{ns}}");
+        world().with(TypeUrl::ExtensionConfig, &[("m", &*content), ("other", "x")])
+    };
+    let first = modules("1").with_credentials("module 1 of shop", "hush 1");
+    ports.running.publish(&first).await;
+    let said = |content: &str| vec![("m".to_owned(), content.to_owned())];
+
+    let mut known = ports.open(Way::Tls, Some("shop/web")).await.unwrap();
+    let mut anonymous = ports.open(Way::Local, None).await.unwrap();
+    let mut elsewhere = Delta::on_as(ports.channel(Way::Tls).await, sidecar("bank"), Some("bank/web")).await.unwrap();
+    for (stream, content) in [(&mut known, "hush 1"), (&mut anonymous, "module 1 of shop"), (&mut elsewhere, "module 1 of bank")] {
+        stream.subscribe(TypeUrl::ExtensionConfig, &["m"]).await;
+        assert_eq!(told(&stream.take().await), said(content));
+    }
+    let debug = ports.running.server.debug();
+    let is_hidden = || {
+        for page in [debug.config_dump(Some("web-0.shop-1"), true), debug.ecdsz(Some("web-0.shop-1"))] {
+            let page = page.unwrap().to_string();
+            assert!(page.contains("of shop") && !page.contains("hush"), "{page}");
+        }
+    };
+    is_hidden();
+    let applied = || debug.applied("Thing/ns/m")["summary"].clone();
+    crate::streams::until("all have confirmed it", || applied() == "3 of 3 proxies have it; 0 missing, 0 rejected it").await;
+
+    // Only who has them is told that they changed, and of nothing else.
+    let responses = ports.running.server.work().responses;
+    ports
+        .running
+        .change(&modules("1").with_credentials("module 1 of shop", "hush 2"), Change { only: Some([].into()), classes: false })
+        .await;
+    assert_eq!(told(&known.take().await), said("hush 2"));
+    anonymous.expect_silence().await;
+    elsewhere.expect_silence().await;
+    assert_eq!(ports.running.server.work().responses, responses + 1);
+    is_hidden();
+
+    // A module that changes takes its credentials along; gone ones are missed at once.
+    ports
+        .running
+        .publish(&modules("2").with_credentials("module 2 of shop", "hush 2").with_credentials("module 3 of shop", "hush 3"))
+        .await;
+    anonymous.take().await;
+    known.expect_silence().await;
+    ports.running.publish(&modules("3").with_credentials("module 3 of shop", "hush 3")).await;
+    assert_eq!(told(&known.take().await), said("hush 3"));
+    ports.running.publish(&modules("3")).await;
+    assert_eq!(told(&known.take().await), said("module 3 of shop"));
 }

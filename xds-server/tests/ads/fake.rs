@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use pilotfish_envoy::pb::envoy::config::cluster::v3::Cluster;
-use pilotfish_envoy::pb::envoy::config::core::v3::{DataSource, data_source::Specifier};
+use pilotfish_envoy::pb::envoy::config::core::v3::{DataSource, TypedExtensionConfig, data_source::Specifier};
 use pilotfish_envoy::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use pilotfish_envoy::pb::envoy::config::listener::v3::Listener;
 use pilotfish_envoy::pb::envoy::config::route::v3::RouteConfiguration;
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, TlsCertificate, secret};
-use pilotfish_envoy::{Layer, Layers, Resource, TypeUrl};
+use pilotfish_envoy::pb::google::protobuf::Any;
+use pilotfish_envoy::{Layer, Layers, Resource, ResourceSet, TypeUrl};
 use pilotfish_model::Proxy;
 use pilotfish_push::Merge;
 use pilotfish_xds_server::{Config, PushReport, Server, Translate};
+use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -27,12 +29,19 @@ pub(crate) struct World {
     pub(crate) moved: BTreeMap<String, String>,
     /// Key material by namespace and name. Looking up `poison` panics.
     pub(crate) keys: BTreeMap<(String, String), String>,
+    /// What settings of extensions say to those who have proved who they are, by what they say to all.
+    pub(crate) credentials: BTreeMap<String, String>,
 }
 
 impl World {
     pub(crate) fn with(mut self, type_url: TypeUrl, resources: &[(&str, &str)]) -> Self {
         let resources = resources.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
         self.resources.insert(type_url, resources);
+        self
+    }
+
+    pub(crate) fn with_credentials(mut self, shared: &str, content: &str) -> Self {
+        self.credentials.insert(shared.into(), content.into());
         self
     }
 
@@ -181,6 +190,15 @@ impl Translate for Fake {
         let find = |name: &Arc<str>| world.keys.get(&(proxy.namespace.to_string(), name.to_string()));
         names.iter().filter_map(|n| Some(resource(TypeUrl::Secret, n, find(n)?))).collect()
     }
+
+    fn with_credentials(&self, world: &World, extensions: &ResourceSet) -> Vec<Resource> {
+        let told = |r: &Resource| {
+            let shared = TypedExtensionConfig::decode(r.value()).unwrap().typed_config.unwrap().type_url;
+            let own = resource(TypeUrl::ExtensionConfig, r.name(), world.credentials.get(&shared)?);
+            Some(own.with_sources([Arc::from(format!("Thing/ns/{}", r.name()))]))
+        };
+        extensions.iter().filter_map(told).collect()
+    }
 }
 
 /// A resource whose content shows up in some text field.
@@ -194,6 +212,10 @@ pub(crate) fn resource(type_url: TypeUrl, name: &str, content: &str) -> Resource
         ),
         TypeUrl::Listener => Resource::new(name, &Listener { name: n, stat_prefix: c, ..Default::default() }),
         TypeUrl::Route => Resource::new(name, &RouteConfiguration { name: n, internal_only_headers: vec![c], ..Default::default() }),
+        TypeUrl::ExtensionConfig => {
+            let typed_config = Some(Any { type_url: c, ..Default::default() });
+            Resource::new(name, &TypedExtensionConfig { name: n, typed_config })
+        }
         TypeUrl::Secret => {
             let source = DataSource { specifier: Some(Specifier::InlineString(c)), ..Default::default() };
             let tls = TlsCertificate { private_key: Some(source), ..Default::default() };

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use pilotfish_envoy::{Layer, Layers, Resource};
+use pilotfish_envoy::{Layer, Layers, Resource, ResourceSet};
 use pilotfish_model::{Kind, Proxy};
 use pilotfish_translator::{Applied, Endpoints, Own, ProxyClass, Refused, ScopeClass, Translator, View, World};
 use pilotfish_xds_server::Translate;
@@ -124,5 +124,9 @@ impl Translate for MeshTranslator {
 
     fn secrets(&self, world: &World, proxy: &Proxy, names: &[Arc<str>]) -> Vec<Resource> {
         pilotfish_translator::secret::secrets(&world.mesh, proxy, names)
+    }
+
+    fn with_credentials(&self, world: &World, extensions: &ResourceSet) -> Vec<Resource> {
+        pilotfish_translator::secret::with_credentials(&world.mesh, extensions)
     }
 }
