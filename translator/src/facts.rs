@@ -12,7 +12,7 @@ use pilotfish_model::mesh::ServiceTarget;
 use pilotfish_model::name::{Labels, Str};
 use pilotfish_model::proxy::{Flavour, Interception, ProxyType, ProxyVersion};
 use pilotfish_model::proxy_config::ConnectionSettings;
-use pilotfish_model::{Mesh, Proxy, ProxyConfig, Resolution};
+use pilotfish_model::{Features, Mesh, Proxy, ProxyConfig, Resolution};
 
 use crate::world::World;
 
@@ -29,8 +29,8 @@ pub struct UnitFacts {
     pub ipv4: bool,
     /// Has an IPv6 address.
     pub ipv6: bool,
-    /// Its first address is IPv6.
-    pub ipv6_first: bool,
+    /// It has both, and both are in use.
+    pub dual_stack: bool,
     /// Network it is on.
     pub network: Str,
     /// Cluster it is in.
@@ -94,7 +94,8 @@ pub struct ProxySettings {
     pub http10: bool,
     pub self_discovery: bool,
     pub dns_capture: bool,
-    pub dns_auto_allocate: bool,
+    /// What it is told of addresses includes those that were allocated to ServiceEntries without one.
+    pub allocated: bool,
     pub unprivileged_pod: bool,
     pub inbound_exact_balance: bool,
     pub outbound_exact_balance: bool,
@@ -149,14 +150,16 @@ pub(crate) fn of(world: &World, proxy: &Proxy) -> (ScopeFacts, OwnFacts) {
         targets,
     };
     let only = |wanted: &dyn Fn(&Str) -> bool| labels.iter().filter(|(k, _)| wanted(k)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let ipv4 = proxy.ips.is_empty() || proxy.ips.iter().any(IpAddr::is_ipv4);
+    let ipv6 = proxy.ips.iter().any(IpAddr::is_ipv6);
     let config = m.proxy_config.as_ref().unwrap_or(&mesh.config.default_config);
     let unit = UnitFacts {
         kind: proxy.kind,
         flavour: proxy.flavour,
         extensions: proxy.extensions.clone(),
-        ipv4: proxy.ips.is_empty() || proxy.ips.iter().any(IpAddr::is_ipv4),
-        ipv6: proxy.ips.iter().any(IpAddr::is_ipv6),
-        ipv6_first: proxy.ips.first().is_some_and(IpAddr::is_ipv6),
+        ipv4,
+        ipv6,
+        dual_stack: ipv4 && ipv6 && mesh.config.features.dual_stack,
         network: m.network.clone().or_else(|| workload.map(|w| w.network.clone())).unwrap_or_default(),
         cluster_id: proxy.cluster_id().into(),
         locality,
@@ -169,7 +172,7 @@ pub(crate) fn of(world: &World, proxy: &Proxy) -> (ScopeFacts, OwnFacts) {
             connection_settings: connections(config, &mesh.config.default_config, proxy.kind),
             ..ProxyConfig::default()
         },
-        settings: ProxySettings::of(proxy),
+        settings: ProxySettings::of(proxy, &mesh.config.features),
     };
     let scope = ScopeFacts {
         unit,
@@ -254,7 +257,7 @@ impl ScopeFacts {
 }
 
 impl ProxySettings {
-    fn of(proxy: &Proxy) -> Self {
+    fn of(proxy: &Proxy, features: &Features) -> Self {
         let m = &proxy.metadata;
         let paths = |chain: &Option<Str>, key: &Option<Str>, roots: &Option<Str>| match (chain, key, roots) {
             (None, None, None) => None,
@@ -271,7 +274,7 @@ impl ProxySettings {
             http10: m.http10.as_ref().is_some_and(|t| t.0 == "1"),
             self_discovery: m.enable_self_discovery,
             dns_capture: m.dns_capture,
-            dns_auto_allocate: m.dns_auto_allocate,
+            allocated: m.dns_capture && (m.dns_auto_allocate || features.allocated_addresses),
             unprivileged_pod: m.unprivileged_pod,
             inbound_exact_balance: m.inbound_listener_exact_balance,
             outbound_exact_balance: m.outbound_listener_exact_balance,

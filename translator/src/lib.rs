@@ -16,6 +16,7 @@
 //! output depends on, never the mesh, so that the cache in front of them cannot miss one. Nothing here blocks, reads a
 //! clock or knows a client. Enter at [`Translator`]; [`translate`] is all of it for one class.
 
+pub mod addresses;
 pub mod attach;
 pub mod class;
 pub mod cluster;

@@ -7,7 +7,7 @@ use pilotfish_envoy::Resource;
 use pilotfish_envoy::pb::istio::networking::nds::v1::{NameTable, name_table::NameInfo};
 use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health};
 use pilotfish_model::name::Str;
-use pilotfish_model::service::{Registry, Resolution, Service};
+use pilotfish_model::service::{Address, Registry, Resolution, Service};
 
 use crate::context::Context;
 use crate::facts::UnitFacts;
@@ -69,24 +69,20 @@ pub fn table(entries: &[NameEntry]) -> NameTable {
     NameTable { table }
 }
 
-/// Virtual addresses of the families that the proxy has; those of the other family if there is nothing else.
+/// Virtual addresses that are addresses and not ranges.
 fn addresses(class: &UnitFacts, service: &Service) -> Vec<IpAddr> {
-    let usable = |ip: &IpAddr| !ip.is_unspecified();
-    let own = |ip: &IpAddr| if ip.is_ipv4() { class.ipv4 } else { class.ipv6 };
-    let declared: Vec<IpAddr> = service.vips().filter(usable).collect();
-    if declared.is_empty() {
-        let allocated = service.auto_addresses.iter().copied().filter(|_| class.settings.dns_auto_allocate);
-        return allocated.filter(own).collect();
-    }
-    let fitting: Vec<IpAddr> = declared.iter().copied().filter(own).collect();
-    if fitting.is_empty() { declared } else { fitting }
+    let one = |address| match address {
+        Address::Ip(ip) if !ip.is_unspecified() => Some(ip),
+        _ => None,
+    };
+    crate::addresses::of(class, service).filter_map(one).collect()
 }
 
 /// Endpoints of a headless service that answer on its first port, on the proxy's own network.
 fn ready<'a>(context: &'a Context<'_>, service: &'a Service) -> impl Iterator<Item = (IpAddr, &'a Endpoint)> {
     let class = context.class;
     let first = |e: &&Endpoint| service.ports.first().is_some_and(|p| p.name == e.service_port);
-    let answers = |e: &&Endpoint| matches!(e.health, Health::Healthy | Health::Unknown);
+    let answers = |e: &&Endpoint| service.publish_not_ready || e.health == Health::Healthy;
     let near = move |e: &&Endpoint| e.workload.network == class.network || e.workload.network.is_empty() || class.network.is_empty();
     let endpoints = context.mesh.endpoints_of(service).iter().filter(first).filter(answers).filter(near);
     endpoints.filter_map(|e| match e.address {

@@ -83,6 +83,7 @@ fn features(on: &[String]) -> Features {
     Features {
         http3: has("http3"),
         sidecar_ingress_tls: has("sidecar_ingress_tls"),
+        dual_stack: has("dual_stack"),
         several_providers: has("several_providers"),
         remote_jwks,
         ..Features::default()

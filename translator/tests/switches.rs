@@ -44,6 +44,37 @@ metadata: {name: edge, namespace: shop}
 spec: {clusterIP: 10.0.0.4, selector: {app: edge}, ports: [{name: https, port: 443}, {name: https-udp, port: 443, protocol: UDP}, {name: http, port: 8000}]}
 ---
 apiVersion: v1
+kind: Service
+metadata: {name: dual, namespace: shop}
+spec: {clusterIP: 10.0.0.6, clusterIPs: [10.0.0.6, 'fd00:a::6'], selector: {app: dual}, ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 86}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: dual-1, namespace: shop, labels: {app: dual}}
+spec: {serviceAccountName: dual}
+status: {phase: Running, podIP: 10.1.0.4, podIPs: [{ip: 10.1.0.4}, {ip: 'fd00::4'}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: dual-4, namespace: shop, labels: {kubernetes.io/service-name: dual}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.1.0.4], conditions: {ready: true}, targetRef: {kind: Pod, name: dual-1, namespace: shop}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: dual-6, namespace: shop, labels: {kubernetes.io/service-name: dual}}
+addressType: IPv6
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: ['fd00::4'], conditions: {ready: true}, targetRef: {kind: Pod, name: dual-1, namespace: shop}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: allocated, namespace: shop}
+spec: {hosts: [allocated.example], resolution: DNS, ports: [{number: 87, name: tcp, protocol: TCP}]}
+status: {addresses: [{value: 240.240.0.1}]}
+---
+apiVersion: v1
 kind: Pod
 metadata: {name: web-1, namespace: shop, labels: {app: web}}
 spec: {serviceAccountName: web}
@@ -160,6 +191,7 @@ use TypeUrl::{Cluster as CDS, Endpoint as EDS, Listener as LDS, Route as RDS};
 
 const WEB: &str = "outbound|80||web.shop.svc.cluster.local";
 const PODS: &str = "outbound|82||pods.shop.svc.cluster.local";
+const DUAL: &str = "outbound|80||dual.shop.svc.cluster.local";
 const OUTSIDE: &str = "outbound|85||outside.example";
 
 #[rustfmt::skip]
@@ -220,8 +252,16 @@ const ROWS: &[Row] = &[
     ("PILOT_ENABLE_SERVICEENTRY_SELECT_PODS", "false", "app", EDS, "outbound|84||of-pods.example", "\"10.1.0.1\"", 1, 0),
     ("ISTIO_DUAL_STACK", "true", "both", LDS, "virtualOutbound", "\"additional_addresses\"", 0, 1),
     ("ISTIO_DUAL_STACK", "true", "both", LDS, "virtualInbound", "\"additional_addresses\"", 0, 1),
+    ("ISTIO_DUAL_STACK", "true", "both", LDS, "10.0.0.6_86", "\"additional_addresses\"", 0, 1),
+    ("ISTIO_DUAL_STACK", "true", "both", EDS, DUAL, "\"additional_addresses\"", 0, 1),
+    ("ISTIO_DUAL_STACK", "true", "plain", EDS, DUAL, "\"fd00::4\"", 1, 1),
+    ("ISTIO_DUAL_STACK", "true", "plain", EDS, DUAL, "\"endpoint\":{", 2, 1),
+    ("ISTIO_DUAL_STACK", "true", "both", RDS, "80", "\"[fd00:a::6]\"", 0, 1),
     ("ISTIO_DUAL_STACK", "true", "both", CDS, OUTSIDE, "\"dns_lookup_family\":\"V4_ONLY\"", 1, 0),
     ("ISTIO_ENABLE_IPV4_OUTBOUND_LISTENER_FOR_IPV6_CLUSTERS", "true", "six", LDS, "virtualOutbound", "\"address\":\"0.0.0.0\"", 0, 1),
+    ("ISTIO_ENABLE_IPV4_OUTBOUND_LISTENER_FOR_IPV6_CLUSTERS", "true", "six", CDS, OUTSIDE, "\"dns_lookup_family\":\"V6_ONLY\"", 1, 0),
+    ("PILOT_ENABLE_IP_AUTOALLOCATE", "false", "captures", LDS, "240.240.0.1_87", "\"240.240.0.1\"", 1, 0),
+    ("PILOT_ENABLE_IP_AUTOALLOCATE", "false", "app", LDS, "240.240.0.1_87", "\"240.240.0.1\"", 0, 0),
     ("ISTIO_ENABLE_IPV4_OUTBOUND_LISTENER_FOR_IPV6_CLUSTERS", "true", "six", LDS, "virtualInbound", "\"address\":\"0.0.0.0\"", 0, 0),
     ("PILOT_SKIP_VALIDATE_TRUST_DOMAIN", "true", "app", LDS, "virtualInbound", "\"spiffe://cluster.local/\"", 2, 0),
     ("COMPLIANCE_POLICY", "fips-140-2", "app", LDS, "virtualInbound", "\"AES128-GCM-SHA256\"", 2, 0),
@@ -266,6 +306,7 @@ fn proxy(world: &World, name: &str) -> Proxy {
     let fields = metadata.as_object_mut().unwrap();
     match name {
         "both" => drop(fields.insert("INSTANCE_IPS".into(), "10.1.0.7,fd00::7".into())),
+        "captures" => drop(fields.insert("DNS_CAPTURE".into(), "true".into())),
         "files" => {
             for (key, path) in [("CERT_CHAIN", "proxy.pem"), ("KEY", "proxy.key"), ("ROOT_CERT", "roots.pem")] {
                 fields.insert(format!("TLS_CLIENT_{key}"), format!("/of/{path}").into());

@@ -1,5 +1,6 @@
 //! The endpoints of one service.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Workload};
@@ -37,6 +38,8 @@ impl Index {
         }
         let mut found: Vec<Endpoint> = Vec::new();
         let mut bare = None;
+        // What has addresses of both families is one endpoint, if clients are to choose between them.
+        let both = self.settings.mesh_config.features.dual_stack && service.addresses.len() > 1;
         for id in self.relations.slices.get(&(service.namespace.clone(), service.name.clone())) {
             let Some(Fact::EndpointSlice(slice)) = self.fact(id) else { continue };
             for e in &slice.endpoints {
@@ -51,9 +54,20 @@ impl Index {
                     },
                     None => bare.get_or_insert_with(|| Arc::new(self.nobody())).clone(),
                 };
+                let ips = match &e.pod {
+                    Some(pod) if both => self.ips_of(pod),
+                    _ => &[],
+                };
+                let (ip, more) = match ips {
+                    // The slice of the other family says the same of them.
+                    [_, _, ..] if e.ip.is_ipv6() => continue,
+                    [first, more @ ..] if !more.is_empty() => (*first, more),
+                    _ => (e.ip, &[][..]),
+                };
                 for (name, port) in &slice.ports {
                     if service.ports.iter().any(|p| p.name == *name) {
-                        found.push(endpoint(EndpointAddress::Ip(e.ip), *port, name, 1, e.health, &workload));
+                        let one = endpoint(EndpointAddress::Ip(ip), *port, name, 1, e.health, &workload);
+                        found.push(Endpoint { additional_addresses: more.to_vec(), ..one });
                     }
                 }
             }
@@ -147,10 +161,19 @@ impl Index {
             let (Some(ip), true) = (pod.ips.first(), pod.ready && selects(selector, &pod.template.labels)) else { continue };
             let Some(workload) = self.workload(id) else { continue };
             let workload = external(workload, service);
+            let more = if self.settings.mesh_config.features.dual_stack { &pod.ips[1..] } else { &[] };
             for p in &service.ports {
                 let port = p.target_port.unwrap_or(p.port);
-                found.push(endpoint(EndpointAddress::Ip(*ip), port, &p.name, 1, Health::Healthy, &workload));
+                let one = endpoint(EndpointAddress::Ip(*ip), port, &p.name, 1, Health::Healthy, &workload);
+                found.push(Endpoint { additional_addresses: more.to_vec(), ..one });
             }
+        }
+    }
+
+    fn ips_of(&self, pod: &ObjectId) -> &[IpAddr] {
+        match self.fact(pod) {
+            Some(Fact::Pod(pod)) => &pod.ips,
+            _ => &[],
         }
     }
 

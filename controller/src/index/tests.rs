@@ -174,6 +174,50 @@ fn a_workload_may_say_that_it_goes() {
 }
 
 #[test]
+fn a_pod_of_both_families_is_one_endpoint_where_both_are_in_use() {
+    let both = |name: &str, ips: [&str; 2]| {
+        let ips = format!("status: {{podIPs: [{{ip: '{}'}}, {{ip: '{}'}}], podIP: '{}', phase: Running", ips[0], ips[1], ips[0]);
+        mk_pod(name, "web", "x").replace("status: {phase: Running, podIP: x", &ips)
+    };
+    let other = mk_slice("web", &["p1='fd00::1'", "p2='fd00::2'", "='fd00::3'"]).replace("web-x", "web-6").replace("IPv4", "IPv6");
+    let entry = "{hosts: [se.example], resolution: STATIC, ports: [{number: 80, name: http}], workloadSelector: {labels: {app: web}}}";
+    let ready = "phase: Running, conditions: [{type: Ready, status: 'True'}]";
+    let objects = [
+        mk_service("web", ", clusterIPs: [10.1.0.1, 'fd00:1::1']"),
+        mk_slice("web", &["p1=10.0.0.1", "p2=10.0.0.2", "=10.0.0.3"]),
+        other,
+        both("p1", ["10.0.0.1", "fd00::1"]).replace("phase: Running", ready),
+        // The order is the Pod's own.
+        both("p2", ["fd00::2", "10.0.0.2"]).replace("phase: Running", ready),
+        mk_istio("ServiceEntry", "se", entry),
+    ];
+    let all = |clusters: bool, dual_stack: bool| {
+        let features = pilotfish_model::Features { dual_stack, ..Default::default() };
+        let mesh_config = Arc::new(pilotfish_model::MeshConfig { features, ..Default::default() });
+        let mut index = Index::new(Settings { mesh_config, ..Settings::default() });
+        let text = objects.concat();
+        let text = if clusters { text } else { text.replace("clusterIPs: [10.1.0.1, 'fd00:1::1']", "clusterIPs: [10.1.0.1]") };
+        yaml_objects(&text).into_iter().for_each(|o| index.apply(o));
+        let mesh = index.publish().unwrap().0;
+        [WEB, "se.example"].map(|host| {
+            let ips = |e: &pilotfish_model::Endpoint| {
+                std::iter::once(e.address.to_string())
+                    .chain(e.additional_addresses.iter().map(ToString::to_string))
+                    .collect::<Vec<_>>()
+                    .join("+")
+            };
+            mesh.endpoints[&key(host)].iter().map(ips).collect::<Vec<_>>()
+        })
+    };
+    let apart: &[&str] = &["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "fd00::2", "fd00::3"];
+    let together: &[&str] = &["10.0.0.1+fd00::1", "10.0.0.3", "fd00::2+10.0.0.2", "fd00::3"];
+    assert_eq!(all(true, true), [together, &["10.0.0.1+fd00::1", "fd00::2+10.0.0.2"]]);
+    assert_eq!(all(true, false), [apart, &["10.0.0.1", "fd00::2"]]);
+    // Who asks for one family gets one.
+    assert_eq!(all(false, true), [apart, &["10.0.0.1+fd00::1", "fd00::2+10.0.0.2"]]);
+}
+
+#[test]
 fn a_service_entry_selects_workload_entries_and_pods() {
     let entry = mk_istio(
         "ServiceEntry",

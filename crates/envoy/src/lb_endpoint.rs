@@ -23,7 +23,7 @@ pub enum HostAddress<'a> {
     Pipe(&'a str),
 }
 
-// Field numbers: of `LocalityLbEndpoints`, of `LbEndpoint`, of `Address`, of `SocketAddress`.
+// Field numbers: of `LocalityLbEndpoints`, of `LbEndpoint`, of `Endpoint`, of `Address`, of `SocketAddress`.
 const LOCALITY: u32 = 1;
 const LB_ENDPOINTS: u32 = 2;
 const LOCALITY_WEIGHT: u32 = 3;
@@ -31,6 +31,7 @@ const PRIORITY: u32 = 5;
 const HEALTH_STATUS: u32 = 2;
 const METADATA: u32 = 3;
 const LOAD_BALANCING_WEIGHT: u32 = 4;
+const ADDITIONAL_ADDRESSES: u32 = 4;
 const SOCKET_ADDRESS: u32 = 1;
 const PIPE: u32 = 2;
 const ADDRESS: u32 = 2;
@@ -41,6 +42,8 @@ const PORT_VALUE: u32 = 3;
 pub struct EndpointFields<'a> {
     /// Where it listens.
     pub address: HostAddress<'a>,
+    /// Further addresses of it.
+    pub more: &'a [HostAddress<'a>],
     /// How it is.
     pub health: HealthStatus,
     /// Texts in its metadata.
@@ -52,17 +55,25 @@ pub struct EndpointFields<'a> {
 impl EndpointFields<'_> {
     /// Length of the `LbEndpoint`.
     fn len(&self) -> usize {
-        let address = field::len(field::len(field::len(self.address.len())));
+        let address = field::len(self.len_of_endpoint());
         let health = field::len_of_number(i32::from(self.health) as u64);
         address + health + self.metadata.map_or(0, |m| field::len(filters_len(m))) + field::len_of_wrapped(self.weight)
     }
 
+    /// Length of the `Endpoint`: an address in it, and others each in a message of its own.
+    fn len_of_endpoint(&self) -> usize {
+        let more: usize = self.more.iter().map(|a| field::len(field::len(field::len(a.len())))).sum();
+        field::len(field::len(self.address.len())) + more
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         // The endpoint, its address, and the kind of that.
-        let inner = self.address.len();
-        field::open(1, field::len(field::len(inner)), out);
-        field::open(1, field::len(inner), out);
-        self.address.put(inner, out);
+        field::open(1, self.len_of_endpoint(), out);
+        self.address.put_address(out);
+        for address in self.more {
+            field::open(ADDITIONAL_ADDRESSES, field::len(field::len(address.len())), out);
+            address.put_address(out);
+        }
         field::number(HEALTH_STATUS, i32::from(self.health) as u64, out);
         if let Some(filters) = self.metadata {
             field::open(METADATA, filters_len(filters), out);
@@ -118,6 +129,13 @@ impl HostAddress<'_> {
         }
     }
 
+    /// The `Address` as a first field.
+    fn put_address(self, out: &mut Vec<u8>) {
+        let len = self.len();
+        field::open(1, field::len(len), out);
+        self.put(len, out);
+    }
+
     fn put(self, len: usize, out: &mut Vec<u8>) {
         match self {
             HostAddress::Socket(host, port) => {
@@ -141,7 +159,7 @@ mod tests {
 
     use super::*;
     use crate::pb::envoy::config::core::v3::{Address, Locality, Pipe, SocketAddress, address, socket_address::PortSpecifier};
-    use crate::pb::envoy::config::endpoint::v3::{Endpoint, LocalityLbEndpoints};
+    use crate::pb::envoy::config::endpoint::v3::{Endpoint, LocalityLbEndpoints, endpoint::AdditionalAddress};
     use crate::structs::Metadata;
 
     /// The message as the generator would have it.
@@ -163,7 +181,13 @@ mod tests {
     }
 
     fn pipe_endpoint() -> EndpointFields<'static> {
-        EndpointFields { address: HostAddress::Pipe("/a"), health: HealthStatus::Healthy, metadata: None, weight: Some(1_000_000) }
+        EndpointFields {
+            address: HostAddress::Pipe("/a"),
+            more: &[],
+            health: HealthStatus::Healthy,
+            metadata: None,
+            weight: Some(1_000_000),
+        }
     }
 
     #[test]
@@ -196,7 +220,8 @@ mod tests {
                 (HealthStatus::Unknown, None, None),
                 (HealthStatus::Draining, None, Some(0)),
             ] {
-                let ours = LbEndpoint::from(EndpointFields { address: HostAddress::Socket(host, port), health, metadata, weight });
+                let ours =
+                    LbEndpoint::from(EndpointFields { address: HostAddress::Socket(host, port), more: &[], health, metadata, weight });
                 assert_eq!(ours.0.capacity(), ours.0.len(), "its length is known before");
                 let port_specifier = Some(PortSpecifier::PortValue(port.into()));
                 let socket = SocketAddress { address: host.to_owned(), port_specifier, ..Default::default() };
@@ -208,5 +233,24 @@ mod tests {
         let ours = LbEndpoint::from(pipe_endpoint());
         let pipe = address::Address::Pipe(Pipe { path: "/a".to_owned(), ..Default::default() });
         assert_eq!(ours.encode_to_vec(), typed(pipe, HealthStatus::Healthy, None, Some(1_000_000)).encode_to_vec());
+    }
+
+    #[test]
+    fn further_addresses_stand_behind_the_first() {
+        let socket = |host: &str, port: u16| {
+            let port_specifier = Some(PortSpecifier::PortValue(port.into()));
+            address::Address::SocketAddress(SocketAddress { address: host.to_owned(), port_specifier, ..Default::default() })
+        };
+        let long = "y".repeat(200);
+        for more in [&["fd00::1"][..], &["fd00::1", &long]] {
+            let given: Vec<HostAddress<'_>> = more.iter().map(|host| HostAddress::Socket(host, 8080)).collect();
+            let (address, health) = (HostAddress::Socket("10.0.0.1", 8080), HealthStatus::Healthy);
+            let ours = LbEndpoint::from(EndpointFields { address, more: &given, health, metadata: None, weight: Some(1) });
+            assert_eq!(ours.0.capacity(), ours.0.len(), "its length is known before");
+            let further = |host: &&str| AdditionalAddress { address: Some(Address { address: Some(socket(host, 8080)) }) };
+            let mut theirs = typed(socket("10.0.0.1", 8080), health, None, Some(1));
+            theirs.endpoint.as_mut().unwrap().additional_addresses = more.iter().map(further).collect();
+            assert_eq!(ours.encode_to_vec(), theirs.encode_to_vec());
+        }
     }
 }

@@ -89,7 +89,9 @@ pub struct Features {
     pub services_select_entries: bool,
     /// ServiceEntries select Pods.
     pub entries_select_pods: bool,
-    /// Proxies of both families listen on both.
+    /// Proxies that capture DNS need not ask for addresses that were allocated.
+    pub allocated_addresses: bool,
+    /// Proxies of both families use both: they listen on both, and know both of servers and services.
     pub dual_stack: bool,
     /// Proxies of IPv6 take connections that the host captured by IPv4 as well.
     pub ipv4_beside_ipv6: bool,
@@ -141,6 +143,7 @@ impl Default for Features {
             headless_balancing: false,
             services_select_entries: true,
             entries_select_pods: true,
+            allocated_addresses: true,
             dual_stack: false,
             ipv4_beside_ipv6: false,
             any_trust_domain: false,

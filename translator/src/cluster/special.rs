@@ -118,15 +118,14 @@ pub(crate) fn cache_of(common: Common<'_>, host: &Host) -> NameCache {
     cache(common, format!("{host}_dfp_dns_cache").into())
 }
 
-/// IPv6 only where there is nothing else.
+/// IPv4 if there is any, unless both are in use.
 pub(super) fn dns_family(common: Common<'_>) -> DnsFamily {
-    let class = common.class;
-    if class.ipv4 && class.ipv6 && common.config.features.dual_stack {
-        DnsFamily::All
-    } else if common.class.ipv4 {
-        DnsFamily::V4
-    } else {
-        DnsFamily::V6
+    match common.class.ipv4 {
+        true if common.class.dual_stack => DnsFamily::All,
+        true => DnsFamily::V4,
+        // Hosts that capture IPv4 as well reach servers by it.
+        false if common.config.features.ipv4_beside_ipv6 => DnsFamily::All,
+        false => DnsFamily::V6,
     }
 }
 
@@ -134,14 +133,10 @@ pub(super) fn dns_family(common: Common<'_>) -> DnsFamily {
 fn passthrough_sources(common: Common<'_>) -> Vec<Str> {
     let class = common.class;
     let families = [(class.ipv4, "127.0.0.6"), (class.ipv6, "::6")];
-    let mut sources: Vec<Str> = families.into_iter().filter(|(has, _)| *has).map(|(_, ip)| ip.into()).collect();
-    if class.ipv6_first {
-        sources.reverse();
-    }
-    sources
+    families.into_iter().filter(|(has, _)| *has).map(|(_, ip)| ip.into()).collect()
 }
 
 /// The main one of these addresses; where both families are listened on, both.
 pub(super) fn inbound_source(common: Common<'_>) -> Vec<Str> {
-    passthrough_sources(common).into_iter().take(if common.config.features.dual_stack { 2 } else { 1 }).collect()
+    passthrough_sources(common).into_iter().take(if common.class.dual_stack { 2 } else { 1 }).collect()
 }

@@ -18,6 +18,6 @@ pub fn socket(host: &str, port: u16) -> Address {
 /// An assignment of one endpoint.
 pub fn single(name: &str, address: HostAddress<'_>) -> ClusterLoadAssignment {
     let mut endpoints = LocalityEndpoints::default();
-    endpoints.push(&EndpointFields { address, health: HealthStatus::Unknown, metadata: None, weight: None });
+    endpoints.push(&EndpointFields { address, more: &[], health: HealthStatus::Unknown, metadata: None, weight: None });
     ClusterLoadAssignment { cluster_name: name.to_owned(), endpoints: vec![endpoints.finish(None, 0)], ..Default::default() }
 }

@@ -71,7 +71,10 @@ fn endpoint(input: &AssignmentInput, index: usize, endpoint: &Endpoint, out: &mu
     // Each of them may be missing.
     let said = &filters[usize::from(!mtls)..1 + usize::from(input.plan.described)];
     let metadata = (!said.is_empty()).then_some(said);
-    out.push(&EndpointFields { address, health, metadata, weight: Some(endpoint.weight.max(1)) });
+    // Nearly always there is none, and nothing to allocate.
+    let more: Vec<String> = endpoint.additional_addresses.iter().map(|ip| ip_text(*ip)).collect();
+    let more: Vec<HostAddress<'_>> = more.iter().map(|ip| HostAddress::Socket(ip, endpoint.port)).collect();
+    out.push(&EndpointFields { address, more: &more, health, metadata, weight: Some(endpoint.weight.max(1)) });
 }
 
 /// `workload;namespace;service;revision;cluster`: what telemetry calls the server.

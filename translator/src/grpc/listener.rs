@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pilotfish_envoy::pb::envoy::config::core::v3::TransportSocket;
-use pilotfish_envoy::pb::envoy::config::listener::v3::{ApiListener, Filter, FilterChain, Listener, filter};
+use pilotfish_envoy::pb::envoy::config::listener::v3::{AdditionalAddress, ApiListener, Filter, FilterChain, Listener, filter};
 use pilotfish_envoy::pb::envoy::config::route::v3::{
     NonForwardingAction, Route, RouteConfiguration, RouteMatch, VirtualHost, route, route_match::PathSpecifier,
 };
@@ -19,12 +19,12 @@ use pilotfish_model::peer_authentication::MtlsMode;
 use pilotfish_model::service::{Address, Protocol, Registry, Resolution, Service};
 
 use super::cluster::downstream;
+use crate::addresses::{self, Place};
 use crate::cluster::inbound_targets;
 use crate::config_source;
 use crate::context::{Context, OwnContext};
 use crate::endpoint::address;
 use crate::extensions;
-use crate::listener::outbound::address::addresses;
 use crate::naming::{self, Direction};
 use crate::policy;
 use crate::security::{self, Security};
@@ -38,12 +38,12 @@ const TLS_MODE: &str = "security.istio.io/tlsMode";
 pub(crate) fn outbound(context: &Context<'_>) -> Vec<Resource> {
     let mut resources = Vec::new();
     for service in context.scope.services.iter().filter(|s| s.resolution != Resolution::Alias) {
-        let ip = address_of(context, service);
+        let ips = addresses_of(context, service);
         for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
             let routes = naming::cluster(Direction::Outbound, port.port, "", service.host.as_str());
             for name in names(service, &context.class.namespace) {
                 let name = naming::host_port(&name, port.port);
-                let message = client(&name, &ip, port.port, &routes);
+                let message = client(&name, &ips, port.port, &routes);
                 resources.push(Resource::new(name, &message).with_sources(sources([&service.source])));
             }
         }
@@ -51,11 +51,12 @@ pub(crate) fn outbound(context: &Context<'_>) -> Vec<Resource> {
     resources
 }
 
-/// The address that stands for a service. gRPC does not look at it.
-fn address_of(context: &Context<'_>, service: &Service) -> String {
-    let ips = addresses(&context.class.unit, service).into_iter();
-    let first = ips.filter_map(|a| if let Address::Ip(ip) = a { Some(ip) } else { None }).next();
-    first.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_string()
+/// The addresses that stand for a service, at least one. gRPC does not look at them.
+fn addresses_of(context: &Context<'_>, service: &Service) -> Vec<IpAddr> {
+    let places = addresses::places(&context.class.unit, service);
+    let ips = places.into_iter().find(Place::is_own).into_iter().flat_map(|place| place.address.into_iter().chain(place.more));
+    let ips: Vec<IpAddr> = ips.filter_map(|a| if let Address::Ip(ip) = a { Some(ip) } else { None }).collect();
+    if ips.is_empty() { vec![Ipv4Addr::UNSPECIFIED.into()] } else { ips }
 }
 
 /// The names that a program in `namespace` may dial.
@@ -70,7 +71,7 @@ fn names(service: &Service, namespace: &str) -> Vec<String> {
     names
 }
 
-fn client(name: &str, ip: &str, port: u16, routes: &str) -> Listener {
+fn client(name: &str, ips: &[IpAddr], port: u16, routes: &str) -> Listener {
     let manager = HttpConnectionManager {
         route_specifier: Some(RouteSpecifier::Rds(Rds {
             config_source: Some(config_source::GRPC_STREAM.clone()),
@@ -82,9 +83,11 @@ fn client(name: &str, ip: &str, port: u16, routes: &str) -> Listener {
         ],
         ..Default::default()
     };
+    let mut sockets = ips.iter().map(|ip| address::socket(&ip.to_string(), port));
     Listener {
         name: name.to_owned(),
-        address: Some(address::socket(ip, port)),
+        address: sockets.next(),
+        additional_addresses: sockets.map(|a| AdditionalAddress { address: Some(a), ..Default::default() }).collect(),
         api_listener: Some(ApiListener { api_listener: Some(any(&manager)) }),
         ..Default::default()
     }

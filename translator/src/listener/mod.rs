@@ -47,7 +47,7 @@ pub fn of_scope(context: &Context<'_>) -> Vec<ListenerSpec> {
 /// Where captured connections are taken: of the family that they are captured by, or of both.
 fn captured_binds(config: &MeshConfig, class: &ScopeFacts, outbound: bool) -> Vec<Str> {
     let second = match (class.ipv4, class.ipv6) {
-        (true, true) if config.features.dual_stack => Some("::"),
+        (true, true) if class.dual_stack => Some("::"),
         (false, true) if outbound && config.features.ipv4_beside_ipv6 => Some("0.0.0.0"),
         _ => None,
     };

@@ -10,7 +10,8 @@ use pilotfish_model::ContentHash;
 use pilotfish_model::name::{Host, ip_text};
 use pilotfish_model::service::{Address, Registry, Resolution, Service};
 
-use crate::facts::{ScopeFacts, UnitFacts};
+use crate::addresses;
+use crate::facts::ScopeFacts;
 
 /// Names of one virtual host.
 pub struct Domains {
@@ -38,7 +39,7 @@ pub fn of_service(class: &ScopeFacts, service: &Service, aliases: &[Host], with_
             names.extend(below);
         }
     }
-    domains.full.extend(address(class, service));
+    domains.full.extend(addresses::of(class, service).map(host_of));
     if let Some(port) = with_port {
         let port = port.to_string();
         for names in [&mut domains.full, &mut domains.short] {
@@ -54,20 +55,13 @@ pub fn of_host(host: &Host) -> Domains {
     Domains { full: vec![host.to_string()], short: Vec::new() }
 }
 
-/// The address that clients of this class use, as it stands in a host header.
-pub fn address(class: &UnitFacts, service: &Service) -> Option<String> {
-    let fits = |v4: bool| if v4 { class.ipv4 } else { class.ipv6 };
-    let found = service.addresses.iter().copied().filter(|a| fits(a.is_ipv4())).min_by_key(|a| a.is_ipv4() == class.ipv6_first);
-    let allocated = || {
-        let ips = service.auto_addresses.iter().copied().filter(|ip| fits(ip.is_ipv4()));
-        let capturing = class.settings.dns_capture && class.settings.dns_auto_allocate && service.addresses.is_empty();
-        if capturing { ips.map(Address::Ip).min_by_key(|a| a.is_ipv4() == class.ipv6_first) } else { None }
-    };
-    found.or_else(allocated).map(|a| match a {
+/// An address as it stands in a host header.
+fn host_of(address: Address) -> String {
+    match address {
         Address::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
         Address::Ip(ip) => ip_text(ip),
         other => other.to_string(),
-    })
+    }
 }
 
 /// All other forms of a name for clients with this DNS search domain.

@@ -13,6 +13,7 @@ use super::rule::{self, Place, RuleSet};
 use super::session::Session;
 use super::virtual_host::{RouteSource, ServiceRoute, VirtualHost};
 use super::{ByRules, Configuration, HostOf, catch_all, hash, names};
+use crate::addresses;
 use crate::context::Context;
 use crate::naming;
 use crate::scope::EgressScope;
@@ -150,8 +151,8 @@ impl<'a> View<'a> {
             let mut by_number = false;
             for service in services {
                 let Some(service_port) = service.port(*port) else { continue };
-                let has_address = || domains::address(self.context.class, service).is_some();
-                by_number |= service_port.protocol.is_http() || (service_port.protocol == Protocol::Auto && !has_address());
+                let is_shared = || addresses::places(self.context.class, service).iter().any(|place| !place.is_own());
+                by_number |= service_port.protocol.is_http() || (service_port.protocol == Protocol::Auto && is_shared());
                 if service_port.protocol == Protocol::Auto
                     && let Some(name) = names::of_service_port(service, service_port)
                 {

@@ -78,6 +78,7 @@ pub static SWITCHES: &[Switch] = &[
     switch!("PILOT_ENABLE_EDS_FOR_HEADLESS_SERVICES", f, t, f.headless_balancing = boolean(t)?),
     switch!("PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES", f, t, f.services_select_entries = boolean(t)?),
     switch!("PILOT_ENABLE_SERVICEENTRY_SELECT_PODS", f, t, f.entries_select_pods = boolean(t)?),
+    switch!("PILOT_ENABLE_IP_AUTOALLOCATE", f, t, f.allocated_addresses = boolean(t)?),
     switch!("ISTIO_DUAL_STACK", f, t, f.dual_stack = boolean(t)?),
     switch!("ISTIO_ENABLE_IPV4_OUTBOUND_LISTENER_FOR_IPV6_CLUSTERS", f, t, f.ipv4_beside_ipv6 = boolean(t)?),
     switch!("PILOT_SKIP_VALIDATE_TRUST_DOMAIN", f, t, f.any_trust_domain = boolean(t)?),

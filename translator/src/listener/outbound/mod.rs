@@ -1,6 +1,5 @@
 //! Listeners for what the workload opens: one that takes all captured connections, one per destination, and the HTTP proxy.
 
-pub mod address;
 mod chains;
 mod entries;
 mod services;

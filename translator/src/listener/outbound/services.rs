@@ -8,10 +8,10 @@ use pilotfish_model::proxy::Interception;
 use pilotfish_model::service::{Address, Protocol, Registry, Resolution, Service, ServicePort};
 use pilotfish_model::sidecar::{CaptureMode, EgressListener, ListenerPort};
 
-use super::address::addresses;
 use super::chains::{self, Target};
 use super::entries::{Entries, Entry, Wanted};
 use super::{chain, localhosts, wildcards};
+use crate::addresses::{self, Place};
 use crate::cluster::NameCache;
 use crate::context::Context;
 use crate::listener::hcm::Http;
@@ -101,7 +101,7 @@ impl<'a> Egress<'a> {
     /// be told apart otherwise. The workload's own is left out. `None`: the service has one listener.
     fn pods(&self, service: &Service, port: &ServicePort) -> Option<Vec<Str>> {
         let chosen = service.resolution == Resolution::Passthrough && (port.protocol.is_tcp() || port.protocol == Protocol::Auto);
-        if !self.binds.is_empty() || !chosen || !addresses(self.context.class, service).is_empty() {
+        if !self.binds.is_empty() || !chosen || !addresses::is_bare(self.context.class, service) {
             return None;
         }
         let endpoints: Vec<&EndpointAddress> =
@@ -140,17 +140,12 @@ impl<'a> Egress<'a> {
             }
             return;
         }
-        let given = |a: &Address| matches!(a, Address::Ip(_));
-        let targets: Vec<Option<Address>> = match addresses(self.context.class, service).as_slice() {
-            _ if !binds.is_empty() => vec![None],
-            [] => vec![None],
-            all => all.iter().copied().map(Some).collect(),
-        };
-        for target in targets {
-            let binds: Vec<Str> = match target.filter(given) {
+        let places = if binds.is_empty() { addresses::places(self.context.class, service) } else { vec![Place::default()] };
+        for Place { address: target, more } in places {
+            let binds: Vec<Str> = match target {
                 _ if !binds.is_empty() => binds.to_vec(),
-                Some(address) => vec![address.to_string().into()],
-                None => self.wildcards.to_vec(),
+                Some(address @ Address::Ip(_)) => std::iter::once(address).chain(more).map(|a| a.to_string().into()).collect(),
+                _ => self.wildcards.to_vec(),
             };
             if !self.is_reserved(binds.first(), port.port, false) {
                 self.add_bytes(entries, service, port, binds, target, routes.clone());
@@ -185,7 +180,7 @@ impl<'a> Egress<'a> {
             Some(Address::Net(net)) => Some(net),
             _ => None,
         };
-        let shared_address = self.wildcards.contains(&place.0) && addresses(self.context.class, service).is_empty();
+        let shared_address = self.wildcards.contains(&place.0) && addresses::is_bare(self.context.class, service);
         let target = Target { service, port, listen_port: port.port, range, shared_address };
         let (mut chains, rules) = chains::tcp(self.context, &self.rules, &target);
         // On an address that others share, requests name their service, as on all HTTP ports.
