@@ -84,6 +84,9 @@ pub struct Place<'a, F> {
     pub single_port: F,
 }
 
+/// Destinations and mirrors of a rule.
+type Resolved = (Arc<[Target]>, Arc<[Str]>);
+
 /// The rules that apply; `None` if none does. What comes after a rule that takes everything is left out.
 pub fn applied<'s, F>(context: &Context<'_>, virtual_service: &Arc<Rules>, place: &Place<'_, F>) -> Option<Arc<RuleSet>>
 where
@@ -92,7 +95,7 @@ where
     let mut rules = Vec::new();
     let mut known = Vec::new();
     'all: for (index, rule) in virtual_service.http.iter().enumerate() {
-        let mut resolved: Option<(Arc<[Target]>, Arc<[Str]>)> = None;
+        let mut resolved: Option<Resolved> = None;
         let conditions = rule.matches.len();
         for condition in (0..conditions.max(1)).map(|i| (i < conditions).then_some(i)) {
             let matched = condition.map(|i| &rule.matches[i]);
