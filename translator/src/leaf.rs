@@ -17,7 +17,7 @@ use pilotfish_envoy::{Hashed, Layer, Resource, TypeUrl};
 use pilotfish_model::ContentHash;
 use pilotfish_model::endpoint::Endpoint;
 use pilotfish_model::hash::StableHasher;
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use prost::{Message, Name};
 
 use crate::class::ClassFacts;
@@ -30,6 +30,8 @@ use crate::work::Counters;
 
 /// Locks are held for a look-up or an insertion.
 const SHARDS: usize = 32;
+/// Room for a fragment in bytes, as most need it.
+const USUAL_FRAGMENT: usize = 2048;
 /// Entries of a shard that are not worth a sweep.
 const SMALL: usize = 256;
 
@@ -262,30 +264,30 @@ impl Leaves {
         Ok(served.and_then(|l| l.get(name)).filter(|r| **r == resource).cloned().unwrap_or(resource))
     }
 
-    /// A field of a message, tag and length included: the message under `tag`.
-    pub(crate) fn fragment<M: Message + Name>(
+    /// A field of a message, tag and length included: under `tag` the message of type `name` that `make` writes.
+    pub(crate) fn fragment(
         &self,
         tag: u32,
+        name: &str,
         key: &Key,
-        checked: bool,
-        make: impl FnOnce() -> (M, Sources),
+        make: impl FnOnce(&mut Vec<u8>) -> Sources,
     ) -> Result<Fragment, Arc<[Violation]>> {
         let found = self.find(key, |entry| match entry {
             Entry::Fragment(fragment) => fragment.upgrade(),
             _ => None,
         });
         found.unwrap_or_else(|| {
-            let (message, sources) = contained(make).map_err(|v| self.refuse(key, v))?;
+            let mut message = Vec::with_capacity(USUAL_FRAGMENT);
+            let sources = contained(|| make(&mut message)).map_err(|v| self.refuse(key, v))?;
             self.work.leaves_built.add(1);
-            let len = message.encoded_len();
-            let mut field = Vec::with_capacity(len + 10);
-            encode_key(tag, WireType::LengthDelimited, &mut field);
-            encode_varint(len as u64, &mut field);
-            message.encode_raw(&mut field);
-            if checked && let Err(violations) = validate::validate(&M::full_name(), payload(&field)) {
+            if let Err(violations) = validate::validate(name, &message) {
                 return Err(self.refuse(key, violations));
             }
-            field.shrink_to_fit();
+            let len = message.len() as u64;
+            let mut field = Vec::with_capacity(key_len(tag) + encoded_len_varint(len) + message.len());
+            encode_key(tag, WireType::LengthDelimited, &mut field);
+            encode_varint(len, &mut field);
+            field.extend_from_slice(&message);
             let fragment = Fragment::new(Bytes::from(field), sources);
             self.work.bytes_encoded.add(fragment.bytes().len() as u64);
             self.put(key, Entry::Fragment(fragment.downgrade()));

@@ -216,8 +216,10 @@ impl<'a> Recipe<'a> {
                 );
             });
         }
-        let mut names = HashSet::new();
-        clusters.retain(|c| names.insert(c.name().clone()));
+        if clusters.len() > 1 {
+            let mut names = HashSet::new();
+            clusters.retain(|c| names.insert(c.name().clone()));
+        }
         let plans = endpoint::plans(&input, self.by_sni);
         Unit { of, clusters, plans }
     }

@@ -157,7 +157,11 @@ fn fragment(
     refused: &mut Vec<Refused>,
 ) -> Option<Fragment> {
     let key = Key::of("virtual host", host);
-    match leaves.fragment(VIRTUAL_HOSTS, &key, true, || (virtual_host::build(host), host.sources())) {
+    let made = |out: &mut Vec<u8>| {
+        virtual_host::encode(host, out);
+        host.sources()
+    };
+    match leaves.fragment(VIRTUAL_HOSTS, virtual_host::TYPE_NAME, &key, made) {
         Ok(fragment) => Some(fragment),
         Err(violations) => {
             let known = last_good.and_then(|p| p.hosts.iter().find(|h| named(&h.fragment).name == host.name));

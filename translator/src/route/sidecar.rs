@@ -126,7 +126,7 @@ impl<'a> View<'a> {
         for services in by_port.values_mut().filter(|s| !s.is_sorted_by(|a, b| order(a, b).is_le())) {
             services.sort_by(order);
         }
-        let mut exact: HashMap<&Host, Vec<usize>> = HashMap::new();
+        let mut exact: HashMap<&Host, Vec<usize>> = HashMap::with_capacity(egress.virtual_services.len());
         let mut wildcard: Vec<(&Host, usize)> = Vec::new();
         // Those without HTTP rules count as well: a wildcard does not speak for a host that another one is about.
         for (index, v) in egress.virtual_services.iter().enumerate() {
@@ -181,7 +181,8 @@ impl<'a> View<'a> {
     /// The same without the last.
     fn known_hosts(&self, port: u16) -> Made {
         let (mut groups, asked) = self.groups_of_rules(port);
-        let claimed: HashSet<&Host> = groups.iter().flat_map(|g| g.services.iter().map(|s| &s.host)).collect();
+        let mut claimed: HashSet<&Host> = HashSet::with_capacity(groups.iter().map(|g| g.services.len()).sum());
+        claimed.extend(groups.iter().flat_map(|g| g.services.iter().map(|s| &s.host)));
         for service in self.at(port).filter(|s| !claimed.contains(&s.host)) {
             groups.extend(
                 service
@@ -255,7 +256,8 @@ impl<'a> View<'a> {
     fn at(&self, port: u16) -> Box<dyn Iterator<Item = &'a Arc<Service>> + '_> {
         match port {
             0 => Box::new(self.services.iter().filter(|s| s.resolution != Resolution::Alias)),
-            port => Box::new(self.by_port.get(&port).into_iter().flatten().copied()),
+            // A slice, as it knows its length.
+            port => Box::new(self.by_port.get(&port).map_or(&[][..], Vec::as_slice).iter().copied()),
         }
     }
 

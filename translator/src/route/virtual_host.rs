@@ -20,8 +20,13 @@ use super::{DEFAULT_ROUTE, hash, matching, retry};
 use crate::naming::{self, Direction};
 use crate::unit::sources;
 
-/// Fields of a route configuration.
+/// The name of a route configuration, and of a virtual host.
 const NAME: u32 = 1;
+/// The type of a virtual host.
+pub(crate) const TYPE_NAME: &str = "envoy.config.route.v3.VirtualHost";
+/// Fields of a virtual host.
+const DOMAINS: u32 = 2;
+const ROUTES: u32 = 3;
 /// The field with a virtual host.
 pub(crate) const VIRTUAL_HOSTS: u32 = 2;
 /// Direct responses may be as large as this, in bytes.
@@ -129,25 +134,47 @@ impl VirtualHost {
 /// Builds a virtual host.
 pub fn build(input: &VirtualHost) -> Message {
     let mut routes: Vec<Route> = Vec::new();
-    for source in &input.routes {
-        match source {
-            RouteSource::Rules(set) => routes.extend(set.rules.iter().map(|applied| action::route(set, applied))),
-            RouteSource::Service(service) => routes.push(service_route(service)),
-            RouteSource::Forward { name, cluster, append_host } => routes.push(plain(name, forward(cluster, *append_host))),
-            RouteSource::Refuse { name } => {
-                routes.push(plain(name, route::Action::DirectResponse(DirectResponseAction { status: 502, ..Default::default() })));
-            }
+    each_route(input, |route| routes.push(route));
+    Message { name: input.name.clone(), domains: input.domains.clone(), routes, ..rest(input) }
+}
+
+/// Appends the same encoded. Each route is encoded where it is made: what is built is small then, and gone at once.
+pub(crate) fn encode(input: &VirtualHost, out: &mut Vec<u8>) {
+    if !input.name.is_empty() {
+        prost::encoding::string::encode(NAME, &input.name, out);
+    }
+    prost::encoding::string::encode_repeated(DOMAINS, &input.domains, out);
+    each_route(input, |route| prost::encoding::message::encode(ROUTES, &route, out));
+    rest(input).encode_raw(out);
+}
+
+/// Makes one route after the other, in their order.
+fn each_route(input: &VirtualHost, mut then: impl FnMut(Route)) {
+    if !input.catch_all_last {
+        return input.routes.iter().for_each(|source| routes_of(source, &mut then));
+    }
+    let mut routes: Vec<Route> = Vec::new();
+    input.routes.iter().for_each(|source| routes_of(source, &mut |route| routes.push(route)));
+    // Stable: everything else keeps its order.
+    routes.sort_by_key(|r| r.r#match.as_ref().is_some_and(matching::is_catch_all));
+    routes.into_iter().for_each(then);
+}
+
+fn routes_of(source: &RouteSource, then: &mut impl FnMut(Route)) {
+    match source {
+        RouteSource::Rules(set) => set.rules.iter().for_each(|applied| then(action::route(set, applied))),
+        RouteSource::Service(service) => then(service_route(service)),
+        RouteSource::Forward { name, cluster, append_host } => then(plain(name, forward(cluster, *append_host))),
+        RouteSource::Refuse { name } => {
+            then(plain(name, route::Action::DirectResponse(DirectResponseAction { status: 502, ..Default::default() })));
         }
     }
-    if input.catch_all_last {
-        // Stable: everything else keeps its order.
-        routes.sort_by_key(|r| r.r#match.as_ref().is_some_and(matching::is_catch_all));
-    }
+}
+
+/// What comes behind the routes.
+fn rest(input: &VirtualHost) -> Message {
     let require_tls = if input.require_tls { TlsRequirementType::All } else { TlsRequirementType::None };
     Message {
-        name: input.name.clone(),
-        domains: input.domains.clone(),
-        routes,
         require_tls: require_tls.into(),
         include_request_attempt_count: input.attempt_count,
         typed_per_filter_config: input.session.iter().map(Session::per_filter).collect(),
@@ -211,6 +238,9 @@ mod tests {
         let field = |host: &VirtualHost| {
             let mut bytes = Vec::new();
             prost::encoding::message::encode(VIRTUAL_HOSTS, &build(host), &mut bytes);
+            let mut encoded = Vec::new();
+            encode(host, &mut encoded);
+            assert_eq!(encoded, build(host).encode_to_vec(), "built and encoded alike");
             Fragment::new(bytes.into(), Sources::default())
         };
         for name in ["80", ""] {
