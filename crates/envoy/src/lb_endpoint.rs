@@ -8,7 +8,7 @@ use prost::encoding::encoded_len_varint;
 use crate::field;
 use crate::pb::envoy::config::core::v3::HealthStatus;
 use crate::raw::encoded;
-use crate::structs::{FilterTexts, filters_len, put_filters};
+use crate::structs::Metadata;
 
 /// An encoded `envoy.config.endpoint.v3.LbEndpoint`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -46,8 +46,8 @@ pub struct EndpointFields<'a> {
     pub more: &'a [HostAddress<'a>],
     /// How it is.
     pub health: HealthStatus,
-    /// Texts in its metadata.
-    pub metadata: Option<&'a FilterTexts<'a>>,
+    /// Its metadata.
+    pub metadata: Option<&'a Metadata>,
     /// Its weight among those of its locality.
     pub weight: Option<u32>,
 }
@@ -57,7 +57,7 @@ impl EndpointFields<'_> {
     fn len(&self) -> usize {
         let address = field::len(self.len_of_endpoint());
         let health = field::len_of_number(i32::from(self.health) as u64);
-        address + health + self.metadata.map_or(0, |m| field::len(filters_len(m))) + field::len_of_wrapped(self.weight)
+        address + health + self.metadata.map_or(0, |m| field::len(m.0.len())) + field::len_of_wrapped(self.weight)
     }
 
     /// Length of the `Endpoint`: an address in it, and others each in a message of its own.
@@ -75,9 +75,8 @@ impl EndpointFields<'_> {
             address.put_address(out);
         }
         field::number(HEALTH_STATUS, i32::from(self.health) as u64, out);
-        if let Some(filters) = self.metadata {
-            field::open(METADATA, filters_len(filters), out);
-            put_filters(filters, out);
+        if let Some(metadata) = self.metadata {
+            field::put(METADATA, &metadata.0, out);
         }
         field::wrapped(LOAD_BALANCING_WEIGHT, self.weight, out);
     }
@@ -160,7 +159,6 @@ mod tests {
     use super::*;
     use crate::pb::envoy::config::core::v3::{Address, Locality, Pipe, SocketAddress, address, socket_address::PortSpecifier};
     use crate::pb::envoy::config::endpoint::v3::{Endpoint, LocalityLbEndpoints, endpoint::AdditionalAddress};
-    use crate::structs::Metadata;
 
     /// The message as the generator would have it.
     #[derive(Clone, PartialEq, Message)]
@@ -213,10 +211,10 @@ mod tests {
     #[test]
     fn an_endpoint_has_the_bytes_that_its_typed_form_has() {
         let long = "x".repeat(300);
-        let filters: &FilterTexts<'_> = &[("f", &[("k", &long)])];
+        let filters = Metadata::texts(&[("f", &[("k", &long)])]);
         for (host, port) in [("10.0.0.1", 80), ("fd00::1", 65535), ("", 0), (&long, 1)] {
             for (health, metadata, weight) in [
-                (HealthStatus::Healthy, Some(filters), Some(1)),
+                (HealthStatus::Healthy, Some(&filters), Some(1)),
                 (HealthStatus::Unknown, None, None),
                 (HealthStatus::Draining, None, Some(0)),
             ] {
@@ -225,7 +223,7 @@ mod tests {
                 assert_eq!(ours.0.capacity(), ours.0.len(), "its length is known before");
                 let port_specifier = Some(PortSpecifier::PortValue(port.into()));
                 let socket = SocketAddress { address: host.to_owned(), port_specifier, ..Default::default() };
-                let theirs = typed(address::Address::SocketAddress(socket), health, metadata.map(Metadata::texts), weight);
+                let theirs = typed(address::Address::SocketAddress(socket), health, metadata.cloned(), weight);
                 assert_eq!(ours.encode_to_vec(), theirs.encode_to_vec());
                 assert_eq!(LbEndpoint::decode(theirs.encode_to_vec().as_slice()).unwrap(), ours);
             }

@@ -18,7 +18,7 @@ pub struct Struct(Vec<u8>);
 
 /// An encoded `envoy.config.core.v3.Metadata`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Metadata(Vec<u8>);
+pub struct Metadata(pub(crate) Vec<u8>);
 
 /// An encoded `google.protobuf.Value`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -122,6 +122,16 @@ impl Metadata {
         Metadata(out)
     }
 
+    /// Adds what another has, of filters that come after these.
+    pub fn append(&mut self, other: &Metadata) {
+        self.0.extend_from_slice(&other.0);
+    }
+
+    /// Adds these filters, as [`Metadata::texts`] takes them, which come after those that there are.
+    pub fn append_texts(&mut self, filters: &FilterTexts<'_>) {
+        put_filters(filters, &mut self.0);
+    }
+
     /// `filter_metadata`, to read.
     pub fn filters(&self) -> BTreeMap<String, prost_types::Struct> {
         Filters::decode(self.0.as_slice()).unwrap_or_default().filter_metadata
@@ -171,12 +181,12 @@ fn filter_len((name, fields): &(&str, &[(&str, &str)])) -> usize {
 }
 
 /// Length of the metadata of these filters.
-pub(crate) fn filters_len(filters: &FilterTexts<'_>) -> usize {
+fn filters_len(filters: &FilterTexts<'_>) -> usize {
     filters.iter().map(|f| field::len(filter_len(f))).sum()
 }
 
 /// Writes the metadata of these filters.
-pub(crate) fn put_filters(filters: &FilterTexts<'_>, out: &mut Vec<u8>) {
+fn put_filters(filters: &FilterTexts<'_>, out: &mut Vec<u8>) {
     for filter @ (name, fields) in filters {
         field::open(1, filter_len(filter), out);
         put(1, name.as_bytes(), out);
@@ -251,6 +261,10 @@ mod tests {
         assert_eq!(Value::texts(two), Value::object(two.iter().map(|(k, t)| (k.to_owned(), Value::text(t)))));
         let filters: [(&str, &[(&str, &str)]); 3] = [("f", one), ("g", &[]), (&long, two)];
         assert_eq!(Metadata::texts(&filters), Metadata::new(filters.map(|(name, fields)| (name, of(fields)))));
+        let mut appended = Metadata::texts(&filters[..1]);
+        appended.append(&Metadata::texts(&filters[1..2]));
+        appended.append_texts(&filters[2..]);
+        assert_eq!(appended, Metadata::texts(&filters));
     }
 
     #[test]
