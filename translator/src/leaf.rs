@@ -11,9 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use pilotfish_envoy::encoded::{Fragment, Sources, WeakFragment, WeakResource};
-use pilotfish_envoy::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use pilotfish_envoy::validate::{self, Violation};
-use pilotfish_envoy::{Hashed, Layer, Resource, TypeUrl};
+use pilotfish_envoy::{Assignment, Hashed, Layer, Resource, TypeUrl};
 use pilotfish_model::ContentHash;
 use pilotfish_model::endpoint::Endpoint;
 use pilotfish_model::hash::StableHasher;
@@ -215,7 +214,8 @@ impl Leaves {
             _ => None,
         });
         let made = found.unwrap_or_else(|| {
-            let resource = self.make(type_url, &name, checked, served, make).map_err(|v| self.refuse(key, v))?;
+            let made = contained(make).and_then(|(m, sources)| self.encode(type_url, &name, checked, served, &m, sources));
+            let resource = made.map_err(|v| self.refuse(key, v))?;
             self.put(key, Entry::Resource(resource.downgrade()));
             Ok(resource)
         });
@@ -230,7 +230,7 @@ impl Leaves {
         endpoints: &Arc<Vec<Endpoint>>,
         checked: bool,
         served: Option<&Arc<Layer>>,
-        make: impl FnOnce() -> (ClusterLoadAssignment, Sources),
+        make: impl FnOnce() -> (Assignment, Sources),
     ) -> Built {
         let (type_url, name) = (TypeUrl::Endpoint, name.into());
         let found = self.find(key, |entry| match entry {
@@ -239,24 +239,31 @@ impl Leaves {
         });
         let made = found.unwrap_or_else(|| {
             // Why one is broken is not kept here: that would outlive the endpoints.
-            let resource = self.make(type_url, &name, checked, served, make).map_err(|v| self.refused(v))?;
+            let made = contained(make).and_then(|(assignment, sources)| {
+                let is_sound = assignment.is_surely_sound();
+                let checked = checked && (!is_sound || cfg!(debug_assertions));
+                let made = self.encode(type_url, &name, checked, served, &assignment.message(), sources);
+                debug_assert!(!is_sound || made.is_ok(), "{name}: surely sound, but {made:?}");
+                made
+            });
+            let resource = made.map_err(|v| self.refused(v))?;
             self.put(key, Entry::Assignment(resource.downgrade(), Arc::downgrade(endpoints)));
             Ok(resource)
         });
         Built::of(type_url, name, made)
     }
 
-    fn make<M: Message + Name>(
+    fn encode<M: Message + Name>(
         &self,
         type_url: TypeUrl,
         name: &Arc<str>,
         checked: bool,
         served: Option<&Arc<Layer>>,
-        make: impl FnOnce() -> (M, Sources),
+        message: &M,
+        sources: Sources,
     ) -> Result<Resource, Vec<Violation>> {
-        let (message, sources) = contained(make)?;
         self.work.leaves_built.add(1);
-        let resource = Resource::new(name.clone(), &message).with_sources(sources);
+        let resource = Resource::new(name.clone(), message).with_sources(sources);
         if checked {
             validate::validate(type_url.as_str(), resource.value())?;
         }

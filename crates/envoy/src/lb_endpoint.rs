@@ -1,12 +1,12 @@
-//! [`LbEndpoint`] and [`LocalityEndpoints`]: endpoints of an assignment, as they go over the wire. A mesh has more of them than of anything else, and
+//! [`Assignment`], [`LocalityEndpoints`] and [`LbEndpoint`]: assignments of endpoints, as they go over the wire. A mesh has more of them than of anything else, and
 //! their address alone is a message in a message in a message.
 
-use bytes::Bytes;
 use prost::encoding::encode_varint;
 use prost::encoding::encoded_len_varint;
 
 use crate::field;
 use crate::pb::envoy::config::core::v3::HealthStatus;
+use crate::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use crate::raw::encoded;
 use crate::structs::Metadata;
 
@@ -28,6 +28,8 @@ const LOCALITY: u32 = 1;
 const LB_ENDPOINTS: u32 = 2;
 const LOCALITY_WEIGHT: u32 = 3;
 const PRIORITY: u32 = 5;
+/// The highest that Envoy takes.
+const MAX_PRIORITY: u32 = 128;
 const HEALTH_STATUS: u32 = 2;
 const METADATA: u32 = 3;
 const LOAD_BALANCING_WEIGHT: u32 = 4;
@@ -66,6 +68,17 @@ impl EndpointFields<'_> {
         field::len(field::len(self.address.len())) + more
     }
 
+    /// Whether it surely breaks no rule.
+    fn is_surely_sound(&self) -> bool {
+        let has_text = |address: &HostAddress<'_>| match address {
+            HostAddress::Socket(text, _) | HostAddress::Pipe(text) => !text.is_empty(),
+        };
+        has_text(&self.address)
+            && self.more.iter().all(has_text)
+            && self.weight != Some(0)
+            && self.metadata.is_none_or(Metadata::is_surely_sound)
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         // The endpoint, its address, and the kind of that.
         field::open(1, self.len_of_endpoint(), out);
@@ -92,7 +105,45 @@ impl From<EndpointFields<'_>> for LbEndpoint {
 
 /// An encoded `envoy.config.endpoint.v3.LocalityLbEndpoints`, endpoint by endpoint.
 #[derive(Debug, Default)]
-pub struct LocalityEndpoints(Vec<u8>);
+pub struct LocalityEndpoints {
+    out: Vec<u8>,
+    /// One of them may break a rule.
+    unsure: bool,
+}
+
+/// A `envoy.config.endpoint.v3.ClusterLoadAssignment`, and whether it needs to be checked.
+#[derive(Debug)]
+pub struct Assignment {
+    message: ClusterLoadAssignment,
+    unsure: bool,
+}
+
+impl Assignment {
+    /// Without endpoints.
+    pub fn new(cluster: &str) -> Self {
+        let message = ClusterLoadAssignment { cluster_name: cluster.to_owned(), ..Default::default() };
+        Assignment { message, unsure: cluster.is_empty() }
+    }
+
+    /// Adds a locality. `weight`: among the localities of the priority.
+    pub fn push(&mut self, mut locality: LocalityEndpoints, weight: Option<u32>, priority: u32) {
+        field::wrapped(LOCALITY_WEIGHT, weight, &mut locality.out);
+        field::number(PRIORITY, priority.into(), &mut locality.out);
+        self.unsure |= locality.unsure || weight == Some(0) || priority > MAX_PRIORITY;
+        self.message.endpoints.push(locality.out.into());
+    }
+
+    /// Whether it surely breaks no rule of Envoy's: all that was put in could be told to be good, which is faster than to look
+    /// into what came out. False says nothing.
+    pub fn is_surely_sound(&self) -> bool {
+        !self.unsure
+    }
+
+    /// The message.
+    pub fn message(self) -> ClusterLoadAssignment {
+        self.message
+    }
+}
 
 impl LocalityEndpoints {
     /// With room for so many endpoints of the usual size. `locality`: region, zone and sub-zone.
@@ -100,20 +151,14 @@ impl LocalityEndpoints {
         let mut out = Vec::with_capacity(64 + endpoints * 128);
         field::open(LOCALITY, locality.iter().map(|name| field::len_of_text(name)).sum(), &mut out);
         (1..).zip(locality).for_each(|(tag, name)| field::text(tag, name, &mut out));
-        LocalityEndpoints(out)
+        LocalityEndpoints { out, unsure: false }
     }
 
     /// One more.
     pub fn push(&mut self, endpoint: &EndpointFields<'_>) {
-        field::open(LB_ENDPOINTS, endpoint.len(), &mut self.0);
-        endpoint.put(&mut self.0);
-    }
-
-    /// All of them. `weight`: among the localities of the priority.
-    pub fn finish(mut self, weight: Option<u32>, priority: u32) -> Bytes {
-        field::wrapped(LOCALITY_WEIGHT, weight, &mut self.0);
-        field::number(PRIORITY, priority.into(), &mut self.0);
-        self.0.into()
+        self.unsure |= !endpoint.is_surely_sound();
+        field::open(LB_ENDPOINTS, endpoint.len(), &mut self.out);
+        endpoint.put(&mut self.out);
     }
 }
 
@@ -159,6 +204,7 @@ mod tests {
     use super::*;
     use crate::pb::envoy::config::core::v3::{Address, Locality, Pipe, SocketAddress, address, socket_address::PortSpecifier};
     use crate::pb::envoy::config::endpoint::v3::{Endpoint, LocalityLbEndpoints, endpoint::AdditionalAddress};
+    use crate::validate::validate_message;
 
     /// The message as the generator would have it.
     #[derive(Clone, PartialEq, Message)]
@@ -194,8 +240,10 @@ mod tests {
         for (names, endpoints, weight, priority) in
             [(["r", "z", "s"], 2, Some(7), 0), (["", &long, ""], 0, Some(0), 3), (["", "", ""], 200, None, 300)]
         {
-            let mut ours = LocalityEndpoints::new(names, endpoints);
+            let (mut assignment, mut ours) = (Assignment::new("c"), LocalityEndpoints::new(names, endpoints));
             (0..endpoints).for_each(|_| ours.push(&pipe_endpoint()));
+            assignment.push(ours, weight, priority);
+            assert_eq!(assignment.is_surely_sound(), validate_message(&assignment.message).is_ok());
             let [region, zone, sub_zone] = names.map(str::to_owned);
             let theirs = LocalityLbEndpoints {
                 locality: Some(Locality { region, zone, sub_zone }),
@@ -204,8 +252,33 @@ mod tests {
                 priority,
                 ..Default::default()
             };
-            assert_eq!(ours.finish(weight, priority), theirs.encode_to_vec());
+            assert_eq!(assignment.message().endpoints, [theirs.encode_to_vec()]);
         }
+    }
+
+    #[test]
+    fn what_is_surely_sound_breaks_no_rule() {
+        let good = pipe_endpoint();
+        let unnamed = Metadata::texts(&[("", &[])]);
+        let empty = HostAddress::Socket("", 80);
+        let (more, named) = ([empty], Metadata::texts(&[("f", &[("k", "")])]));
+        for (endpoint, is_sound) in [
+            (good, true),
+            (EndpointFields { address: HostAddress::Socket("a", 0), metadata: Some(&named), weight: None, ..good }, true),
+            (EndpointFields { address: empty, ..good }, false),
+            (EndpointFields { address: HostAddress::Pipe(""), ..good }, false),
+            (EndpointFields { more: &more, ..good }, false),
+            (EndpointFields { weight: Some(0), ..good }, false),
+            (EndpointFields { metadata: Some(&unnamed), ..good }, false),
+        ] {
+            let mut locality = LocalityEndpoints::default();
+            locality.push(&endpoint);
+            let mut assignment = Assignment::new("c");
+            assignment.push(locality, None, 128);
+            assert_eq!(assignment.is_surely_sound(), is_sound, "{endpoint:?}");
+            assert_eq!(validate_message(&assignment.message).is_ok(), is_sound, "{endpoint:?}");
+        }
+        assert!(!Assignment::new("").is_surely_sound());
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub use any::any;
 pub use config_source::ConfigSource;
 pub use encoded::{Fragment, Layer, Layers, Resource, ResourceSet, Snapshot, Sources, Version};
 pub use hashed::Hashed;
-pub use lb_endpoint::{EndpointFields, HostAddress, LbEndpoint, LocalityEndpoints};
+pub use lb_endpoint::{Assignment, EndpointFields, HostAddress, LbEndpoint, LocalityEndpoints};
 pub use structs::{FilterTexts, Metadata, Struct, Value};
 pub use types::TypeUrl;
 

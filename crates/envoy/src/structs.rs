@@ -24,6 +24,8 @@ pub struct Metadata(pub(crate) Vec<u8>);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Value(Vec<u8>);
 
+/// Begins an entry of a map that is field 1, and the key in it.
+const ENTRY: u8 = 1 << 3 | 2;
 // Field numbers of `Value`.
 const NULL: u32 = 1;
 const NUMBER: u32 = 2;
@@ -130,6 +132,21 @@ impl Metadata {
     /// Adds these filters, as [`Metadata::texts`] takes them, which come after those that there are.
     pub fn append_texts(&mut self, filters: &FilterTexts<'_>) {
         put_filters(filters, &mut self.0);
+    }
+
+    /// Whether it surely breaks no rule: filters have names. False says nothing.
+    pub(crate) fn is_surely_sound(&self) -> bool {
+        let mut rest = self.0.as_slice();
+        while let [ENTRY, len @ ..0x80, more @ ..] | [ENTRY, len, 1, more @ ..] = rest {
+            // Of two bytes whose second is 1, the first is the length, up to 255.
+            let Some((entry, behind)) = more.split_at_checked(usize::from(*len)) else { return false };
+            let [ENTRY, key_len @ 1..0x80, entry @ ..] = entry else { return false };
+            if !entry.get(..usize::from(*key_len)).is_some_and(<[u8]>::is_ascii) {
+                return false;
+            }
+            rest = behind;
+        }
+        rest.is_empty()
     }
 
     /// `filter_metadata`, to read.
@@ -261,6 +278,12 @@ mod tests {
         assert_eq!(Value::texts(two), Value::object(two.iter().map(|(k, t)| (k.to_owned(), Value::text(t)))));
         let filters: [(&str, &[(&str, &str)]); 3] = [("f", one), ("g", &[]), (&long, two)];
         assert_eq!(Metadata::texts(&filters), Metadata::new(filters.map(|(name, fields)| (name, of(fields)))));
+        assert!(Metadata::texts(&filters[..2]).is_surely_sound());
+        let big = "x".repeat(190);
+        assert!(Metadata::texts(&[("f", &[("k", &big)]), ("g", one)]).is_surely_sound());
+        for unsure in [Metadata::texts(&filters), Metadata::texts(&[("", one)]), Metadata::texts(&[("é", one)])] {
+            assert!(!unsure.is_surely_sound());
+        }
         let mut appended = Metadata::texts(&filters[..1]);
         appended.append(&Metadata::texts(&filters[1..2]));
         appended.append_texts(&filters[2..]);

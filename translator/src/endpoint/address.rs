@@ -2,7 +2,7 @@
 
 use pilotfish_envoy::pb::envoy::config::core::v3::{Address, HealthStatus, SocketAddress, address, socket_address::PortSpecifier};
 use pilotfish_envoy::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use pilotfish_envoy::{EndpointFields, HostAddress, LocalityEndpoints};
+use pilotfish_envoy::{Assignment, EndpointFields, HostAddress, LocalityEndpoints};
 
 /// A host (address or name) and port.
 pub fn socket(host: &str, port: u16) -> Address {
@@ -17,7 +17,8 @@ pub fn socket(host: &str, port: u16) -> Address {
 
 /// An assignment of one endpoint.
 pub fn single(name: &str, address: HostAddress<'_>) -> ClusterLoadAssignment {
-    let mut endpoints = LocalityEndpoints::default();
+    let (mut assignment, mut endpoints) = (Assignment::new(name), LocalityEndpoints::default());
     endpoints.push(&EndpointFields { address, more: &[], health: HealthStatus::Unknown, metadata: None, weight: None });
-    ClusterLoadAssignment { cluster_name: name.to_owned(), endpoints: vec![endpoints.finish(None, 0)], ..Default::default() }
+    assignment.push(endpoints, None, 0);
+    assignment.message()
 }

@@ -2,10 +2,8 @@
 
 use std::sync::LazyLock;
 
-use bytes::Bytes;
 use pilotfish_envoy::pb::envoy::config::core::v3::HealthStatus;
-use pilotfish_envoy::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use pilotfish_envoy::{EndpointFields, HostAddress, LocalityEndpoints, Metadata};
+use pilotfish_envoy::{Assignment, EndpointFields, HostAddress, LocalityEndpoints, Metadata};
 use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Locality, Workload};
 use pilotfish_model::name::{CANONICAL_NAME, CANONICAL_REVISION, first_label, ip_text};
 use prost::Message;
@@ -24,7 +22,7 @@ pub(super) struct Group<'a> {
 }
 
 /// Makes the assignment: groups by locality, ordered, with priorities and weights as the spread says.
-pub fn assignment(input: &AssignmentInput) -> ClusterLoadAssignment {
+pub fn assignment(input: &AssignmentInput) -> Assignment {
     let mut endpoints: Vec<(usize, &Endpoint)> = input.chosen().collect();
     // Stable: within a locality they keep their order.
     endpoints.sort_by(|(_, a), (_, b)| a.workload.locality.cmp(&b.workload.locality));
@@ -36,11 +34,9 @@ pub fn assignment(input: &AssignmentInput) -> ClusterLoadAssignment {
     });
     let groups = input.plan.spread.apply(groups.collect());
     let mut writer = Writer { input, metadata: Metadata::default(), description: String::new() };
-    ClusterLoadAssignment {
-        cluster_name: str::to_owned(&input.plan.cluster),
-        endpoints: groups.iter().map(|g| writer.group(g)).collect(),
-        ..Default::default()
-    }
+    let mut assignment = Assignment::new(&input.plan.cluster);
+    groups.iter().for_each(|g| assignment.push(writer.group(g), Some(g.weight), g.priority));
+    assignment
 }
 
 pub(super) fn weight(endpoints: &[(usize, &Endpoint)]) -> u32 {
@@ -55,11 +51,11 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn group(&mut self, group: &Group<'_>) -> Bytes {
+    fn group(&mut self, group: &Group<'_>) -> LocalityEndpoints {
         let Locality { region, zone, sub_zone } = group.locality;
         let mut endpoints = LocalityEndpoints::new([region, zone, sub_zone], group.endpoints.len());
         group.endpoints.iter().for_each(|(i, e)| self.endpoint(*i, e, &mut endpoints));
-        endpoints.finish(Some(group.weight), group.priority)
+        endpoints
     }
 
     fn endpoint(&mut self, index: usize, endpoint: &Endpoint, out: &mut LocalityEndpoints) {

@@ -58,7 +58,7 @@ fn groups(input: &AssignmentInput) -> Vec<(String, u32, u32, usize)> {
 }
 
 fn localities(input: &AssignmentInput) -> impl Iterator<Item = LocalityLbEndpoints> {
-    assignment(input).endpoints.into_iter().map(|encoded| LocalityLbEndpoints::decode(encoded).unwrap())
+    assignment(input).message().endpoints.into_iter().map(|encoded| LocalityLbEndpoints::decode(encoded).unwrap())
 }
 
 fn expect(spread: Spread, expected: &[(&str, u32, u32, usize)]) {
