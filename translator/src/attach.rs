@@ -24,7 +24,39 @@ pub fn attached<'a, T: Attached>(
     };
     let mut found = of(root);
     if root != namespace {
+        // What is attached to objects by name is for those of its own namespace.
+        found.retain(|o| o.attachment().targets.is_empty());
         found.extend(of(namespace));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pilotfish_model::Telemetry;
+    use pilotfish_model::attachment::{Attachment, GATEWAY_NAME, TargetRef};
+    use pilotfish_model::name::Meta;
+
+    #[test]
+    fn what_names_an_object_is_for_its_own_namespace() {
+        let target = TargetRef { group: "gateway.networking.k8s.io".into(), kind: "Gateway".into(), name: "edge".into() };
+        let named = || Attachment { targets: vec![target.clone()], ..Attachment::default() };
+        let mut objects = OrdMap::new();
+        let rows =
+            [("root", "all", Attachment::default()), ("root", "edge", named()), ("shop", "edge", named()), ("bank", "edge", named())];
+        for (namespace, name, attachment) in rows {
+            let meta = Meta { namespace: namespace.into(), name: name.into(), ..Meta::default() };
+            let key = ObjectKey { namespace: namespace.into(), name: name.into() };
+            objects.insert(key, Arc::new(Telemetry { meta, attachment, ..Telemetry::default() }));
+        }
+        let labels = Labels::from([(GATEWAY_NAME.into(), "edge".into())]);
+        let names = |namespace| {
+            let found = attached(&objects, "root", namespace, &labels);
+            found.into_iter().map(|f| format!("{}/{}", f.meta.namespace, f.meta.name)).collect::<Vec<_>>()
+        };
+        assert_eq!(names("shop"), ["root/all", "shop/edge"]);
+        assert_eq!(names("root"), ["root/all", "root/edge"]);
+        assert_eq!(names("cafe"), ["root/all"]);
+    }
 }

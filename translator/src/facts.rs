@@ -144,7 +144,11 @@ pub(crate) fn of(world: &World, proxy: &Proxy) -> (ScopeFacts, OwnFacts) {
     let own_ip = proxy.ips.first().copied().filter(|_| targets.iter().any(chosen));
     let own = OwnFacts {
         own_ips: if shows_own_ip(mesh, proxy) { proxy.ips.clone() } else { Vec::new() },
-        mesh_id: m.mesh_id.clone().unwrap_or_else(|| mesh.config.trust_domain.clone()),
+        mesh_id: m.mesh_id.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| match proxy.flavour {
+            // As the reference calls it, where an agent does not know.
+            Flavour::Istio => "unknown".into(),
+            _ => mesh.config.trust_domain.clone(),
+        }),
         service_cluster: proxy.cluster.clone(),
         labels: labels.clone(),
         targets,

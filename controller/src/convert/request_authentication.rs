@@ -57,9 +57,9 @@ fn rule(scope: &mut Scope<'_>, path: &Path<'_>, r: &api::JwtRule) -> JwtRule {
 
 /// Keys that are written down win over those that would have to be fetched.
 fn keys(scope: &mut Scope<'_>, path: &Path<'_>, r: &api::JwtRule) -> Keys {
-    // For a proxy that would be any issuer.
-    if r.issuer.is_empty() {
-        scope.error(&path.field("issuer"), "must not be empty: no token is valid");
+    // For a proxy that is any issuer: who means that says whose keys count.
+    if r.issuer.is_empty() && r.jwks_uri.is_empty() {
+        scope.error(&path.field("issuer"), "must not be empty without jwksUri: no token is valid");
         return Keys::Invalid;
     }
     if !r.jwks.is_empty() {

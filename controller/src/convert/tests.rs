@@ -270,6 +270,7 @@ fn a_rule_without_keys_accepts_no_token() {
         ("issuer: a, jwks: nonsense".to_owned(), vec!["spec.jwtRules[0].jwks"], Keys::Invalid),
         (r#"issuer: a, jwks: '{"keys":[]}'"#.to_owned(), vec![], Keys::Invalid),
         (format!("issuer: '', {keys}"), vec!["spec.jwtRules[0].issuer"], Keys::Invalid),
+        ("jwksUri: 'https://a.example/keys'".to_owned(), vec![], Keys::Remote(JwksSource::Uri("https://a.example/keys".into()))),
     ] {
         let (fact, errors) = in_spite("RequestAuthentication", &format!("{{jwtRules: [{{{rule}}}]}}"));
         let Fact::RequestAuthentication(authentication) = fact else { panic!("another fact") };

@@ -100,6 +100,8 @@ pub enum Attribute {
     RemoteIp,
     /// A header of the request.
     Header(Str),
+    /// One of the values that a header of the request lists, with commas between them.
+    ListedHeader(Str),
     /// Who the request's token is for.
     Audiences,
     /// To whom the request's token was issued.
@@ -139,7 +141,7 @@ impl Attribute {
     /// Only requests have it, not connections.
     pub fn is_http(&self) -> bool {
         use Attribute::*;
-        matches!(self, RequestPrincipal | Header(_) | Audiences | Presenter | Claim(_) | Host | Method | Path)
+        matches!(self, RequestPrincipal | Header(_) | ListedHeader(_) | Audiences | Presenter | Claim(_) | Host | Method | Path)
     }
 }
 

@@ -51,7 +51,7 @@ impl Look<'_> {
     fn at<T: Attached>(&self, objects: &OrdMap<ObjectKey, Arc<T>>, kind: Kind, field: &str, report: &mut Report) {
         for object in objects.values() {
             let (meta, attachment) = (object.meta(), object.attachment());
-            let namespace = Some(&*meta.namespace).filter(|ns| *ns != &**self.root);
+            let namespace = Some(&*meta.namespace).filter(|ns| *ns != &**self.root || !attachment.targets.is_empty());
             if self.workloads.within(namespace).any(|(_, labels)| attachment.covers(labels)) {
                 continue;
             }

@@ -42,6 +42,9 @@ impl Server {
 
     /// `host/path`.
     pub(super) fn uri(&self, path: &str) -> String {
+        if path.is_empty() {
+            return self.host.to_string();
+        }
         format!("{}/{}", self.host, path.trim_start_matches('/'))
     }
 }

@@ -100,7 +100,8 @@ impl Tracing {
         let own = class.proxy_config.tracing.clone().unwrap_or_default();
         let usual = f64::from(config.features.trace_sampling) / 100.0;
         let own_sampling = own.sampling.filter(|p| p.get() != 0.0).map_or(usual, |p| p.get());
-        let own_sampling = if own_sampling > 100.0 { usual } else { own_sampling };
+        // More than everything is a mistake, for which there is another default.
+        let own_sampling = if own_sampling > 100.0 { 1.0 } else { own_sampling };
         let tags = || (class.cluster_id.clone(), class.namespace.clone());
         let by_proxy = Tracing {
             sampling: Percent(own_sampling.to_string().into()),
@@ -141,7 +142,7 @@ impl Tracing {
 
 impl Workload {
     pub(super) fn of(own: &OwnFacts) -> Self {
-        let label = |key: &str, default: &str| own.labels.get(key).cloned().unwrap_or_else(|| default.into());
+        let label = |key: &str, default: &str| own.labels.get(key).filter(|v| !v.is_empty()).cloned().unwrap_or_else(|| default.into());
         Workload {
             canonical_revision: label("service.istio.io/canonical-revision", "latest"),
             canonical_service: label("service.istio.io/canonical-name", "unknown"),

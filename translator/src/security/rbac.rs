@@ -120,6 +120,7 @@ impl Place<'_> {
         }
         match attribute {
             Attribute::Principal => T::matching(attribute, &self.domains.expand(values), self.templates),
+            Attribute::TrustDomain => T::matching(attribute, &self.domains.expand_domains(values), self.templates),
             _ => T::matching(attribute, values, self.templates),
         }
     }

@@ -111,6 +111,7 @@ impl Term for Principal {
             (Attribute::SourceIp, Value::Net(net)) => Ok(Identifier::DirectRemoteIp(range(net))),
             (Attribute::RemoteIp, Value::Net(net)) => Ok(Identifier::RemoteIp(range(net))),
             (Attribute::Header(name), Value::Text(t)) => Ok(Identifier::Header(header(name, t, false))),
+            (Attribute::ListedHeader(name), Value::Text(t)) => Ok(Identifier::Header(listed_header(name, t))),
             _ => Err(Inexpressible),
         };
         Ok(Term::one_of(values.iter().map(|v| id(v).map(principal)).collect::<Result<_, _>>()?))
@@ -197,6 +198,19 @@ fn header(name: &str, pattern: &str, ignore_case: bool) -> HeaderMatcher {
         "*" => HeaderMatchSpecifier::PresentMatch(true),
         _ => HeaderMatchSpecifier::StringMatch(StringMatcher { ignore_case, ..text(pattern) }),
     };
+    HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(specifier), ..Default::default() }
+}
+
+/// A value by itself, or with a comma on either side.
+fn listed_header(name: &str, pattern: &str) -> HeaderMatcher {
+    let value = match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(""), _) => return header(name, pattern, false),
+        (Some(suffix), _) => format!(".*{}", quote(suffix)),
+        (_, Some(prefix)) => format!("{}.*", quote(prefix)),
+        _ => quote(pattern),
+    };
+    let regex = format!("^{value}$|^{value},.*|.*,{value},.*|.*,{value}$");
+    let specifier = HeaderMatchSpecifier::SafeRegexMatch(RegexMatcher { regex, ..Default::default() });
     HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(specifier), ..Default::default() }
 }
 
@@ -299,6 +313,18 @@ fn text_behind(pattern: &str) -> StringMatcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_header_that_lists_values_is_looked_through() {
+        let regex = |pattern: &str| match listed_header("x", pattern).header_match_specifier {
+            Some(HeaderMatchSpecifier::SafeRegexMatch(r)) => r.regex,
+            other => format!("{other:?}"),
+        };
+        assert_eq!(regex("a.b"), r"^a\.b$|^a\.b,.*|.*,a\.b,.*|.*,a\.b$");
+        assert_eq!(regex("a*"), "^a.*$|^a.*,.*|.*,a.*,.*|.*,a.*$");
+        assert_eq!(regex("*a"), "^.*a$|^.*a,.*|.*,.*a,.*|.*,.*a$");
+        assert_eq!(regex("*"), "Some(PresentMatch(true))");
+    }
 
     #[test]
     fn a_request_principal_has_one_wildcard() {

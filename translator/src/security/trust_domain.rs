@@ -26,18 +26,37 @@ impl TrustDomains {
         if !principals.iter().any(|p| self.split(p).is_some()) {
             return Cow::Borrowed(principals);
         }
-        let mut seen: BTreeSet<Str> = BTreeSet::new();
         let mut expanded = Vec::with_capacity(principals.len() * self.0.len());
         for principal in principals {
             let Some((domain, rest, whole)) = self.split(principal) else {
                 expanded.push(principal.clone());
                 continue;
             };
+            // A wildcard is kept for what it covers, once.
+            let mut kept = false;
             for own in &self.0 {
-                // A wildcard is kept for what it covers.
-                let text: Str = if covers(domain, own) { whole.clone() } else { format!("{own}/{rest}").into() };
-                if seen.insert(text.clone()) {
-                    expanded.push(Value::Text(text));
+                if !covers(domain, own) {
+                    expanded.push(Value::Text(format!("{own}/{rest}").into()));
+                } else if !std::mem::replace(&mut kept, true) {
+                    expanded.push(Value::Text(whole.clone()));
+                }
+            }
+        }
+        Cow::Owned(expanded)
+    }
+
+    /// Trust domains with each that is one of the mesh's names replaced by all of them.
+    pub(super) fn expand_domains<'a>(&self, domains: &'a [Value]) -> Cow<'a, [Value]> {
+        let is_own = |domain: &Value| matches!(domain, Value::Text(text) if self.0.contains(text));
+        if !domains.iter().any(is_own) {
+            return Cow::Borrowed(domains);
+        }
+        let mut expanded: Vec<Value> = Vec::new();
+        for domain in domains {
+            let all: Vec<Value> = if is_own(domain) { self.0.iter().cloned().map(Value::Text).collect() } else { vec![domain.clone()] };
+            for domain in all {
+                if !expanded.contains(&domain) {
+                    expanded.push(domain);
                 }
             }
         }
@@ -76,9 +95,16 @@ mod tests {
         };
         let all = ["own/ns/a/sa/b", "cluster.local/ns/a/sa/b", "older/ns/a/sa/b"];
         assert_eq!(expand(&["older/ns/a/sa/b"]), all);
-        assert_eq!(expand(&["older/ns/a/sa/b", "own/ns/a/sa/b"]), all);
+        assert_eq!(expand(&["older/ns/a/sa/b", "own/ns/a/sa/b"]), [all, all].concat());
         assert_eq!(expand(&["foreign/ns/a/sa/b", "*", "own/ns/a/*"]), ["foreign/ns/a/sa/b", "*", "own/ns/a/*"]);
         assert_eq!(expand(&["*/ns/a/sa/b"]), ["*/ns/a/sa/b"]);
+        let domains_of = |texts: &[&str]| -> Vec<String> {
+            let values: Vec<Value> = texts.iter().map(|t| Value::Text((*t).into())).collect();
+            let text = |v: &Value| if let Value::Text(t) = v { t.to_string() } else { panic!("no text") };
+            domains.expand_domains(&values).iter().map(text).collect()
+        };
+        assert_eq!(domains_of(&["foreign", "older", "own"]), ["foreign", "own", "cluster.local", "older"]);
+        assert_eq!(domains_of(&["foreign", "*", "foreign"]), ["foreign", "*", "foreign"]);
         assert_eq!(expand(&["*er/ns/a/sa/b"]), ["own/ns/a/sa/b", "cluster.local/ns/a/sa/b", "*er/ns/a/sa/b"]);
     }
 }

@@ -190,7 +190,7 @@ fn condition(f: &mut Findings, c: &At<'_>, custom: bool, http_only: &mut bool, t
     let bracketed =
         |prefix: &str| key.strip_prefix(prefix).is_some_and(|rest| rest.len() > 2 && rest.starts_with('[') && rest.ends_with(']'));
     let known = ATTRIBUTES.contains(&key)
-        || ["request.headers", "request.auth.claims"].iter().any(|p| bracketed(p))
+        || ["request.headers", "request.experimental.inline.headers", "request.auth.claims"].iter().any(|p| bracketed(p))
         || key.starts_with("experimental.envoy.filters.");
     f.require(known, &c.get("key"), format!("unknown attribute: {key}"));
     if custom {

@@ -107,6 +107,7 @@ fn by_name(key: &str) -> Option<Attribute> {
     let inner = rest.strip_suffix(']').filter(|i| !i.is_empty() && !i.contains(['\0', '\n', '\r']))?;
     match name {
         "request.headers" => Some(Attribute::Header(inner.into())),
+        "request.experimental.inline.headers" => Some(Attribute::ListedHeader(inner.into())),
         "request.auth.claims" => {
             let path: Vec<_> = inner.split("][").collect();
             path.iter().all(|p| !p.is_empty()).then(|| Attribute::Claim(path.into_iter().map(Into::into).collect()))
@@ -145,6 +146,7 @@ mod tests {
         let claim = |path: &[&str]| Some(Attribute::Claim(path.iter().map(|p| (*p).into()).collect()));
         for (key, expected) in [
             ("request.headers[x-a]", Some(Attribute::Header("x-a".into()))),
+            ("request.experimental.inline.headers[x-a]", Some(Attribute::ListedHeader("x-a".into()))),
             ("request.headers[]", None),
             ("request.headers", None),
             ("request.auth.claims[a]", claim(&["a"])),
