@@ -113,6 +113,22 @@ fn who_asks_decides_before_who_denies_and_who_allows() {
 }
 
 #[test]
+fn of_rules_for_one_issuer_the_nearer_come_first() {
+    let mut index = index();
+    let rule = |issuer: &str, audience: &str| json!({"issuer": issuer, "audiences": [audience], "jwksUri": "https://a.example/keys"});
+    let mut far = authentication("far", rule("b", "far"));
+    far["metadata"]["namespace"] = "istio-system".into();
+    for object in [far, authentication("near", rule("b", "near")), authentication("first", rule("a", "first"))] {
+        apply(&mut index, object);
+    }
+    let (http, _) = filters(&translated(&mut index, &proxy(true, &[], "web")));
+    let tokens = http.iter().find(|f| f["name"] == "envoy.filters.http.jwt_authn").unwrap();
+    let providers = tokens["typed_config"]["providers"].as_object().unwrap().values();
+    let audiences: Vec<_> = providers.map(|p| p["audiences"][0].as_str().unwrap()).collect();
+    assert_eq!(audiences, ["first", "near", "far"]);
+}
+
+#[test]
 fn grpc_servers_enforce_what_they_can() {
     let mut index = index();
     all_actions(&mut index);

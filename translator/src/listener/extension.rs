@@ -187,7 +187,7 @@ pub(crate) fn applicable(mesh: &Mesh, namespace: &str, labels: &Labels) -> Vec<A
     let all = [&mesh.wasm_plugins, &mesh.traffic_extensions];
     let mut found: Vec<Arc<Extension>> = all.into_iter().flat_map(|map| attached(map, root, namespace, labels)).cloned().collect();
     found.sort_by_cached_key(|e| {
-        (Reverse(e.priority.map_or(i64::MIN, i64::from)), *e.meta.namespace != *namespace, e.meta.created, e.unique_name())
+        (Reverse(e.priority.unwrap_or(i32::MIN)), *e.meta.namespace != *namespace, e.meta.created, e.unique_name())
     });
     found
 }

@@ -71,7 +71,9 @@ impl Security {
         }
         let root = &*mesh.config.root_namespace;
         let policies: Vec<_> = attached(&mesh.authorization_policies, root, namespace, labels).into_iter().cloned().collect();
-        let authentications = attached(&mesh.request_authentications, root, namespace, labels);
+        let mut authentications = attached(&mesh.request_authentications, root, namespace, labels);
+        // Of rules for one issuer those of the own namespace come first.
+        authentications.sort_by_key(|a| *a.meta.namespace != *namespace);
         if policies.is_empty() && authentications.is_empty() {
             return None;
         }
