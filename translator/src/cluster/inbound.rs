@@ -12,8 +12,8 @@ use pilotfish_model::service::{Protocol, ServicePort};
 use pilotfish_model::sidecar::{IngressListener, Sidecar};
 
 use super::input::{Balanced, ClusterInput, ClusterLabels, Discovery, StaticEndpoint};
-use super::outbound::{preserve_case, rule_path, service_label, stat_name};
-use super::protocol::{HttpVersion, UpstreamHttp};
+use super::outbound::{StatLabels, preserve_case, rule_path, service_label, stat_name};
+use super::protocol::{HttpVersion, UpstreamHttp, keeps_case};
 use super::special::{base, inbound_source};
 use crate::context::OwnContext;
 use crate::naming::{self, Direction};
@@ -90,10 +90,25 @@ fn of_sidecar(context: &OwnContext<'_>, sidecar: &Sidecar, add: &mut impl FnMut(
         if !seen.insert(ingress.port.number) {
             continue;
         }
-        let target = targets.iter().find(|t| t.target_port == ingress.port.number);
+        let port = &ingress.port;
+        // The oldest service decides; it is reached by the port that the Sidecar opens.
+        let target = targets.iter().find(|t| t.target_port == port.number).map(|t| InboundTarget {
+            service: t.service.clone(),
+            port: ServicePort { name: port.name.clone(), port: port.number, protocol: port.protocol, target_port: None },
+            target_port: port.number,
+            services: vec![t.service.clone()],
+        });
         let to = endpoint(context, ingress);
         let pool = ingress.connection_pool.as_ref().or(sidecar.inbound_connection_pool.as_ref());
-        add(input(context, ingress.port.number, ingress.port.protocol, target, to, pool));
+        let input = input(context, port.number, port.protocol, target.as_ref(), to, pool);
+        let pattern = &context.config().inbound_cluster_stat_name;
+        if target.is_some() || pattern.is_empty() {
+            add(input);
+            continue;
+        }
+        let host = format!("{}.{}", sidecar.meta.name, sidecar.meta.namespace);
+        let named = StatLabels { short: &host, name: &sidecar.meta.name, host: &host, port: port.number, port_name: &port.name };
+        add(ClusterInput { stat_name: named.fill(pattern, "", port.number), ..input });
     }
 }
 
@@ -105,15 +120,14 @@ fn endpoint(context: &OwnContext<'_>, ingress: &IngressListener) -> Option<Stati
     }
     let (host, port) = text.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let own = |wanted: fn(&IpAddr) -> bool| {
-        let ips = &context.own.own_ips;
-        ips.iter().find(|ip| wanted(ip)).or(ips.first()).map(|ip| ip.to_string())
-    };
+    let own = |wanted: fn(&IpAddr) -> bool| context.own.own_ips.iter().find(|ip| wanted(ip)).map(|ip| ip.to_string());
     let ip = match host {
-        "0.0.0.0" => own(IpAddr::is_ipv4)?,
-        "::" => own(IpAddr::is_ipv6)?,
+        "0.0.0.0" => own(IpAddr::is_ipv4).unwrap_or_else(|| "127.0.0.1".to_owned()),
+        "::" => own(IpAddr::is_ipv6).unwrap_or_else(|| "::1".to_owned()),
+        "::1" if context.class.ipv6 => "::1".to_owned(),
         "127.0.0.1" | "::1" => context.class.localhost_ip().to_owned(),
-        other => other.to_owned(),
+        // Nothing else is the workload.
+        _ => return None,
     };
     Some(StaticEndpoint::Ip(ip.into(), port.parse().ok()?))
 }
@@ -137,21 +151,21 @@ fn input(
     let as_client = pool.as_ref().is_some_and(|p| p.use_client_protocol);
     let version = if as_client { HttpVersion::AsClient } else { HttpVersion::of(protocol, None, H2Upgrade::DoNotUpgrade, true) };
     let pattern = &context.config().inbound_cluster_stat_name;
-    let stat = target.filter(|_| !pattern.is_empty()).map(|t| stat_name(pattern, &t.service, &t.port, "", Some(port)));
+    let stat = target.filter(|_| !pattern.is_empty()).map(|t| stat_name(pattern, &t.service, &t.port, "", port));
     ClusterInput {
         stat_name: stat.unwrap_or_else(|| name.clone()),
         no_cleanup: to.is_none(),
         bind: if local { Vec::new() } else { inbound_source(context.common()) },
         http: UpstreamHttp {
             version,
-            preserve_case: preserve_case(context.common()) && !protocol.is_tcp() && version != HttpVersion::Http2,
+            preserve_case: preserve_case(context.common()) && keeps_case(protocol, version),
             ..UpstreamHttp::default()
         },
         pool,
         labels: ClusterLabels {
             config: rule.as_deref().filter(|r| r.policy != TrafficPolicy::default()).map(rule_path),
             services: target
-                .filter(|_| context.config().features.telemetry_label)
+                .filter(|t| context.config().features.telemetry_label && !t.service.mesh_external)
                 .map(|t| t.services.iter().map(|s| service_label(s)).collect())
                 .unwrap_or_default(),
             ..ClusterLabels::default()

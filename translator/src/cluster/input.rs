@@ -157,6 +157,8 @@ pub struct Balanced {
     pub outlier: Option<OutlierDetection>,
     /// Retry budget.
     pub retry_budget: Option<RetryBudget>,
+    /// Endpoints that are not ready are known as such.
+    pub unready: bool,
     /// Endpoints that drain still take the sessions they have.
     pub persistent_session: bool,
     /// Keys of Redis are spread over the endpoints.

@@ -74,11 +74,14 @@ fn common(balanced: &Balanced) -> CommonLbConfig {
     if balanced.inbound {
         return CommonLbConfig::default();
     }
-    let minimum = balanced.outlier.as_ref().map_or(0, |o| o.min_health_percent);
+    // Envoy's default of 50 % sends to endpoints that are known to be down.
+    let minimum = match &balanced.outlier {
+        _ if balanced.unready => Some(0),
+        outlier => outlier.as_ref().map(|o| o.min_health_percent),
+    };
     let kept = [HealthStatus::Healthy, HealthStatus::Draining, HealthStatus::Unknown, HealthStatus::Degraded];
     CommonLbConfig {
-        // Envoy's default of 50 % sends to endpoints that are known to be down.
-        healthy_panic_threshold: Some(Percent { value: f64::from(minimum) }),
+        healthy_panic_threshold: minimum.map(|value| Percent { value: f64::from(value) }),
         locality_config_specifier: match balanced.localities {
             Localities::Even => None,
             Localities::Weighted => Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {})),

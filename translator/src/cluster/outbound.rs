@@ -1,14 +1,16 @@
 //! Clusters of the services that a class sees, one per port and subset.
 
+use std::borrow::Cow;
+
 use pilotfish_model::MeshConfig;
-use pilotfish_model::destination_rule::{LbAlgorithm, Subset, TcpKeepalive, TrafficPolicy};
+use pilotfish_model::destination_rule::{Subset, TcpKeepalive, TrafficPolicy};
 use pilotfish_model::name::{Kind, Str};
 use pilotfish_model::peer_authentication::MtlsMode;
 use pilotfish_model::service::{Protocol, Registry, Resolution, Service, ServicePort};
 use pilotfish_model::tls::{ClientTls, ClientTlsMode};
 
 use super::input::{Balanced, ClusterInput, ClusterLabels, DNS_RESOLVER, Discovery, DnsFamily};
-use super::protocol::{HttpVersion, UpstreamHttp};
+use super::protocol::{HttpVersion, UpstreamHttp, keeps_case};
 use super::security::{PROXY_PROTOCOL, Security, TlsChoice};
 use super::special::{base, cache_of, dns_family, peer_exchange};
 use crate::context::Common;
@@ -58,7 +60,8 @@ impl One<'_> {
         .into();
         let locality = Locality::of(common, service, &policy);
         let discovery = self.discovery(&name, &policy, &locality)?;
-        let user = user_tls(&policy);
+        let user = self.user_tls(&policy);
+        let user = user.as_deref();
         let pool = policy.connection_pool.as_ref();
         let security = if self.by_sni { Security::default() } else { self.security(&policy, user, &discovery) };
         let mesh = common.config.h2_upgrade_policy.into();
@@ -68,20 +71,22 @@ impl One<'_> {
             pool: policy.connection_pool.clone(),
             http: UpstreamHttp {
                 version,
-                preserve_case: preserve_case(common) && !port.protocol.is_tcp() && version != HttpVersion::Http2,
+                preserve_case: preserve_case(common) && keeps_case(port.protocol, version),
                 auto_sni: !self.by_sni && user.is_some_and(|t| t.sni.is_empty()),
                 auto_san: !self.by_sni && user.is_some_and(|t| verifies_request_host(common.config, t)),
                 idle_timeout: None,
             },
             security,
-            labels: ClusterLabels { user_tls: user.is_some(), ..self.labels() },
+            labels: ClusterLabels { user_tls: policy.tls.as_ref().is_some_and(is_users), ..self.labels() },
             peer_exchange: peer_exchange(common),
             balanced: Some(Balanced {
                 balancer: policy.load_balancer.clone(),
                 localities: locality.kind(),
                 outlier: policy.outlier_detection.clone(),
                 retry_budget: policy.retry_budget,
-                persistent_session: service.persistent_session,
+                unready: endpoint::sends_unready(common, service, &policy),
+                // As in the reference: subsets lose sessions with the endpoints that go.
+                persistent_session: service.persistent_session && self.subset.is_none() && !self.by_sni,
                 redis: port.protocol == Protocol::Redis && reads_redis(common.config.features.redis, &class.extensions),
                 inbound: false,
             }),
@@ -91,8 +96,7 @@ impl One<'_> {
 
     fn discovery(&self, name: &Str, policy: &TrafficPolicy, locality: &Locality) -> Option<Discovery> {
         let (common, service) = (self.unit.common, self.unit.service);
-        let algorithm = policy.load_balancer.as_ref().and_then(|b| b.algorithm.as_ref());
-        if algorithm == Some(&LbAlgorithm::Passthrough) {
+        if endpoint::is_passed_through(self.unit, self.subset, self.port.port, policy) {
             return Some(Discovery::OriginalDst { port: self.server_port() });
         }
         match service.resolution {
@@ -135,7 +139,8 @@ impl One<'_> {
     fn security(&self, policy: &TrafficPolicy, user: Option<&ClientTls>, discovery: &Discovery) -> Security {
         let tls = match policy.tls.as_ref().map(|t| t.mode) {
             Some(ClientTlsMode::Disable) => TlsChoice::None,
-            Some(ClientTlsMode::Simple | ClientTlsMode::Mutual) => self.user_security(policy, user),
+            Some(_) if user.is_some() => self.user_security(policy, user),
+            Some(ClientTlsMode::Simple | ClientTlsMode::Mutual) => TlsChoice::None,
             Some(ClientTlsMode::IstioMutual) => self.mesh_security(policy.tls.as_ref(), policy, None),
             None => self.mesh_security(None, policy, Some(discovery)),
         };
@@ -146,24 +151,38 @@ impl One<'_> {
     fn user_security(&self, policy: &TrafficPolicy, user: Option<&ClientTls>) -> TlsChoice {
         let class = self.unit.common.class;
         let Some(tls) = user else { return TlsChoice::None };
-        // Certificate files of the proxy outweigh those of a rule, if the rule is not about somebody else's servers.
-        let outside = self.unit.common.config.features.rule_tls_outside && self.unit.service.mesh_external;
-        if class.is_istio() && tls.mode == ClientTlsMode::Mutual && class.settings.client_certificate.is_some() && !outside {
-            let names = tls.subject_alt_names.clone();
-            let own = UpstreamTls::mesh(self.unit.common.config, class, tls.sni.clone(), names, self.http2(policy));
-            return own.map_or(TlsChoice::None, |t| TlsChoice::Always(Box::new(t)));
-        }
         // A Secret that a rule for everybody names is for gateways; a sidecar must be singled out.
         let selected = self.unit.rule.is_some_and(|r| !r.selector.is_empty()) || tls.credential_name.starts_with("configmap://");
         if !tls.credential_name.is_empty() && class.is_sidecar() && !selected {
             return TlsChoice::None;
         }
         let mut tls = tls.clone();
-        if tls.subject_alt_names.is_empty() && self.unit.service.mesh_external {
-            tls.subject_alt_names = self.unit.service.service_accounts.iter().cloned().collect();
+        // A ServiceEntry knows who its servers are.
+        if tls.subject_alt_names.is_empty() && self.unit.service.registry == Registry::External {
+            tls.subject_alt_names = self.unit.accounts.to_vec();
         }
         let http2 = self.http2(policy);
         UpstreamTls::user(self.unit.common.config, class, &tls, http2).map_or(TlsChoice::None, |t| TlsChoice::Always(Box::new(t)))
+    }
+
+    /// TLS of the user's own certificates, as opposed to the mesh's: as a rule says, or with certificate files of the proxy. These
+    /// outweigh a rule's for mutual TLS, if the rule is not about somebody else's servers.
+    fn user_tls<'p>(&self, policy: &'p TrafficPolicy) -> Option<Cow<'p, ClientTls>> {
+        let tls = policy.tls.as_ref()?;
+        let Common { config, class } = self.unit.common;
+        let outside = config.features.rule_tls_outside && self.unit.service.mesh_external;
+        let own = class.settings.client_certificate.as_ref().filter(|_| class.is_istio() && !outside);
+        match (tls.mode, own) {
+            (ClientTlsMode::Mutual | ClientTlsMode::IstioMutual, Some(own)) => Some(Cow::Owned(ClientTls {
+                client_certificate: own.chain.clone(),
+                private_key: own.key.clone(),
+                ca_certificates: own.roots.clone(),
+                subject_alt_names: tls.subject_alt_names.clone(),
+                sni: tls.sni.clone(),
+                ..ClientTls::of_mode(ClientTlsMode::Mutual)
+            })),
+            _ => is_users(tls).then_some(Cow::Borrowed(tls)),
+        }
     }
 
     fn http2(&self, policy: &TrafficPolicy) -> bool {
@@ -199,14 +218,14 @@ impl One<'_> {
             config: self.unit.rule.map(rule_path),
             subset: self.subset.map(|s| s.name.clone()),
             services: if self.unit.common.config.features.telemetry_label { vec![service_label(service)] } else { Vec::new() },
-            external: service.mesh_external,
+            external: service.mesh_external && self.subset.is_none(),
             user_tls: false,
         }
     }
 
     fn stat_name(&self, subset: &str) -> Option<Str> {
         let pattern = &self.unit.common.config.outbound_cluster_stat_name;
-        (!pattern.is_empty()).then(|| stat_name(pattern, self.unit.service, self.port, subset, None))
+        (!pattern.is_empty()).then(|| stat_name(pattern, self.unit.service, self.port, subset, 0))
     }
 }
 
@@ -216,9 +235,9 @@ pub(super) fn verifies_request_host(config: &MeshConfig, tls: &ClientTls) -> boo
     verified && tls.sni.is_empty() && tls.subject_alt_names.is_empty()
 }
 
-/// TLS of the user's own certificates, as opposed to the mesh's.
-fn user_tls(policy: &TrafficPolicy) -> Option<&ClientTls> {
-    policy.tls.as_ref().filter(|t| matches!(t.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual))
+/// A rule asks for TLS with certificates of the user's own.
+fn is_users(tls: &ClientTls) -> bool {
+    matches!(tls.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual)
 }
 
 /// What telemetry shows of a service.
@@ -232,22 +251,37 @@ pub(super) fn rule_path(rule: &MergedRule) -> Str {
     naming::config_path(Kind::DestinationRule.group(), "destination-rule", &source.namespace, &source.name).into()
 }
 
-/// Fills in the mesh's pattern of names in statistics.
-pub(super) fn stat_name(pattern: &str, service: &Service, port: &ServicePort, subset: &str, target: Option<u16>) -> Str {
+/// Fills in the mesh's pattern of names in statistics. `target`: where the workload listens; 0 where nobody knows.
+pub(super) fn stat_name(pattern: &str, service: &Service, port: &ServicePort, subset: &str, target: u16) -> Str {
     let short = match service.registry {
         Registry::Kubernetes => format!("{}.{}", service.name, service.namespace),
         Registry::External => service.host.as_str().to_owned(),
     };
-    let number = port.port.to_string();
-    pattern
-        .replace("%SERVICE%", &short)
-        .replace("%SERVICE_NAME%", &service.name)
-        .replace("%SERVICE_FQDN%", service.host.as_str())
-        .replace("%SERVICE_PORT%", &number)
-        .replace("%SERVICE_PORT_NAME%", &port.name)
-        .replace("%TARGET_PORT%", &target.map(|t| t.to_string()).unwrap_or_default())
-        .replace("%SUBSET_NAME%", subset)
-        .into()
+    let (name, host) = (&*service.name, service.host.as_str());
+    StatLabels { short: &short, name, host, port: port.port, port_name: &port.name }.fill(pattern, subset, target)
+}
+
+/// What a pattern of names in statistics may say of a service.
+pub(super) struct StatLabels<'a> {
+    pub short: &'a str,
+    pub name: &'a str,
+    pub host: &'a str,
+    pub port: u16,
+    pub port_name: &'a str,
+}
+
+impl StatLabels<'_> {
+    pub(super) fn fill(&self, pattern: &str, subset: &str, target: u16) -> Str {
+        pattern
+            .replace("%SERVICE%", self.short)
+            .replace("%SERVICE_NAME%", self.name)
+            .replace("%SERVICE_FQDN%", self.host)
+            .replace("%SERVICE_PORT%", &self.port.to_string())
+            .replace("%SERVICE_PORT_NAME%", self.port_name)
+            .replace("%TARGET_PORT%", &target.to_string())
+            .replace("%SUBSET_NAME%", subset)
+            .into()
+    }
 }
 
 /// The mesh's TCP keepalive.

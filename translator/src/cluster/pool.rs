@@ -53,8 +53,8 @@ pub(super) fn connection_options(input: &ClusterInput) -> Option<UpstreamConnect
     Some(UpstreamConnectionOptions {
         tcp_keepalive: Some(KeepaliveMessage {
             keepalive_probes: probes.filter(|n| *n > 0),
-            keepalive_time: time.map(seconds).filter(|n| *n > 0),
-            keepalive_interval: interval.map(seconds).filter(|n| *n > 0),
+            keepalive_time: time.map(seconds),
+            keepalive_interval: interval.map(seconds),
         }),
         ..Default::default()
     })

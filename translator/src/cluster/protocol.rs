@@ -77,6 +77,11 @@ impl HttpVersion {
     }
 }
 
+/// Whether the proxy's wish to keep the case of header names is about a port: only HTTP/1.1 has any.
+pub(super) fn keeps_case(protocol: Protocol, version: HttpVersion) -> bool {
+    !protocol.is_tcp() && !protocol.is_http2() && version != HttpVersion::Http2
+}
+
 /// The options; empty where Envoy's defaults do.
 pub(super) fn options(http: &UpstreamHttp, pool: Option<&ConnectionPool>, errors: Option<&[u16]>) -> BTreeMap<String, Any> {
     let common = common(pool, http);

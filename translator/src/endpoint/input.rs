@@ -4,18 +4,19 @@
 use std::sync::Arc;
 
 use pilotfish_model::Mesh;
-use pilotfish_model::destination_rule::{LbAlgorithm, Subset, TrafficPolicy};
+use pilotfish_model::destination_rule::{Subset, TrafficPolicy};
 use pilotfish_model::endpoint::{Endpoint, Health};
 use pilotfish_model::features::UnreadyEndpoints;
 use pilotfish_model::name::{Labels, Str, selects};
 use pilotfish_model::peer_authentication::MtlsMode;
 use pilotfish_model::proxy::Flavour;
-use pilotfish_model::service::{Protocol, Registry, Resolution, Service, ServicePort};
+use pilotfish_model::service::{Protocol, Registry, Resolution, Service, ServicePort, TrafficDistribution};
 use pilotfish_model::tls::ClientTlsMode;
 
 use super::spread::{Locality, Spread};
 use crate::context::Common;
 use crate::naming::{self, Direction};
+use crate::policy::passes_through;
 use crate::unit::UnitInput;
 
 /// Which endpoints of a service make an assignment, and how.
@@ -124,9 +125,11 @@ pub(crate) fn is_balanced(common: Common<'_>, service: &Service) -> bool {
     common.config.features.headless_balancing && service.registry == Registry::Kubernetes
 }
 
-/// A rule that sends to whatever address the client asked for.
-fn is_passthrough(policy: &TrafficPolicy) -> bool {
-    policy.load_balancer.as_ref().and_then(|b| b.algorithm.as_ref()) == Some(&LbAlgorithm::Passthrough)
+/// A rule that sends to whatever address the client asked for. What it says of a port of the host holds for subsets as well, whatever
+/// they say themselves.
+pub(crate) fn is_passed_through(unit: &UnitInput<'_>, subset: Option<&Subset>, port: u16, policy: &TrafficPolicy) -> bool {
+    let own = subset.is_some_and(|s| s.policy.load_balancer.is_some() || !s.policy.ports.is_empty());
+    passes_through(policy) || (own && passes_through(&unit.policy(None, port)))
 }
 
 /// What the assignments of a service are made by. `by_sni`: also for the clusters behind an AUTO_PASSTHROUGH gateway.
@@ -140,7 +143,7 @@ pub fn plans(unit: &UnitInput<'_>, by_sni: bool) -> Vec<Plan> {
         let subsets = unit.rule.iter().flat_map(|r| r.subsets.iter().map(Some));
         for subset in std::iter::once(None).chain(subsets) {
             let policy = unit.policy(subset, port.port);
-            if is_passthrough(&policy) && unit.common.class.flavour != Flavour::Grpc {
+            if is_passed_through(unit, subset, port.port, &policy) && unit.common.class.flavour != Flavour::Grpc {
                 continue;
             }
             let name = subset.map_or("", |s| &s.name);
@@ -156,6 +159,17 @@ pub fn plans(unit: &UnitInput<'_>, by_sni: bool) -> Vec<Plan> {
         }
     }
     plans
+}
+
+/// Whether clients are told of endpoints that are not ready. Where places are preferred, they must know how many there are.
+pub(crate) fn sends_unready(common: Common<'_>, service: &Service, policy: &TrafficPolicy) -> bool {
+    match common.config.features.unready_endpoints {
+        _ if service.traffic_distribution != TrafficDistribution::Any => true,
+        UnreadyEndpoints::Always => true,
+        UnreadyEndpoints::Never => false,
+        // Endpoints known to be down would count as ejected, and switch the protection off that the user asks for.
+        UnreadyEndpoints::UnlessCounted => policy.outlier_detection.as_ref().is_none_or(|o| o.min_health_percent == 0),
+    }
 }
 
 /// What the assignment of one port and subset is made by.
@@ -175,12 +189,7 @@ pub fn plan(
         unresolved: false,
         passed_on: false,
         node: service.node_local.then(|| common.class.node.clone()),
-        // Endpoints known to be down would count as ejected, and switch the protection off that the user asks for.
-        healthy: match common.config.features.unready_endpoints {
-            UnreadyEndpoints::Always => false,
-            UnreadyEndpoints::Never => true,
-            UnreadyEndpoints::UnlessCounted => policy.outlier_detection.as_ref().is_some_and(|o| o.min_health_percent > 0),
-        },
+        healthy: !sends_unready(common, service, policy),
         described: common.config.features.telemetry_label && common.config.features.endpoint_telemetry_label,
         mtls: match policy.tls.as_ref().map(|t| t.mode) {
             None => RuledMtls::Unsaid,

@@ -12,8 +12,8 @@ use pilotfish_model::destination_rule::TrafficPolicy;
 use crate::context::OwnContext;
 
 pub use build::assignment;
-pub(crate) use input::is_balanced;
 pub use input::{AssignmentInput, Plan, RuledMtls, plaintext, plan, plans};
+pub(crate) use input::{is_balanced, is_passed_through, sends_unready};
 pub(crate) use spread::TOPOLOGY_LABELS;
 pub use spread::{Localities, Locality, Near, Spread};
 

@@ -32,6 +32,21 @@ pub enum Inspect {
     Only(Vec<u16>),
 }
 
+/// The same where clients of ports without a chain are never waited for: what does not ask is named, a port 0 standing for all
+/// others.
+pub(super) fn inspect_but(chains: &[ChainSpec], asks: impl Fn(&ChainSpec) -> bool) -> Inspect {
+    let mut ports: BTreeMap<u16, bool> = BTreeMap::new();
+    for chain in chains {
+        *ports.entry(chain.matching.destination_port.unwrap_or_default()).or_default() |= asks(chain);
+    }
+    let off: Vec<u16> = ports.iter().filter(|(_, on)| !**on).map(|(port, _)| *port).collect();
+    match (off.len() == ports.len(), off.is_empty()) {
+        (true, _) => Inspect::Never,
+        (false, true) => Inspect::Always,
+        (false, false) => Inspect::AllBut(off),
+    }
+}
+
 /// Ports on which one of the chains asks for it. Chains without a port stand for all other ports.
 pub(super) fn inspect(chains: &[ChainSpec], asks: impl Fn(&ChainSpec) -> bool) -> Inspect {
     let mut ports: BTreeMap<Option<u16>, bool> = BTreeMap::new();
@@ -123,6 +138,19 @@ mod tests {
         assert_eq!(of(&[(None, "tls"), (None, ""), (Some(80), "tls"), (Some(80), "")]), Inspect::Always);
         assert_eq!(of(&[(None, "tls"), (Some(81), ""), (Some(80), ""), (Some(82), "tls")]), Inspect::AllBut(vec![80, 81]));
         assert_eq!(of(&[(None, ""), (Some(80), "tls"), (Some(81), "")]), Inspect::Only(vec![80]));
+    }
+
+    #[test]
+    fn where_most_ports_do_not_ask_each_of_them_is_named() {
+        let asks = |c: &ChainSpec| c.matching.transport == "raw_buffer";
+        let of = |chains: &[(Option<u16>, &'static str)]| {
+            let chains: Vec<ChainSpec> = chains.iter().map(|(port, transport)| chain(*port, transport)).collect();
+            inspect_but(&chains, asks)
+        };
+        assert_eq!(of(&[(None, "tls"), (Some(80), "tls")]), Inspect::Never);
+        assert_eq!(of(&[(None, "raw_buffer"), (Some(80), "raw_buffer"), (Some(80), "tls")]), Inspect::Always);
+        assert_eq!(of(&[(None, "raw_buffer"), (Some(81), "tls"), (Some(80), "raw_buffer")]), Inspect::AllBut(vec![81]));
+        assert_eq!(of(&[(None, "tls"), (Some(15006), ""), (Some(80), "raw_buffer")]), Inspect::AllBut(vec![0, 15006]));
     }
 
     #[test]

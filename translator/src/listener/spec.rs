@@ -263,7 +263,7 @@ impl<'a> Builder<'a> {
         let all_tls = matches!(spec.role, Role::Gateway { tls: true, .. });
         let by_name = |c: &ChainSpec| matches!(&c.content, Content::Tcp(tcp) if tcp.by_name.is_some());
         let tls = |c: &ChainSpec| all_tls || c.matching.transport == "tls" || !c.matching.server_names.is_empty() || by_name(c);
-        let mut http = listener_filters::inspect(&spec.chains, plain_http);
+        let mut http = listener_filters::inspect_but(&spec.chains, plain_http);
         if matches!(spec.role, Role::VirtualOutbound { .. }) && http != listener_filters::Inspect::Never {
             http = listener_filters::Inspect::Always;
         }

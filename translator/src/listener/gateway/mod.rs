@@ -49,7 +49,7 @@ fn over_quic(context: &Context<'_>, port: &MergedPort) -> Option<ListenerSpec> {
         Some(chain)
     };
     let chains: Vec<ChainSpec> = port.servers.iter().filter_map(one).collect();
-    let second = (port.bind.is_none() && class.ipv4 && class.ipv6).then_some("::");
+    let second = (port.bind.is_none() && class.dual_stack).then_some("::");
     (!chains.is_empty()).then(|| ListenerSpec {
         name,
         binds: std::iter::once(bind).chain(second.map(Arc::from)).collect(),
@@ -85,7 +85,7 @@ fn listener(context: &Context<'_>, port: &MergedPort) -> Option<ListenerSpec> {
         return None;
     }
     let topology = class.proxy_config.gateway_topology.as_ref();
-    let second = (port.bind.is_none() && class.ipv4 && class.ipv6).then_some("::");
+    let second = (port.bind.is_none() && class.dual_stack).then_some("::");
     Some(ListenerSpec {
         name,
         binds: std::iter::once(bind).chain(second.map(Arc::from)).collect(),
@@ -154,7 +154,10 @@ fn bytes(context: &Context<'_>, server: &MergedServer, tls: Option<Tls>, sources
     sources.extend(to.iter().filter_map(|r| r.source.as_ref()).map(l4::L4Source::object));
     to.iter()
         .map(|route| {
-            let proxy = TcpProxy { exchange_metadata: mesh, ..route_proxy(context, route, protocol) };
+            let proxy = TcpProxy {
+                exchange_metadata: mesh,
+                ..route_proxy(context, route, protocol, (server.server().port, &server.server().port_name))
+            };
             chain(by_name(server), tls.clone(), Content::Tcp(proxy))
         })
         .collect()
@@ -170,7 +173,7 @@ fn passthrough(
     let routes = l4::gateway_server(context, server, taken);
     sources.extend(routes.iter().filter_map(|r| r.source.as_ref()).map(l4::L4Source::object));
     let one = |route: &l4::L4Route| {
-        let proxy = route_proxy(context, route, protocol);
+        let proxy = route_proxy(context, route, protocol, (server.server().port, &server.server().port_name));
         chain(names(route.sni_hosts.iter().map(|h| h.as_str())), None, Content::Tcp(proxy))
     };
     routes.iter().map(one).collect()

@@ -43,7 +43,7 @@ fn virtual_inbound(context: &OwnContext<'_>, served: &[ports::InboundPort]) -> L
         config: None,
         handshake_limit: false,
     }];
-    chains.extend(ports::passthrough(context, served).iter().flat_map(|p| chains::chains(context, p)));
+    chains.extend(ports::passthrough(context).iter().flat_map(|p| chains::chains(context, p)));
     chains.extend(served.iter().flat_map(|p| chains::chains(context, p)));
     ListenerSpec {
         name: naming::VIRTUAL_INBOUND.to_owned(),

@@ -1,6 +1,7 @@
 //! Ports that the workload serves: of its Services, or of its Sidecar's ingress; and what stands for all others.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use pilotfish_model::name::{Host, Str};
 use pilotfish_model::peer_authentication::MtlsMode;
@@ -43,10 +44,9 @@ pub(super) struct InboundPort {
 /// By port; of several Services on one port the oldest decides.
 pub(super) fn served(context: &OwnContext<'_>) -> Vec<InboundPort> {
     if let Some(sidecar) = context.sidecar.filter(|s| !s.ingress.is_empty()) {
-        let mut ports: BTreeMap<(u16, Str), InboundPort> = BTreeMap::new();
-        for listener in &sidecar.ingress {
-            let port = of_ingress(context, sidecar, listener);
-            ports.entry((listener.port.number, port.bind.clone())).or_insert(port);
+        let mut ports: BTreeMap<u16, InboundPort> = BTreeMap::new();
+        for listener in sidecar.ingress.iter().filter(|l| can_open(context, l)) {
+            ports.entry(listener.port.number).or_insert_with(|| of_ingress(context, sidecar, listener));
         }
         let mut ports: Vec<_> = ports.into_values().collect();
         if context.config().features.ingress_beside_services && context.class.interception != Interception::None {
@@ -61,6 +61,24 @@ pub(super) fn served(context: &OwnContext<'_>) -> Vec<InboundPort> {
         return Vec::new();
     }
     of_services(context)
+}
+
+/// Ports below 1024 are not for everybody, and the proxy listens on some for all addresses itself.
+fn can_open(context: &OwnContext<'_>, listener: &IngressListener) -> bool {
+    let (settings, number) = (&context.class.settings, listener.port.number);
+    let wide = match listener.bind.as_deref().unwrap_or_default() {
+        "" => listener.port.protocol.is_http(),
+        bind => bind == context.class.wildcard_ip(),
+    };
+    !(wide && settings.reserved_ports.contains(&number)) && !(opens(context, listener) && settings.unprivileged_pod && number < 1024)
+}
+
+/// Unlike that of egress listeners, what is said here weighs more than how the proxy intercepts.
+fn opens(context: &OwnContext<'_>, listener: &IngressListener) -> bool {
+    match listener.capture {
+        CaptureMode::Default => context.class.interception == Interception::None,
+        capture => capture == CaptureMode::None,
+    }
 }
 
 fn of_services(context: &OwnContext<'_>) -> Vec<InboundPort> {
@@ -108,7 +126,8 @@ fn of_services(context: &OwnContext<'_>) -> Vec<InboundPort> {
 fn of_ingress(context: &OwnContext<'_>, sidecar: &Sidecar, listener: &IngressListener) -> InboundPort {
     let class = context.class;
     let number = listener.port.number;
-    let own = || context.own.own_ips.first().map_or_else(|| class.wildcard_ip().into(), |ip| ip.to_string().into());
+    let unicast = |ip: &&IpAddr| !(ip.is_loopback() || ip.is_multicast() || ip.is_unspecified());
+    let own = || context.own.own_ips.iter().find(unicast).map_or_else(|| class.wildcard_ip().into(), |ip| ip.to_string().into());
     let cluster: Str = naming::inbound_cluster(number).into();
     let host = format!("{}.{}", sidecar.meta.name, sidecar.meta.namespace);
     let name = StatName {
@@ -137,20 +156,21 @@ fn of_ingress(context: &OwnContext<'_>, sidecar: &Sidecar, listener: &IngressLis
         route: InboundRoute { cluster, host: host.into(), service_port: number, protocol },
         tls: own_tls.filter(|_| mtls == MtlsMode::Disable).map(|t| GatewayTls::of(context.config(), &class.unit, t)),
         mtls,
-        // Unlike that of egress listeners, what is said here weighs more than how the proxy intercepts.
-        bind_to_port: match listener.capture {
-            CaptureMode::Default => class.interception == Interception::None,
-            capture => capture == CaptureMode::None,
-        },
+        bind_to_port: opens(context, listener),
         config: Some(naming::config_path("networking.istio.io", "sidecar", &sidecar.meta.namespace, &sidecar.meta.name).into()),
     }
 }
 
 /// What stands for ports without a Service: all of them, and those that the workload's PeerAuthentication singles out.
-pub(super) fn passthrough(context: &OwnContext<'_>, served: &[InboundPort]) -> Vec<InboundPort> {
-    let special = policy::workload_mtls_ports(context.mesh, &context.class.namespace, context.own)
-        .into_iter()
-        .filter(|p| served.iter().all(|s| s.target_port != Some(*p)));
+pub(super) fn passthrough(context: &OwnContext<'_>) -> Vec<InboundPort> {
+    // What a Sidecar opens itself does not arrive here.
+    let is_served = |port: u16| match context.sidecar.filter(|s| !s.ingress.is_empty()) {
+        Some(sidecar) if sidecar.ingress.iter().any(|i| i.port.number == port) => true,
+        Some(_) if !context.config().features.ingress_beside_services => false,
+        _ => context.own.targets.iter().any(|t| t.target_port == port),
+    };
+    let special = policy::workload_mtls_ports(context.mesh, &context.class.namespace, context.own);
+    let special = special.into_iter().filter(|port| !is_served(*port));
     std::iter::once(None).chain(special.map(Some)).map(|port| of_unknown(context, port)).collect()
 }
 

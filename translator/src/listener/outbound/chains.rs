@@ -54,7 +54,10 @@ fn one(context: &Context<'_>, target: &Target<'_>, route: &L4Route, tls: bool) -
     // A rule for some addresses only is not what most connections of the listener follow, so it is not named.
     let named = tls || route.destination_subnets.is_empty();
     let config = route.source.as_ref().filter(|_| named).map(|s| s.config_path().into());
-    ChainSpec { config, ..chain(matching, Content::Tcp(proxy(context, route, target.port.protocol))) }
+    ChainSpec {
+        config,
+        ..chain(matching, Content::Tcp(proxy(context, route, target.port.protocol, (target.listen_port, &target.port.name))))
+    }
 }
 
 /// The names of a service by which TLS asks for it: its own, and those of its aliases with their short forms.
@@ -72,13 +75,13 @@ fn range(text: &str) -> Option<IpNet> {
     (!net.addr().is_unspecified()).then_some(net)
 }
 
-/// The proxy filter for a route.
-pub(in crate::listener) fn proxy(context: &Context<'_>, route: &L4Route, protocol: Protocol) -> TcpProxy {
+/// The proxy filter for a route. `port`: number and name of the port that is listened on.
+pub(in crate::listener) fn proxy(context: &Context<'_>, route: &L4Route, protocol: Protocol, port: (u16, &str)) -> TcpProxy {
     let first = &route.destinations[0];
     let weighted: Vec<(Str, u32)> = route.weighted().map(|d| (d.cluster.clone(), d.weight)).collect();
     let (stat_prefix, target) = match (route.weighted_stat_prefix(), route.destinations.as_slice()) {
         (Some(name), _) => (Str::from(name), TcpTarget::Weighted(weighted)),
-        (None, _) => (stat_name(context, first), TcpTarget::Cluster(first.cluster.clone())),
+        (None, _) => (stat_name(context, route, first, port), TcpTarget::Cluster(first.cluster.clone())),
     };
     TcpProxy {
         stat_prefix,
@@ -100,16 +103,18 @@ fn by_name(context: &Context<'_>, route: &L4Route, protocol: Protocol) -> Option
     (!context.class.is_router()).then(|| (cache_of(context.common(), &service.host), to.port))
 }
 
-fn stat_name(context: &Context<'_>, to: &L4Destination) -> Str {
-    let kubernetes = to.service.as_ref().filter(|s| s.registry == Registry::Kubernetes);
-    let port_name = to.service.as_ref().and_then(|s| s.port(to.port)).map_or("", |p| &p.name);
+/// Of a rule's destination, by the port that is listened on; of a service without rule, by its own, which has no name here.
+fn stat_name(context: &Context<'_>, route: &L4Route, to: &L4Destination, listened: (u16, &str)) -> Str {
+    let Some(service) = &to.service else { return to.cluster.clone() };
+    let kubernetes = Some(service).filter(|s| s.registry == Registry::Kubernetes);
+    let (port, port_name) = if route.source.is_some() { listened } else { (to.port, "") };
     let name = StatName {
         pattern: &context.config().outbound_cluster_stat_name,
         host: &to.host,
         name: kubernetes.map_or(to.host.as_str(), |s| &s.name),
         namespace: kubernetes.map_or("", |s| &s.namespace),
         subset: &to.subset,
-        port: to.port,
+        port,
         target_port: 0,
         port_name,
     };

@@ -118,14 +118,13 @@ impl<'a> Egress<'a> {
     }
 
     fn can_bind(&self, port: u16) -> bool {
-        let settings = &self.context.class.settings;
-        !(self.bind_to_port && (settings.unprivileged_pod && port < 1024 || settings.reserved_ports.contains(&port)))
+        !(self.bind_to_port && self.context.class.settings.unprivileged_pod && port < 1024)
     }
 
     /// Ports of the proxy itself must not be taken by a listener for all addresses.
     fn is_reserved(&self, bind: Option<&Str>, port: u16, http: bool) -> bool {
         let wide = match bind {
-            Some(bind) => self.wildcards.contains(bind),
+            Some(bind) => *bind == self.wildcards[0],
             None => http,
         };
         let config = self.context.config();
@@ -140,6 +139,9 @@ impl<'a> Egress<'a> {
             }
             return;
         }
+        if self.is_reserved(binds.first(), port.port, false) {
+            return;
+        }
         let places = if binds.is_empty() { addresses::places(self.context.class, service) } else { vec![Place::default()] };
         for Place { address: target, more } in places {
             let binds: Vec<Str> = match target {
@@ -147,9 +149,7 @@ impl<'a> Egress<'a> {
                 Some(address @ Address::Ip(_)) => std::iter::once(address).chain(more).map(|a| a.to_string().into()).collect(),
                 _ => self.wildcards.to_vec(),
             };
-            if !self.is_reserved(binds.first(), port.port, false) {
-                self.add_bytes(entries, service, port, binds, target, routes.clone());
-            }
+            self.add_bytes(entries, service, port, binds, target, routes.clone());
         }
     }
 
