@@ -70,7 +70,9 @@ fn can_open(context: &OwnContext<'_>, listener: &IngressListener) -> bool {
         "" => listener.port.protocol.is_http(),
         bind => bind == context.class.wildcard_ip(),
     };
-    !(wide && settings.reserved_ports.contains(&number)) && !(opens(context, listener) && settings.unprivileged_pod && number < 1024)
+    let is_taken = wide && settings.reserved_ports.contains(&number);
+    let is_refused = opens(context, listener) && settings.unprivileged_pod && number < 1024;
+    !is_taken && !is_refused
 }
 
 /// Unlike that of egress listeners, what is said here weighs more than how the proxy intercepts.
