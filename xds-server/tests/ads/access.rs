@@ -257,14 +257,14 @@ async fn credentials_of_modules_reach_only_who_has_proved_to_be_a_proxy_that_has
     assert_eq!(ports.running.server.work().responses, responses + 1);
     is_hidden();
 
-    // A module that changes takes its credentials along; gone ones are missed at once.
-    ports
-        .running
-        .publish(&modules("2").with_credentials("module 2 of shop", "hush 2").with_credentials("module 3 of shop", "hush 3"))
-        .await;
+    // A module that changes takes its credentials along; gone ones are missed at once. Streams look them up as soon as a Secret may
+    // have changed, be it for the module that they still have.
+    let second = modules("2").with_credentials("module 1 of shop", "hush 2").with_credentials("module 2 of shop", "hush 2");
+    ports.running.publish(&second).await;
     anonymous.take().await;
     known.expect_silence().await;
-    ports.running.publish(&modules("3").with_credentials("module 3 of shop", "hush 3")).await;
+    let third = modules("3").with_credentials("module 2 of shop", "hush 2").with_credentials("module 3 of shop", "hush 3");
+    ports.running.publish(&third).await;
     assert_eq!(told(&known.take().await), said("hush 3"));
     ports.running.publish(&modules("3")).await;
     assert_eq!(told(&known.take().await), said("module 3 of shop"));
