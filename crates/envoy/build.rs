@@ -88,8 +88,12 @@ const ROOTS: &[&str] = &[
 
 /// Messages that are encoded before what holds them is made, because many hold the same, or many lie in one: their fields are
 /// `bytes`, which look the same on the wire. One that is not there is empty.
-const ENCODED_FIELDS: &[(&str, &str)] =
-    &[("envoy.config.endpoint.v3.ClusterLoadAssignment", "endpoints"), ("envoy.config.route.v3.RouteAction", "retry_policy")];
+const ENCODED_FIELDS: &[(&str, &str)] = &[
+    ("envoy.config.cluster.v3.Cluster", "filters"),
+    ("envoy.config.cluster.v3.Cluster", "transport_socket_matches"),
+    ("envoy.config.endpoint.v3.ClusterLoadAssignment", "endpoints"),
+    ("envoy.config.route.v3.RouteAction", "retry_policy"),
+];
 
 /// Field number of `FileDescriptorProto.source_code_info`: comments and positions, most of the set's size.
 const SOURCE_CODE_INFO: u64 = 9;

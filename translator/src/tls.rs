@@ -4,6 +4,7 @@
 //! from: the agent beside an Istio proxy, or this server (SDS over ADS), which for a plain Envoy's own files names no more
 //! than their paths. [`secrets`] lists what this server is asked for.
 
+pub(crate) mod by_endpoint;
 pub mod downstream;
 pub(crate) mod key_provider;
 pub mod secrets;

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use bytes::Bytes;
 use pilotfish_envoy::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbConfig, LbPolicy, OriginalDstLbConfig,
 };
@@ -17,6 +18,7 @@ use pilotfish_envoy::pb::envoy::extensions::network::dns_resolver::cares::v3::Ca
 use pilotfish_envoy::{HostAddress, Metadata, Value, any};
 use pilotfish_model::destination_rule::{ConnectionPool, LoadBalancer, OutlierDetection, RetryBudget, TcpKeepalive};
 use pilotfish_model::name::Str;
+use prost::Message;
 
 use super::protocol::UpstreamHttp;
 use super::security::Security;
@@ -313,17 +315,18 @@ fn labels(labels: &ClusterLabels) -> Option<Metadata> {
 }
 
 /// The network filter by which Istio's proxies tell each other what they are. Encoded once: nearly every cluster has it.
-static PEER_EXCHANGE: LazyLock<Filter> = LazyLock::new(|| peer_exchange(&[]));
+static PEER_EXCHANGE: LazyLock<Bytes> = LazyLock::new(|| peer_exchange(&[]));
 
-fn peer_exchange(labels: &[Str]) -> Filter {
+fn peer_exchange(labels: &[Str]) -> Bytes {
     let typed_config = Some(any(&metadata::exchange(labels)));
-    Filter { name: extensions::ISTIO_METADATA_EXCHANGE.to_owned(), typed_config, ..Default::default() }
+    let filter = Filter { name: extensions::ISTIO_METADATA_EXCHANGE.to_owned(), typed_config, ..Default::default() };
+    filter.encode_to_vec().into()
 }
 
 /// A plain Envoy uses the cluster's own name where no other is asked for.
 fn alt_stat_name(input: &ClusterInput) -> String {
     match input.terminated {
-        true => format!("{};", input.stat_name),
+        true => [&*input.stat_name, ";"].concat(),
         false if input.stat_name == input.name => String::new(),
         false => str::to_owned(&input.stat_name),
     }

@@ -1,13 +1,12 @@
 //! TLS of clusters: none, always, or where the endpoint speaks it.
 
-use pilotfish_envoy::pb::envoy::config::cluster::v3::{Cluster, cluster::TransportSocketMatch};
+use pilotfish_envoy::pb::envoy::config::cluster::v3::Cluster;
 use pilotfish_envoy::pb::envoy::config::core::v3::proxy_protocol_config::Version;
 use pilotfish_envoy::pb::envoy::config::core::v3::{ProxyProtocolConfig, TransportSocket};
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
-use pilotfish_envoy::{Struct, Value};
 use pilotfish_model::destination_rule::ProxyProtocolVersion;
 
-use crate::tls::{self, UpstreamTls};
+use crate::tls::{self, UpstreamTls, by_endpoint};
 
 pub(super) const PROXY_PROTOCOL: &str = "envoy.transport_sockets.upstream_proxy_protocol";
 
@@ -42,15 +41,11 @@ pub(super) fn apply(security: &Security, cluster: &mut Cluster) {
         TlsChoice::None => cluster.transport_socket = Some(wrapped(tls::raw_socket())),
         TlsChoice::Always(tls) => cluster.transport_socket = Some(wrapped(tls::upstream(tls))),
         TlsChoice::ByEndpoint(tls) => {
-            let by_mode = |name: &str, fields: Vec<(&str, _)>, socket| TransportSocketMatch {
-                name: name.to_owned(),
-                r#match: Some(Struct::new(fields)),
-                transport_socket: Some(wrapped(socket)),
+            let matching = |istio, socket| by_endpoint::matching(istio, wrapped(socket));
+            cluster.transport_socket_matches = match security.proxy_protocol {
+                None => vec![by_endpoint::usual(tls).unwrap_or_else(|| matching(true, tls::upstream(tls))), by_endpoint::CLEAR.clone()],
+                Some(_) => vec![matching(true, tls::upstream(tls)), matching(false, tls::raw_socket())],
             };
-            cluster.transport_socket_matches = vec![
-                by_mode("tlsMode-istio", vec![("tlsMode", Value::text("istio"))], tls::upstream(tls)),
-                by_mode("tlsMode-disabled", Vec::new(), tls::raw_socket()),
-            ];
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Patches of clusters.
 
 use pilotfish_envoy::merge::{Lists, MergeError};
-use pilotfish_envoy::pb::envoy::config::cluster::v3::Cluster;
+use pilotfish_envoy::pb::envoy::config::cluster::v3::{Cluster, cluster::TransportSocketMatch};
 use pilotfish_envoy::pb::envoy::config::core::v3::{TransportSocket, transport_socket::ConfigType};
 use pilotfish_model::envoy_filter::{ApplyTo, ClusterMatch, Matching, Operation};
+use prost::Message;
 use prost_types::value::Kind;
 
 use super::compile::Ready;
@@ -34,11 +35,15 @@ fn merged(cluster: &mut Cluster, ready: &Ready, lists: Lists) -> Result<(), Merg
         true => cluster.transport_socket.as_mut(),
         // Beside a choice there is no other: the patch goes into the first of its name.
         false => {
-            let mut choice = cluster.transport_socket_matches.iter_mut().filter_map(|m| m.transport_socket.as_mut());
-            match choice.find(|s| s.name == socket.name) {
-                Some(found) => return merged_socket(found, &socket, lists),
-                None => return Ok(()),
+            for choice in &mut cluster.transport_socket_matches {
+                // Ours, so it decodes.
+                let mut matching = TransportSocketMatch::decode(choice.clone()).unwrap_or_default();
+                let Some(found) = matching.transport_socket.as_mut().filter(|s| s.name == socket.name) else { continue };
+                merged_socket(found, &socket, lists)?;
+                *choice = matching.encode_to_vec().into();
+                break;
             }
+            return Ok(());
         }
     };
     match known.filter(|s| s.name == socket.name) {

@@ -1,5 +1,7 @@
 //! Where certificates and roots come from.
 
+use std::sync::LazyLock;
+
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::certificate_validation_context::SystemRootCerts;
 use pilotfish_envoy::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
@@ -55,7 +57,7 @@ pub struct MeshCertificates {
 pub fn mesh_server(class: &UnitFacts) -> MeshCertificates {
     match (&class.settings.server_certificate, class.flavour) {
         (Some(paths), flavour) => of_paths(paths, flavour),
-        (None, Flavour::Istio) => of_agent(),
+        (None, Flavour::Istio) => OF_AGENT.clone(),
         (None, _) => of_server(),
     }
 }
@@ -64,15 +66,16 @@ pub fn mesh_server(class: &UnitFacts) -> MeshCertificates {
 pub fn mesh_client(class: &UnitFacts) -> Option<MeshCertificates> {
     match (&class.settings.client_certificate, class.flavour) {
         (Some(paths), flavour) => Some(of_paths(paths, flavour)),
-        (None, Flavour::Istio) => Some(of_agent()),
+        (None, Flavour::Istio) => Some(OF_AGENT.clone()),
         (None, _) => None,
     }
 }
 
-fn of_agent() -> MeshCertificates {
+/// Those that the agent has. Made once: nearly every cluster has them.
+pub(super) static OF_AGENT: LazyLock<MeshCertificates> = LazyLock::new(|| {
     let sds = |name: &str| Certificate::Sds(SdsSource::Agent(name.into()));
     MeshCertificates { own: sds(OWN_CERTIFICATE), roots: sds(MESH_ROOTS) }
-}
+});
 
 fn of_server() -> MeshCertificates {
     let sds = |name: &str| Certificate::Sds(SdsSource::Server(name.into(), Flavour::Plain));

@@ -23,20 +23,20 @@ const MAX_SNI: usize = 255;
 /// Inputs of [`upstream`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamTls {
-    kind: Kind,
-    sni: Str,
+    pub(super) kind: Kind,
+    pub(super) sni: Str,
     /// Names one of which the server must present.
-    subject_alt_names: Vec<Str>,
+    pub(super) subject_alt_names: Vec<Str>,
     /// HTTP/2 from the first byte.
-    http2: bool,
-    crl: Str,
-    ecdh_curves: Vec<Str>,
-    cipher_suites: Vec<Str>,
-    compliance: Compliance,
+    pub(super) http2: bool,
+    pub(super) crl: Str,
+    pub(super) ecdh_curves: Vec<Str>,
+    pub(super) cipher_suites: Vec<Str>,
+    pub(super) compliance: Compliance,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+pub(super) enum Kind {
     /// With the mesh's certificates; `peer_exchange`: offers to exchange what the proxies are.
     Mesh { certificates: MeshCertificates, peer_exchange: bool },
     /// As the user says. Without roots the server is not verified.
@@ -106,6 +106,25 @@ impl UpstreamTls {
 
 /// A cluster's TLS.
 pub fn upstream(input: &UpstreamTls) -> TransportSocket {
+    let mut common = without_checks(input);
+    let roots = match &input.kind {
+        Kind::Mesh { certificates, .. } => Some(&certificates.roots),
+        Kind::User { roots, .. } => roots.as_ref(),
+    };
+    common.validation_context_type = Some(match roots {
+        Some(roots) => roots.trust(checks(input)),
+        None => ValidationContextType::ValidationContext(CertificateValidationContext::default()),
+    });
+    tls_socket(&UpstreamTlsContext { common_tls_context: Some(common), sni: sni(input).to_owned(), ..Default::default() })
+}
+
+/// The names of a long subset and a long host together may exceed what TLS can carry; mesh mTLS works without.
+pub(super) fn sni(input: &UpstreamTls) -> &str {
+    if input.sni.len() > MAX_SNI { "" } else { &input.sni }
+}
+
+/// All but what the server is asked for.
+pub(super) fn without_checks(input: &UpstreamTls) -> CommonTlsContext {
     let mut common = CommonTlsContext {
         tls_params: Some(TlsParameters {
             tls_minimum_protocol_version: protocol(TlsVersion::V1_2),
@@ -118,20 +137,14 @@ pub fn upstream(input: &UpstreamTls) -> TransportSocket {
         ..Default::default()
     };
     comply(&mut common, input.compliance);
-    let (own, roots) = match &input.kind {
-        Kind::Mesh { certificates, .. } => (Some(&certificates.own), Some(&certificates.roots)),
-        Kind::User { own, roots } => (own.as_ref(), roots.as_ref()),
+    let own = match &input.kind {
+        Kind::Mesh { certificates, .. } => Some(&certificates.own),
+        Kind::User { own, .. } => own.as_ref(),
     };
     if let Some(own) = own {
         own.present(&mut common);
     }
-    common.validation_context_type = Some(match roots {
-        Some(roots) => roots.trust(checks(input)),
-        None => ValidationContextType::ValidationContext(CertificateValidationContext::default()),
-    });
-    // The names of a long subset and a long host together may exceed what TLS can carry; mesh mTLS works without.
-    let sni = if input.sni.len() > MAX_SNI { String::new() } else { str::to_owned(&input.sni) };
-    tls_socket(&UpstreamTlsContext { common_tls_context: Some(common), sni, ..Default::default() })
+    common
 }
 
 // The field without a type is deprecated, and yet it alone matches any kind of name, as the API of the mesh means it.
