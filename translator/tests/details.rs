@@ -90,6 +90,7 @@ spec:
   - {port: {number: 9001, name: six, protocol: TCP}, defaultEndpoint: '[::1]:3'}
   - {port: {number: 9002, name: bound, protocol: TCP}, defaultEndpoint: '127.0.0.1:4', captureMode: NONE, bind: 10.1.0.1}
   - {port: {number: 15021, name: status, protocol: HTTP}, defaultEndpoint: '127.0.0.1:5'}
+  - {port: {number: 9004, name: told, protocol: HTTP}, defaultEndpoint: '127.0.0.1:6', captureMode: NONE, bind: 10.1.0.1}
 ---
 apiVersion: v1
 kind: Service
@@ -275,6 +276,69 @@ fn what_a_subset_has_of_its_host() {
     // What is passed through stays so.
     assert_eq!(case.at(CDS, "outbound|80|v1|web.shop.svc.cluster.local", "/type"), "ORIGINAL_DST");
     assert_eq!(case.at(EDS, "outbound|80|v1|web.shop.svc.cluster.local", ""), Value::Null);
+}
+
+/// Whether endpoints of a cluster are told to speak mesh mTLS.
+fn told(case: &Case, port: u16, subset: &str) -> bool {
+    let name = format!("outbound|{port}|{subset}|db.shop.svc.cluster.local");
+    let mode = "/endpoints/0/lb_endpoints/0/metadata/filter_metadata/envoy.transport_socket_match/tlsMode";
+    case.at(EDS, &name, mode) == "istio"
+}
+
+#[test]
+fn endpoints_of_a_subset_are_told_by_its_own_policy() {
+    let case = Case::of(
+        "
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec: {clusterIP: 10.0.0.6, selector: {app: db}, ports: [{name: tcp, port: 1}, {name: tcp-2, port: 2}, {name: tcp-3, port: 3}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db-1, namespace: shop, labels: {app: db, security.istio.io/tlsMode: istio}}
+spec: {serviceAccountName: db}
+status: {phase: Running, podIP: 10.1.0.6, podIPs: [{ip: 10.1.0.6}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: db-a, namespace: shop, labels: {kubernetes.io/service-name: db}}
+addressType: IPv4
+ports: [{name: tcp, port: 1}, {name: tcp-2, port: 2}, {name: tcp-3, port: 3}]
+endpoints: [{addresses: [10.1.0.6], conditions: {ready: true}, targetRef: {kind: Pod, name: db-1, namespace: shop}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: db, namespace: shop}
+spec:
+  host: db
+  trafficPolicy:
+    tls: {mode: DISABLE}
+    portLevelSettings:
+    - {port: {number: 2}, connectionPool: {tcp: {maxConnections: 1}}}
+    - {port: {number: 3}, tls: {mode: ISTIO_MUTUAL}}
+  subsets:
+  - {name: own, trafficPolicy: {tls: {mode: SIMPLE}}}
+  - {name: bare}
+",
+    );
+    assert_eq!([1, 2, 3].map(|port| told(&case, port, "")), [false, false, true]);
+    assert_eq!([1, 2, 3].map(|port| told(&case, port, "own")), [false, false, false]);
+    assert_eq!([1, 2, 3].map(|port| told(&case, port, "bare")), [true, true, true]);
+}
+
+#[test]
+fn listeners_that_a_sidecar_opens_log_and_wait_as_the_others() {
+    let case = Case { mesh_config: "{accessLogFile: /dev/stdout, protocolDetectionTimeout: 5s}", ..Case::of(INGRESS) };
+    for listener in ["virtualInbound", "10.1.0.1_9002"] {
+        assert_eq!(case.at(LDS, listener, "/listener_filters_timeout"), "5s", "{listener}");
+        assert_eq!(case.at(LDS, listener, "/access_log/0/name"), "envoy.access_loggers.file", "{listener}");
+    }
+    assert_eq!(case.at(LDS, "10.0.0.1_81", "/access_log"), Value::Null);
+    let only = json!({"not_match": {"destination_port_range": {"start": 9004, "end": 9005}}});
+    assert_eq!(case.at(LDS, "10.1.0.1_9004", "/listener_filters/0/filter_disabled"), only);
+    let chain = json!({"destination_port": 9002, "transport_protocol": "raw_buffer"});
+    assert_eq!(case.at(LDS, "10.1.0.1_9002", "/filter_chains/0/filter_chain_match"), chain);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::protocol::{HttpVersion, UpstreamHttp, keeps_case};
 use super::security::{PROXY_PROTOCOL, Security, TlsChoice};
 use super::special::{base, cache_of, dns_family, peer_exchange};
 use crate::context::Common;
-use crate::endpoint::{self, AssignmentInput, Locality, Plan};
+use crate::endpoint::{self, AssignmentInput, Locality, Plan, RuledMtls};
 use crate::listener::network_filters::reads_redis;
 use crate::naming::{self, Direction};
 use crate::policy::{MergedRule, passes_through};
@@ -110,7 +110,8 @@ impl One<'_> {
             Resolution::DynamicDns => Some(Discovery::DynamicDns { cache: cache_of(common, &service.host), insecure: true }),
             Resolution::Dns | Resolution::DnsRoundRobin => {
                 let plan = endpoint::plan(common, service, self.port, self.subset, name.clone(), policy, locality).without_labels();
-                let plan = Plan { passed_on: self.by_sni, ..plan };
+                let mtls = RuledMtls::of(self.unit, self.subset, self.port.port);
+                let plan = Plan { passed_on: self.by_sni, mtls, ..plan };
                 let (endpoints, plaintext) = (self.unit.endpoints.cloned().unwrap_or_default(), self.unit.plaintext.clone());
                 let endpoints = AssignmentInput { plan, endpoints, plaintext };
                 let one = endpoints.chosen().count() == 1;

@@ -55,6 +55,20 @@ pub enum RuledMtls {
     Off,
 }
 
+impl RuledMtls {
+    /// Of a port. Endpoints of a subset are told by the subset's own policy, and settings of a port that say nothing of TLS leave what
+    /// is said beside them: unlike clusters, to which both are the whole of it.
+    pub(crate) fn of(unit: &UnitInput<'_>, subset: Option<&Subset>, port: u16) -> Self {
+        let Some(level) = subset.map(|s| &s.policy).or(unit.rule.map(|r| &r.policy)) else { return RuledMtls::Unsaid };
+        let own = level.ports.get(&port).and_then(|p| p.tls.as_ref());
+        match own.or(level.tls.as_ref()).map(|t| t.mode) {
+            None => RuledMtls::Unsaid,
+            Some(ClientTlsMode::IstioMutual) => RuledMtls::On,
+            Some(_) => RuledMtls::Off,
+        }
+    }
+}
+
 /// Everything that an assignment depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AssignmentInput {
@@ -150,7 +164,8 @@ pub fn plans(unit: &UnitInput<'_>, by_sni: bool) -> Vec<Plan> {
             let locality = Locality::of(unit.common, service, &policy);
             let cluster = naming::cluster(Direction::Outbound, port.port, name, service.host.as_str());
             let unresolved = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
-            let first = Plan { unresolved, ..plan(unit.common, service, port, subset, cluster.into(), &policy, &locality) };
+            let mtls = RuledMtls::of(unit, subset, port.port);
+            let first = Plan { unresolved, mtls, ..plan(unit.common, service, port, subset, cluster.into(), &policy, &locality) };
             if by_sni && !service.mesh_external {
                 let cluster = naming::sni(Direction::Outbound, port.port, name, service.host.as_str());
                 plans.push(Plan { cluster: cluster.into(), passed_on: true, ..first.clone() });
@@ -191,11 +206,7 @@ pub fn plan(
         node: service.node_local.then(|| common.class.node.clone()),
         healthy: !sends_unready(common, service, policy),
         described: common.config.features.telemetry_label && common.config.features.endpoint_telemetry_label,
-        mtls: match policy.tls.as_ref().map(|t| t.mode) {
-            None => RuledMtls::Unsaid,
-            Some(ClientTlsMode::IstioMutual) => RuledMtls::On,
-            Some(_) => RuledMtls::Off,
-        },
+        mtls: RuledMtls::Unsaid,
         spread: locality.spread(common.class),
     }
 }

@@ -222,8 +222,8 @@ impl<'a> Builder<'a> {
         let outbound = spec.role == Role::Outbound;
         let inspected = outbound || side == Side::Inbound;
         let (listener_filters, sniffs) = self.listener_filters(spec);
-        let timeout = if sniffs { self.settings.detection_timeout } else { Duration::ZERO };
-        let own_log = matches!(spec.role, Role::VirtualOutbound { .. } | Role::VirtualInbound { .. } | Role::Gateway { .. } | Role::Quic);
+        let timeout = if sniffs || side == Side::Inbound { self.settings.detection_timeout } else { Duration::ZERO };
+        let own_log = spec.role != Role::Outbound;
         let exact = BalanceType::ExactBalance(ExactBalance {});
         Listener {
             name: spec.name.clone(),

@@ -59,9 +59,7 @@ fn virtual_inbound(context: &OwnContext<'_>, served: &[ports::InboundPort]) -> L
 }
 
 fn bound_listener(context: &OwnContext<'_>, port: &ports::InboundPort) -> ListenerSpec {
-    let mut chains = chains::chains(context, port);
-    // The listener has no other port.
-    chains.iter_mut().for_each(|c| c.matching.destination_port = None);
+    let chains = chains::chains(context, port);
     ListenerSpec {
         name: naming::listener(&port.bind, port.target_port.unwrap_or_default()),
         binds: vec![port.bind.clone()],

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pilotfish_model::endpoint::EndpointAddress;
+use pilotfish_model::endpoint::{Endpoint, EndpointAddress};
 use pilotfish_model::name::Str;
 use pilotfish_model::proxy::Interception;
 use pilotfish_model::service::{Address, Protocol, Registry, Resolution, Service, ServicePort};
@@ -88,7 +88,7 @@ impl<'a> Egress<'a> {
                 match self.pods(service, port) {
                     Some(pods) => {
                         for pod in pods {
-                            self.add(entries, service, port, &[pod], routes.clone());
+                            self.add(entries, service, port, &pod, routes.clone());
                         }
                     }
                     None => self.add(entries, service, port, &self.binds, routes),
@@ -99,19 +99,20 @@ impl<'a> Egress<'a> {
 
     /// Addresses of the endpoints, where clients choose among them: services without an address whose connections cannot
     /// be told apart otherwise. The workload's own is left out. `None`: the service has one listener.
-    fn pods(&self, service: &Service, port: &ServicePort) -> Option<Vec<Str>> {
+    fn pods(&self, service: &Service, port: &ServicePort) -> Option<Vec<Vec<Str>>> {
         let chosen = service.resolution == Resolution::Passthrough && (port.protocol.is_tcp() || port.protocol == Protocol::Auto);
         if !self.binds.is_empty() || !chosen || !addresses::is_bare(self.context.class, service) {
             return None;
         }
-        let endpoints: Vec<&EndpointAddress> =
-            self.context.mesh.endpoints_of(service).iter().filter(|e| e.service_port == port.name).map(|e| &e.address).collect();
+        let endpoints: Vec<&Endpoint> = self.context.mesh.endpoints_of(service).iter().filter(|e| e.service_port == port.name).collect();
         if endpoints.is_empty() && service.registry == Registry::External && service.selector.is_empty() {
             return None;
         }
         let own = self.context.class.own_ip.as_ref();
-        let others = endpoints.into_iter().filter_map(|address| match address {
-            EndpointAddress::Ip(ip) if Some(ip) != own => Some(ip.to_string().into()),
+        let others = endpoints.into_iter().filter_map(|e| match e.address {
+            EndpointAddress::Ip(ip) if Some(&ip) != own => {
+                Some(std::iter::once(ip).chain(e.additional_addresses.iter().copied()).map(|ip| ip.to_string().into()).collect())
+            }
             _ => None,
         });
         Some(others.collect())
