@@ -47,7 +47,7 @@ pub fn configz(snapshot: &Snapshot) -> Value {
 pub fn instancesz<'a>(mesh: &Mesh, cluster_id: &str, proxies: impl IntoIterator<Item = (String, &'a [ServiceTarget])>) -> Value {
     let one = |target: &ServiceTarget| {
         let s = mesh.services.get(&target.service)?;
-        let mut port = port(s.port(target.port)?);
+        let mut port = port(s.port_of_any(target.port)?);
         port["TargetPort"] = target.target_port.into();
         Some(json!({"Service": service(s, cluster_id), "Port": port}))
     };

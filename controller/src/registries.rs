@@ -180,32 +180,33 @@ impl Registries {
     }
 }
 
-/// The service of a host: that of the first cluster that has one, with the addresses and identities of all. What a
-/// ServiceEntry says holds only where no cluster has a Service.
+/// The service of a host: that of the first cluster that has one, with the addresses and identities of all. What ServiceEntries
+/// say stands beside it.
 fn service(meshes: &[&Mesh], key: &ServiceKey) -> Option<Arc<Service>> {
     let found: Vec<&Arc<Service>> = meshes.iter().filter_map(|m| m.services.get(key)).collect();
-    let kubernetes: Vec<&Arc<Service>> = found.iter().copied().filter(|s| s.registry == Registry::Kubernetes).collect();
-    match (kubernetes.as_slice(), found.first()) {
-        ([], first) => first.map(|s| Arc::clone(s)),
-        ([one], _) => Some(Arc::clone(one)),
-        ([first, rest @ ..], _) => {
-            let mut merged = Service::clone(first);
-            for other in rest {
-                let new = |a: &&_| !merged.addresses.contains(a);
-                let addresses: Vec<_> = other.addresses.iter().filter(new).cloned().collect();
-                merged.addresses.extend(addresses);
-                merged.service_accounts.extend(other.service_accounts.iter().cloned());
-            }
-            Some(Arc::new(merged))
-        }
+    let (kubernetes, entries): (Vec<_>, Vec<_>) = found.into_iter().partition(|s| s.registry == Registry::Kubernetes);
+    let Some((first, rest)) = kubernetes.split_first() else { return entries.first().map(|s| Arc::clone(s)) };
+    if rest.is_empty() && entries.is_empty() {
+        return Some(Arc::clone(first));
     }
+    let mut merged = Service::clone(first);
+    for other in rest {
+        let new = |a: &&_| !merged.addresses.contains(a);
+        let addresses: Vec<_> = other.addresses.iter().filter(new).cloned().collect();
+        merged.addresses.extend(addresses);
+        merged.service_accounts.extend(other.service_accounts.iter().cloned());
+        merged.twins.extend(other.twins.iter().cloned());
+    }
+    for entry in entries {
+        merged.twins.push(Arc::clone(entry));
+        merged.twins.extend(entry.twins.iter().cloned());
+    }
+    Some(Arc::new(merged))
 }
 
 /// The endpoints of all clusters that have the service, in order.
 fn endpoints(meshes: &[&Mesh], key: &ServiceKey) -> Option<Arc<Vec<Endpoint>>> {
-    let is_kubernetes = |m: &&&Mesh| m.services.get(key).is_some_and(|s| s.registry == Registry::Kubernetes);
-    let any = meshes.iter().any(|m| is_kubernetes(&m));
-    let mut lists = meshes.iter().filter(|m| !any || is_kubernetes(m)).filter_map(|m| m.endpoints.get(key));
+    let mut lists = meshes.iter().filter_map(|m| m.endpoints.get(key));
     let first = lists.next()?.clone();
     let rest: Vec<_> = lists.collect();
     if rest.is_empty() {

@@ -145,7 +145,7 @@ fn service(i: usize, namespace: &Str, name: &Str, host: &Host) -> Service {
         persistent_session: false,
         traffic_distribution: TrafficDistribution::Any,
         races_addresses: false,
-        joined: Vec::new(),
+        twins: Vec::new(),
     }
 }
 
@@ -165,9 +165,10 @@ pub(crate) fn endpoint(i: usize, n: usize, namespace: &Str, name: &Str) -> Endpo
     };
     Endpoint {
         address: EndpointAddress::Ip(ip.into()),
-        additional_addresses: Vec::new(),
+        additional_addresses: Box::default(),
         port: 8080,
         service_port: "http".into(),
+        service_port_number: 0,
         weight: 1,
         health: Health::Healthy,
         workload: Arc::new(workload),

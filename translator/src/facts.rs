@@ -139,7 +139,8 @@ pub(crate) fn of(world: &World, proxy: &Proxy) -> (ScopeFacts, OwnFacts) {
     let targets = instance.map(|i| i.targets.clone()).unwrap_or_default();
     let whole = proxy.kind != ProxyType::Sidecar || proxy.flavour == Flavour::Grpc;
     let chosen = |t: &ServiceTarget| {
-        mesh.services.get(&t.service).is_some_and(|s| s.addresses.is_empty() && s.resolution == Resolution::Passthrough)
+        let chosen = |s: &pilotfish_model::Service| s.addresses.is_empty() && s.resolution == Resolution::Passthrough;
+        mesh.services.get(&t.service).is_some_and(|s| s.all().any(chosen))
     };
     let own_ip = proxy.ips.first().copied().filter(|_| targets.iter().any(chosen));
     let own = OwnFacts {

@@ -3,6 +3,8 @@
 //! Listeners open what is here, one per [`MergedPort`]; route configurations are built for the servers of one route name.
 //! Enter at [`merged`].
 
+mod reached;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -13,6 +15,8 @@ use pilotfish_model::tls::ServerTlsMode;
 use pilotfish_model::virtual_service::GatewayRef;
 
 use crate::context::Context;
+
+pub(crate) use reached::Reached;
 
 /// Label of a gateway's Service that says: its ports are the ports to listen on, whatever the target ports are.
 const NO_PORT_TRANSLATION: &str = "experimental.istio.io/disable-gateway-port-translation";
@@ -31,18 +35,16 @@ pub struct MergedPort {
     pub port: u16,
     /// Address to bind; `None`: all.
     pub bind: Option<Str>,
-    /// What the servers have in common.
-    pub kind: PortKind,
-    /// Servers in order, never empty. [`PortKind::Tcp`]: exactly one. [`PortKind::Http`]: all share one route name.
-    /// [`PortKind::Tls`]: a filter chain each (no two have a server name in common).
+    /// Servers in order, never empty. Those of [`ServerKind::Http`] share one route name. Those of [`ServerKind::Tls`] have a
+    /// filter chain each (no two have a server name in common).
     pub servers: Vec<MergedServer>,
     /// Those that end HTTPS are reached by HTTP/3 as well.
     pub http3: bool,
 }
 
-/// What servers on one port have in common.
+/// What a server reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PortKind {
+pub enum ServerKind {
     /// Clear-text HTTP: one connection manager, one route configuration.
     Http,
     /// Clear-text bytes.
@@ -68,6 +70,11 @@ impl MergedServer {
     /// The server as the user wrote it.
     pub fn server(&self) -> &GatewayServer {
         &self.gateway.servers[self.index]
+    }
+
+    /// What it reads.
+    pub fn kind(&self) -> ServerKind {
+        kind_of(self.server())
     }
 
     /// The object.
@@ -144,8 +151,8 @@ pub fn merged(context: &Context<'_>) -> MergedGateways {
             let services = context.class.targets().iter().filter_map(|t| context.mesh.services.get(&t.service));
             services.flat_map(|s| &s.ports).any(|p| p.port == number && p.protocol == Protocol::Udp)
         };
-        for port in merged.ports.iter_mut().filter(|p| p.kind == PortKind::Tls) {
-            port.http3 = port.servers.iter().any(|s| s.route_name.is_some() && has_udp(s.server().port));
+        for port in &mut merged.ports {
+            port.http3 = port.servers.iter().any(|s| s.kind() == ServerKind::Tls && s.route_name.is_some() && has_udp(s.server().port));
         }
     }
     merged
@@ -189,15 +196,20 @@ impl PortTranslation {
 struct Merger {
     merged: MergedGateways,
     /// By port and address.
-    at: HashMap<(u16, Option<Str>), usize>,
+    at: HashMap<Place, usize>,
     /// Server names that are taken.
-    sni: HashMap<(u16, Option<Str>), BTreeSet<Host>>,
-    /// Hosts in clear text that are redirected to TLS, which two servers cannot share either.
-    redirected: HashMap<(u16, Option<Str>), BTreeSet<GatewayHost>>,
+    sni: HashMap<Place, BTreeSet<Host>>,
+    /// Hosts that are redirected to TLS, or have it, which two servers cannot share either.
+    secured: HashMap<Place, BTreeSet<GatewayHost>>,
     route_names: BTreeSet<Str>,
-    /// Ports whose first server speaks TLS: they take TLS only, on any address.
-    first: HashMap<u16, PortKind>,
+    /// The first server of each port says what else may be there.
+    first: HashMap<u16, (ServerKind, Option<Str>)>,
+    /// Where a port that began with TLS has further servers.
+    further: BTreeSet<Place>,
 }
+
+/// Port and address.
+type Place = (u16, Option<Str>);
 
 impl Merger {
     fn add(&mut self, gateway: &Arc<Gateway>, index: usize, port: u16) {
@@ -206,51 +218,53 @@ impl Merger {
         let key = (port, server.bind.clone());
         let route_name = route_name(gateway, server, port);
         let sni_hosts = if is_tls(server) { sni_hosts(server) } else { Vec::new() };
-        if kind == PortKind::Tls {
-            let taken = self.sni.entry(key.clone()).or_default();
-            if sni_hosts.iter().any(|h| taken.contains(h)) {
+        if server.tls.is_some() {
+            let names = self.sni.entry(key.clone()).or_default();
+            let hosts = self.secured.entry(key.clone()).or_default();
+            if sni_hosts.iter().any(|h| names.contains(h)) || server.hosts.iter().any(|h| hosts.contains(h)) {
                 return;
             }
-            taken.extend(sni_hosts.iter().cloned());
-        } else if server.tls.is_some() {
-            let taken = self.redirected.entry(key.clone()).or_default();
-            if server.hosts.iter().any(|h| taken.contains(h)) {
-                return;
+            names.extend(sni_hosts.iter().cloned());
+            hosts.extend(server.hosts.iter().cloned());
+        }
+        match self.first.get(&port) {
+            None => {
+                self.first.insert(port, (kind, server.bind.clone()));
+                self.route_names.extend(route_name.clone());
             }
-            taken.extend(server.hosts.iter().cloned());
-        }
-        if *self.first.entry(port).or_insert(kind) == PortKind::Tls && kind != PortKind::Tls {
-            return;
-        }
-        // Each TLS server has its own chain, so its own routes.
-        if let (PortKind::Tls, Some(name)) = (kind, &route_name)
-            && !self.route_names.insert(name.clone())
-        {
-            return;
+            // Clear text can only be told from clear text as requests; what has another address is another listener.
+            Some((ServerKind::Tls, _)) => {
+                let is_new = self.further.insert(key.clone());
+                // Each server beside TLS has its own chain, so its own routes, and clear text has no name to tell one from another.
+                let is_routed = route_name.clone().is_none_or(|name| self.route_names.insert(name));
+                if !is_routed || (server.tls.is_none() && !is_new) {
+                    return;
+                }
+            }
+            Some((first, bind)) => {
+                if *bind == server.bind && (*first, kind) != (ServerKind::Http, ServerKind::Http) {
+                    return;
+                }
+            }
         }
         let entry = MergedServer { gateway: gateway.clone(), index, route_name, sni_hosts };
         match self.at.get(&key) {
             None => {
                 self.at.insert(key, self.merged.ports.len());
-                self.merged.ports.push(MergedPort { port, bind: server.bind.clone(), kind, servers: vec![entry], http3: false });
+                self.merged.ports.push(MergedPort { port, bind: server.bind.clone(), servers: vec![entry], http3: false });
             }
-            Some(at) => {
-                let group = &mut self.merged.ports[*at];
-                if group.kind == kind && kind != PortKind::Tcp {
-                    group.servers.push(entry);
-                }
-            }
+            Some(at) => self.merged.ports[*at].servers.push(entry),
         }
     }
 }
 
-fn kind_of(server: &GatewayServer) -> PortKind {
+fn kind_of(server: &GatewayServer) -> ServerKind {
     if is_tls(server) {
-        PortKind::Tls
+        ServerKind::Tls
     } else if server.protocol.is_http() {
-        PortKind::Http
+        ServerKind::Http
     } else {
-        PortKind::Tcp
+        ServerKind::Tcp
     }
 }
 
@@ -318,5 +332,37 @@ mod tests {
         let http = server(443, "http", Protocol::Http, &["*"], None);
         let merged = merge(vec![https("x", "a"), https("y", "a"), raw, http]);
         assert_eq!(merged, [(443, vec!["https.443.x.gw.ns [\"a\"]".to_owned(), "- [\"b\"]".to_owned()])]);
+    }
+
+    #[test]
+    fn clear_text_beside_tls_depends_on_who_was_first_and_where() {
+        let https = |name, host| server(443, name, Protocol::Https, &[host], Some(ServerTlsMode::Simple));
+        let http = |name| server(443, name, Protocol::Http, &["*"], None);
+        let tcp = |name| server(443, name, Protocol::Tcp, &["*"], None);
+        let redirect = |name, host| server(443, name, Protocol::Http, &[host], Some(ServerTlsMode::Simple));
+        let elsewhere = |s: GatewayServer| GatewayServer { bind: Some("1.1.1.1".into()), ..s };
+        let of = |name: &str, host: &str| format!("https.443.{name}.gw.ns [{host:?}]");
+        let (plain, bytes) = ("http.443 []".to_owned(), "- []".to_owned());
+        for (servers, expected) in [
+            // Behind TLS the first other server may be clear text, but no more; requests that are only redirected may have one as well.
+            (vec![https("a", "a"), http("b"), https("c", "c")], vec![vec![of("a", "a"), plain.clone(), of("c", "c")]]),
+            (vec![https("a", "a"), tcp("b"), http("c")], vec![vec![of("a", "a"), bytes.clone()]]),
+            (vec![https("a", "a"), https("b", "b"), http("c")], vec![vec![of("a", "a"), of("b", "b")]]),
+            (
+                vec![https("a", "a"), https("b", "b"), redirect("c", "c"), redirect("d", "d")],
+                vec![vec![of("a", "a"), of("b", "b"), plain.clone()]],
+            ),
+            (vec![https("a", "a"), redirect("c", "a")], vec![vec![of("a", "a")]]),
+            // In front of it, it is alone on its address.
+            (vec![http("a"), https("b", "b"), tcp("c"), http("d")], vec![vec![plain.clone(), plain.clone()]]),
+            (vec![tcp("a"), https("b", "b")], vec![vec![bytes.clone()]]),
+            (
+                vec![http("a"), elsewhere(https("b", "b")), elsewhere(tcp("c"))],
+                vec![vec![plain.clone()], vec![format!("https.443.b.gw.ns.1.1.1.1 [\"b\"]"), bytes]],
+            ),
+        ] {
+            let shown = format!("{servers:?}");
+            assert_eq!(merge(servers).into_iter().map(|(_, s)| s).collect::<Vec<_>>(), expected, "{shown}");
+        }
     }
 }

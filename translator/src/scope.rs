@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use pilotfish_model::mesh::Mesh;
 use pilotfish_model::name::{Host, Kind, ObjectId, Str, Visibility, selects};
-use pilotfish_model::service::{Registry, Service};
+use pilotfish_model::service::{Protocol, Registry, Service};
 use pilotfish_model::sidecar::{EgressListener, OutboundPolicy, Sidecar};
 use pilotfish_model::virtual_service::{HttpRoute, VirtualService};
 
@@ -73,7 +73,7 @@ impl Scope {
             Ok(list) => list,
             Err(list) => kept(before.map(|b| &b.services), list),
         };
-        let mut outside: Vec<Host> = outside.into_iter().map(|(host, _)| host.clone()).collect();
+        let mut outside: Vec<Host> = outside.into_iter().cloned().collect();
         outside.sort();
         outside.dedup();
         let same_services = before.filter(|b| Arc::ptr_eq(&b.services, &services));
@@ -189,10 +189,15 @@ fn look_up(world: &World, class: &ScopeFacts, services: &[Arc<Service>], before:
 
 impl EgressScope {
     fn everything(world: &World, class: &ScopeFacts, before: Option<&EgressScope>) -> EgressScope {
-        let services = |s: &Service| s.visibility.allows(&s.namespace, &class.namespace);
+        let visible = |s: &Service| s.visibility.allows(&s.namespace, &class.namespace);
+        let services = some_of(before.map(|b| &b.services), world.services_by_age(), visible, |s| service_rank(class, s));
         EgressScope {
             listener: None,
-            services: some_of(before.map(|b| &b.services), world.services_by_age(), services, |s| service_rank(class, s)),
+            // Of a gateway no listener is made from services.
+            services: match world.hosts_are_unique() || class.is_router() {
+                true => services,
+                false => kept(before.map(|b| &b.services), one_namespace_per_host(services.to_vec(), class)),
+            },
             virtual_services: some_of(
                 before.map(|b| &b.virtual_services),
                 world.routes_by_age(),
@@ -204,13 +209,13 @@ impl EgressScope {
 
     fn through(listener: &EgressListener, world: &World, class: &ScopeFacts, before: Option<&EgressScope>) -> EgressScope {
         let imports = Imports::new(&listener.hosts, &class.namespace);
-        let port = listener.port.as_ref().map(|p| p.number).filter(|p| *p != 0);
+        let port = own_port(listener);
         let services = nearest_first(imports.services(world), |s| service_rank(class, s));
         let services = services.into_iter().filter_map(|s| with_port(&s, port));
         let routes = nearest_first(imports.routes(world, class), |r| rules_rank(world, class, r));
         EgressScope {
             listener: Some(listener.clone()),
-            services: kept(before.map(|b| &b.services), one_per_host(services.collect(), class)),
+            services: kept(before.map(|b| &b.services), one_namespace_per_host(services.collect(), class)),
             virtual_services: kept(before.map(|b| &b.virtual_services), routes),
         }
     }
@@ -224,13 +229,27 @@ fn rules_rank(world: &World, class: &ScopeFacts, rules: &Rules) -> u8 {
     distance(&rules.visibility_in(world.mesh_config()), &rules.meta.namespace, &class.namespace)
 }
 
+/// The port that services of a listener must have. A proxy takes requests for all ports.
+fn own_port(listener: &EgressListener) -> Option<u16> {
+    let port = listener.port.as_ref().filter(|p| p.protocol != Protocol::HttpProxy);
+    port.map(|p| p.number).filter(|p| *p != 0)
+}
+
 /// The service with only that port, if a port is asked for; `None` if it does not have it.
 fn with_port(service: &Arc<Service>, port: Option<u16>) -> Option<Arc<Service>> {
-    let Some(port) = port else { return Some(service.clone()) };
-    match (service.port(port), service.ports.len()) {
-        (None, _) => None,
-        (Some(_), 1) => Some(service.clone()),
-        (Some(p), _) => Some(Arc::new(Service { ports: vec![p.clone()], ..(**service).clone() })),
+    match port {
+        None => Some(service.clone()),
+        Some(port) => with_ports(service, |number| number == port),
+    }
+}
+
+/// The service with only those ports; `None` if it has none of them.
+fn with_ports(service: &Arc<Service>, wanted: impl Fn(u16) -> bool) -> Option<Arc<Service>> {
+    let ports: Vec<_> = service.ports.iter().filter(|p| wanted(p.port)).cloned().collect();
+    match ports.len() {
+        0 => None,
+        n if n == service.ports.len() => Some(service.clone()),
+        _ => Some(Arc::new(Service { ports, ..(**service).clone() })),
     }
 }
 
@@ -238,13 +257,13 @@ fn rank(service: &Service, class: &ScopeFacts) -> (bool, bool) {
     (service.namespace != class.namespace, service.registry != Registry::Kubernetes)
 }
 
-/// Of services with one host: the namespace's own, then Kubernetes', then the oldest.
-fn one_per_host(services: Vec<Arc<Service>>, class: &ScopeFacts) -> Vec<Arc<Service>> {
+/// Of services with one host those of one namespace: the client's own, then where Kubernetes has it, then the oldest's.
+fn one_namespace_per_host(services: Vec<Arc<Service>>, class: &ScopeFacts) -> Vec<Arc<Service>> {
     let mut best: HashMap<&Host, &Arc<Service>> = HashMap::with_capacity(services.len());
     let mut doubled = false;
     for service in &services {
         let entry = best.entry(&service.host).or_insert(service);
-        doubled |= !Arc::ptr_eq(entry, service);
+        doubled |= entry.namespace != service.namespace;
         if rank(service, class) < rank(entry, class) {
             *entry = service;
         }
@@ -253,61 +272,85 @@ fn one_per_host(services: Vec<Arc<Service>>, class: &ScopeFacts) -> Vec<Arc<Serv
         drop(best);
         return services;
     }
-    let kept: HashSet<*const Service> = best.values().map(|s| Arc::as_ptr(s)).collect();
-    services.iter().filter(|s| kept.contains(&Arc::as_ptr(s))).cloned().collect()
+    services.iter().filter(|s| best.get(&s.host).is_some_and(|best| best.namespace == s.namespace)).cloned().collect()
 }
 
-/// The same of one host alone, among those that are exported to the class.
+/// The service that a route means by a host: its namespace's own, whoever that is for, else the best of those that it may see.
 fn best_of(world: &World, class: &ScopeFacts, host: &Host) -> Option<Arc<Service>> {
-    let visible = world.services_of(host).iter().filter(|s| s.visibility.allows(&s.namespace, &class.namespace));
-    visible.min_by_key(|s| rank(s, class)).cloned()
+    let seen = |s: &Service| s.namespace == class.namespace || s.visibility.allows(&s.namespace, &class.namespace);
+    world.services_of(host).iter().filter(|s| seen(s)).min_by_key(|s| rank(s, class)).cloned()
 }
 
 /// Destinations that routes name and no listener imports. A scope that sees everything has none.
-fn outside<'a>(egress: &'a [EgressScope], namespace: &str) -> Vec<(&'a Host, Option<u16>)> {
+fn outside<'a>(egress: &'a [EgressScope], namespace: &str) -> Vec<&'a Host> {
     if let [EgressScope { listener: None, .. }] = egress {
         return Vec::new();
     }
     let seen: HashSet<&Host> = egress.iter().flat_map(|e| e.services.iter().map(|s| &s.host)).collect();
     let named = egress.iter().flat_map(|e| &*e.virtual_services).flat_map(|v| destinations_from(v, Some(namespace)));
-    named.filter(|(host, _)| !seen.contains(host)).collect()
+    named.map(|(host, _)| host).filter(|host| !seen.contains(host)).collect()
 }
 
 /// The union of what the egress listeners see, and the destinations of their routes: a route may lead out of the scope.
 /// `Ok`: the very list of the only listener.
 fn all_services(
     egress: &[EgressScope],
-    outside: &[(&Host, Option<u16>)],
+    outside: &[&Host],
     world: &World,
     class: &ScopeFacts,
 ) -> Result<Arc<[Arc<Service>]>, Vec<Arc<Service>>> {
+    let mut union = Union::default();
     if let [EgressScope { listener: None, services, .. }] = egress {
         if world.hosts_are_unique() {
             return Ok(services.clone());
         }
-        return Err(one_per_host(services.to_vec(), class));
+        services.iter().for_each(|s| union.add(s));
+        return Err(union.list);
     }
-    let mut union: Vec<Arc<Service>> = Vec::new();
-    let mut at: HashMap<(Str, Host), usize> = HashMap::new();
-    let mut add = |service: &Arc<Service>| {
-        let key = (service.namespace.clone(), service.host.clone());
-        match at.get(&key) {
-            None => {
-                at.insert(key, union.len());
-                union.push(service.clone());
+    // Where listeners see services with some ports only, routes may add others.
+    let partly = egress.iter().any(|e| e.listener.as_ref().is_some_and(|l| own_port(l).is_some()));
+    let outside: HashSet<&Host> = outside.iter().copied().collect();
+    for scope in egress {
+        scope.services.iter().for_each(|s| union.add(s));
+        let port = scope.listener.as_ref().and_then(own_port);
+        for rules in &*scope.virtual_services {
+            let mut wanted: BTreeMap<&Host, Vec<Option<u16>>> = BTreeMap::new();
+            for (host, port) in destinations_from(rules, Some(&class.namespace)).filter(|(host, _)| partly || outside.contains(host)) {
+                wanted.entry(host).or_default().push(port);
             }
-            Some(i) => union[*i] = with_ports_of(&union[*i], service),
-        }
-    };
-    egress.iter().flat_map(|e| &*e.services).for_each(&mut add);
-    for (host, port) in outside {
-        if let Some(service) = best_of(world, class, host)
-            && let Some(service) = with_port(&service, *port)
-        {
-            add(&service);
+            for (host, ports) in wanted {
+                let found = best_of(world, class, host).and_then(|service| match port {
+                    None if !ports.contains(&None) => with_ports(&service, |number| ports.contains(&Some(number))),
+                    port => with_port(&service, port),
+                });
+                found.iter().for_each(|s| union.add(s));
+            }
         }
     }
-    Err(one_per_host(union, class))
+    Err(union.list)
+}
+
+/// Services, one per host: the first, but Kubernetes before others. Others that are like it add their ports.
+#[derive(Default)]
+struct Union {
+    list: Vec<Arc<Service>>,
+    at: HashMap<Host, usize>,
+}
+
+impl Union {
+    fn add(&mut self, service: &Arc<Service>) {
+        let Some(known) = self.at.get(&service.host).map(|i| &mut self.list[*i]) else {
+            self.at.insert(service.host.clone(), self.list.len());
+            self.list.push(service.clone());
+            return;
+        };
+        match (known.registry, service.registry) {
+            (Registry::Kubernetes, Registry::External) => {}
+            (Registry::External, Registry::Kubernetes) => *known = service.clone(),
+            _ if known.takes_ports_of(service) => *known = with_ports_of(known, service),
+            _ => {}
+        }
+    }
 }
 
 fn with_ports_of(into: &Arc<Service>, from: &Arc<Service>) -> Arc<Service> {
@@ -326,7 +369,10 @@ pub fn destinations(route: &VirtualService) -> impl Iterator<Item = (&Host, Opti
 }
 
 /// The same without those of HTTP rules that are for clients of other namespaces only.
-fn destinations_from<'a>(route: &'a VirtualService, client: Option<&str>) -> impl Iterator<Item = (&'a Host, Option<u16>)> + use<'a> {
+pub(crate) fn destinations_from<'a>(
+    route: &'a VirtualService,
+    client: Option<&str>,
+) -> impl Iterator<Item = (&'a Host, Option<u16>)> + use<'a> {
     let is_for = |rule: &HttpRoute| {
         let fits = |namespace: &Str| client.is_none_or(|client| **namespace == *client);
         rule.matches.is_empty() || rule.matches.iter().any(|m| m.source_namespace.as_ref().is_none_or(fits))

@@ -19,6 +19,7 @@ use pilotfish_model::{ContentHash, Kind, ObjectId, Resolution, Service};
 use crate::cluster;
 use crate::context::{Common, Context};
 use crate::endpoint::{self, Plan};
+use crate::gateway::Reached;
 use crate::leaf::{Built, Key, Leaves};
 use crate::policy::{self, MergedRule};
 
@@ -66,6 +67,8 @@ pub(crate) struct Ingredients {
     all_speak_mtls: bool,
     endpoints: Option<Arc<Vec<Endpoint>>>,
     plaintext: Arc<[usize]>,
+    /// No route leads there: a gateway may still pass connections on by name.
+    unreached: bool,
 }
 
 /// See the module.
@@ -89,7 +92,7 @@ pub(crate) fn missing<'a>(units: &'a [Arc<Unit>], others: &[Arc<Unit>]) -> impl 
 
 impl Ingredients {
     /// Of the scope's service at `index`.
-    pub(crate) fn of(context: &Context<'_>, index: usize) -> Self {
+    pub(crate) fn of(context: &Context<'_>, index: usize, reached: Option<&Reached>) -> Self {
         let service = &context.scope.services[index];
         let key = ServiceKey::of(service);
         let (endpoints, plaintext) = match service.resolution {
@@ -103,6 +106,7 @@ impl Ingredients {
         let rule = context.scope.found[index].rule.clone();
         Ingredients {
             service: service.clone(),
+            unreached: reached.is_some_and(|r| !r.has(service)),
             all_speak_mtls: rule.as_ref().is_none_or(|r| !r.passes_through()) || policy::all_speak_mtls(context.mesh, service),
             rule,
             accounts: context.world.accounts_of(&key),
@@ -118,9 +122,9 @@ impl Ingredients {
         self.addresses() == other.addresses() && self.answers() == other.answers()
     }
 
-    /// What is known of its endpoints.
-    fn answers(&self) -> (MtlsMode, bool, &[usize]) {
-        (self.mtls, self.all_speak_mtls, &self.plaintext)
+    /// What is known of its endpoints, and of the way to them.
+    fn answers(&self) -> (MtlsMode, bool, bool, &[usize]) {
+        (self.mtls, self.all_speak_mtls, self.unreached, &self.plaintext)
     }
 
     /// Where they are. Tells them apart from all others that live at the same time.
@@ -159,7 +163,7 @@ impl Ingredients {
     /// The same, with these WorkloadEntries in their place.
     pub(crate) fn sources_with(&self, entries: &[ObjectId]) -> Sources {
         let rules = self.rule.iter().flat_map(|r| &r.sources);
-        sources(std::iter::once(&self.service.source).chain(&self.service.joined).chain(rules).chain(entries))
+        sources(self.service.all().map(|s| &s.source).chain(rules).chain(entries))
     }
 }
 
@@ -209,7 +213,7 @@ impl<'a> Recipe<'a> {
         if self.common.class.flavour == Flavour::Grpc {
             crate::grpc::clusters(&input, &mut |resource| clusters.push(Built::Sound(resource.with_sources(of.sources()))));
         } else {
-            cluster::of_service(&input, self.by_sni, &mut |cluster| {
+            cluster::of_service(&input, !of.unreached, self.by_sni, &mut |cluster| {
                 let key = Key::of("cluster", &cluster);
                 clusters.push(
                     leaves.resource(TypeUrl::Cluster, cluster.name.clone(), &key, true, None, || (cluster::build(&cluster), of.sources())),
@@ -220,7 +224,8 @@ impl<'a> Recipe<'a> {
             let mut names = HashSet::new();
             clusters.retain(|c| names.insert(c.name().clone()));
         }
-        let plans = endpoint::plans(&input, self.by_sni);
+        let mut plans = endpoint::plans(&input, self.by_sni);
+        plans.retain(|p| p.passed_on || !of.unreached);
         Unit { of, clusters, plans }
     }
 }

@@ -83,7 +83,7 @@ impl View {
         // Units hold what endpoints are chosen by, which is where a proxy runs: a sibling's are others.
         let units = match kept(&|d| !d.units).filter(own) {
             Some(b) => b.units.clone(),
-            None => maker.units(by_sni, own_base),
+            None => maker.units(by_sni, inputs.reached.as_ref(), own_base),
         };
         maker.clusters(&units, kept(&|d| !d.sidecar).filter(own));
         let (settings, parts) = match kept(&|d| !d.services && !d.sidecar && !d.telemetry) {

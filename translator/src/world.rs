@@ -39,6 +39,8 @@ pub struct World {
     delegating: BTreeSet<ObjectKey>,
     pub(crate) accounts: OrdMap<ServiceKey, Arc<[Str]>>,
     hosts: OrdMap<Host, Arc<[Arc<Service>]>>,
+    /// Services of which several objects of one namespace speak. Most meshes have none.
+    twinned: BTreeSet<ServiceKey>,
     pub(crate) aliases: Arc<Aliases>,
     services_by_age: ByAge<ServiceKey, Service>,
     /// Where in that list hosts are.
@@ -112,6 +114,7 @@ impl World {
             delegating: BTreeSet::new(),
             accounts: mesh.services.iter().map(|(key, s)| (key.clone(), accounts(&mesh, s))).collect(),
             hosts: hosts(&mesh),
+            twinned: mesh.services.iter().filter(|(_, s)| !s.twins.is_empty()).map(|(key, _)| key.clone()).collect(),
             aliases: Arc::new(Aliases::new(&mesh)),
             services_by_age: ByAge::new(by_age::service_order),
             by_host: OnceLock::new(),
@@ -147,6 +150,7 @@ impl World {
             delegating: self.delegating.clone(),
             accounts: self.accounts.clone(),
             hosts: self.hosts.clone(),
+            twinned: self.twinned.clone(),
             aliases: self.aliases.clone(),
             services_by_age: self.services_by_age.without(&changes.services),
             by_host: if changes.services.is_empty() { self.by_host.clone() } else { OnceLock::new() },
@@ -232,9 +236,14 @@ impl World {
         self.hosts.get(host).map_or(&[], |s| s)
     }
 
-    /// No host has services of several namespaces.
+    /// No host has services of several namespaces, or of several objects.
     pub(crate) fn hosts_are_unique(&self) -> bool {
-        self.hosts.len() == self.mesh.services.len()
+        self.twinned.is_empty() && self.hosts.len() == self.mesh.services.len()
+    }
+
+    /// Several objects of one namespace speak of a service.
+    pub(crate) fn is_twinned(&self, service: &Service) -> bool {
+        !service.twins.is_empty() || (!self.twinned.is_empty() && self.twinned.contains(&ServiceKey::of(service)))
     }
 
     /// Identities that a service's servers may have.
@@ -280,6 +289,10 @@ impl World {
         if old == new.as_ref() {
             return;
         }
+        match new.as_ref().is_some_and(|s| !s.twins.is_empty()) {
+            true => drop(self.twinned.insert(key.clone())),
+            false => drop(self.twinned.remove(key)),
+        }
         let mut same: Vec<Arc<Service>> = self.services_of(&key.host).iter().filter(|s| s.namespace != key.namespace).cloned().collect();
         same.extend(new);
         same.sort_by(|a, b| by_age::service_order(a, b));
@@ -305,7 +318,9 @@ fn hosts(mesh: &Mesh) -> OrdMap<Host, Arc<[Arc<Service>]>> {
 /// Identities that a service's servers may have, in the mesh's trust domain and its aliases, sorted.
 fn accounts(mesh: &Mesh, service: &Service) -> Arc<[Str]> {
     let endpoints = mesh.endpoints_of(service).iter().map(|e| &e.workload.service_account);
-    let found: BTreeSet<&Str> = endpoints.filter(|a| !a.is_empty()).chain(&service.service_accounts).collect();
+    // Of several objects the youngest says who else answers for the host.
+    let said = service.all().max_by(|a, b| by_age::service_order(a, b)).unwrap_or(service);
+    let found: BTreeSet<&Str> = endpoints.filter(|a| !a.is_empty()).chain(&said.service_accounts).collect();
     let aliases = &mesh.config.trust_domain_aliases;
     if aliases.is_empty() {
         return found.into_iter().cloned().collect();

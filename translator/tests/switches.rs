@@ -267,6 +267,7 @@ const ROWS: &[Row] = &[
     ("COMPLIANCE_POLICY", "fips-140-2", "app", LDS, "virtualInbound", "\"AES128-GCM-SHA256\"", 2, 0),
     ("COMPLIANCE_POLICY", "fips-140-2", "app", CDS, WEB, "\"TLSv1_3\"", 1, 0),
     ("COMPLIANCE_POLICY", "fips-140-3", "plain", LDS, "virtualInbound", "\"FIPS_202205\"", 0, 2),
+    ("PILOT_FILTER_GATEWAY_CLUSTER_CONFIG", "true", "gateway", CDS, "outbound|2||stores.shop.svc.cluster.local", "\"eds_cluster_config\"", 1, 0),
     ("COMPLIANCE_POLICY", "fips-140-3", "gateway", LDS, "0.0.0.0_443", "\"FIPS_202205\"", 0, 1),
     ("COMPLIANCE_POLICY", "pqc", "app", CDS, WEB, "\"ecdh_curves\":[\"X25519MLKEM768\"]", 0, 1),
     ("PILOT_ENABLE_QUIC_LISTENERS", "true", "gateway", LDS, "udp_0.0.0.0_443", "\"udp_listener_config\"", 0, 1),

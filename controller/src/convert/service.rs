@@ -101,7 +101,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, s: &api::Service) -> ServiceFact {
         persistent_session: false,
         traffic_distribution: TrafficDistribution::Any,
         races_addresses: false,
-        joined: Vec::new(),
+        twins: Vec::new(),
     };
     let said = scope.annotation(TRAFFIC_DISTRIBUTION).unwrap_or(&spec.traffic_distribution);
     ServiceFact {

@@ -107,7 +107,7 @@ pub(super) fn convert(scope: &mut Scope<'_>, spec: &api::ServiceEntrySpec, statu
             persistent_session: false,
             traffic_distribution: TrafficDistribution::Any,
             races_addresses,
-            joined: Vec::new(),
+            twins: Vec::new(),
         }
     };
     let services = spec.hosts.iter().map(service).collect();

@@ -37,7 +37,7 @@ pub(crate) fn endpoint_change(before: &[Endpoint], after: &[Endpoint]) -> Option
 /// whether all of them speak mesh mTLS, and everything where endpoints are part of clusters, listeners or names.
 pub(super) fn reaches_service(service: &Service, before: &[Endpoint], after: &[Endpoint]) -> bool {
     let mtls = |endpoints: &[Endpoint]| !endpoints.is_empty() && endpoints.iter().all(|e| e.workload.mtls);
-    service.resolution != Resolution::Static || mtls(before) != mtls(after) || accounts(before) != accounts(after)
+    service.all().any(|s| s.resolution != Resolution::Static) || mtls(before) != mtls(after) || accounts(before) != accounts(after)
 }
 
 fn accounts(endpoints: &[Endpoint]) -> BTreeSet<&Str> {
@@ -81,9 +81,10 @@ mod tests {
         let workload = Arc::new(Workload::default());
         let one = |&(n, health, weight): &(u8, Health, u32)| Endpoint {
             address: EndpointAddress::Ip([10, 0, 0, n].into()),
-            additional_addresses: Vec::new(),
+            additional_addresses: Box::default(),
             port: 80,
             service_port: "http".into(),
+            service_port_number: 0,
             weight,
             health,
             workload: workload.clone(),

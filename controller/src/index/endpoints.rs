@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health, Workload};
 use pilotfish_model::name::{CANONICAL_NAME, CANONICAL_REVISION, Labels, Str, first_label, selects};
-use pilotfish_model::service::{Registry, Resolution};
+use pilotfish_model::service::{Registry, Resolution, ServicePort};
 use pilotfish_model::{ObjectId, Service};
 
 use super::Index;
@@ -67,7 +67,7 @@ impl Index {
                 for (name, port) in &slice.ports {
                     if service.ports.iter().any(|p| p.name == *name) {
                         let one = endpoint(EndpointAddress::Ip(ip), *port, name, 1, e.health, &workload);
-                        found.push(Endpoint { additional_addresses: more.to_vec(), ..one });
+                        found.push(Endpoint { additional_addresses: more.into(), ..one });
                     }
                 }
             }
@@ -114,7 +114,7 @@ impl Index {
                     EndpointAddress::Unix(_) => 0,
                     _ => w.ports.get(&p.name).copied().or(p.target_port).unwrap_or(p.port),
                 };
-                found.push(endpoint(address.clone(), number, &p.name, w.weight, Health::Unknown, workload));
+                found.push(of_entry(endpoint(address.clone(), number, &p.name, w.weight, Health::Unknown, workload), p));
             }
         };
         for w in &fact.endpoints {
@@ -144,7 +144,8 @@ impl Index {
             };
             let (address, workload) = (EndpointAddress::Dns(service.host.as_str().into()), Arc::new(workload));
             for p in &service.ports {
-                found.push(endpoint(address.clone(), p.target_port.unwrap_or(p.port), &p.name, 1, Health::Unknown, &workload));
+                let port = p.target_port.unwrap_or(p.port);
+                found.push(of_entry(endpoint(address.clone(), port, &p.name, 1, Health::Unknown, &workload), p));
             }
         }
         if service.mesh_external && self.settings.mesh_config.features.canonical_outside {
@@ -165,7 +166,7 @@ impl Index {
             for p in &service.ports {
                 let port = p.target_port.unwrap_or(p.port);
                 let one = endpoint(EndpointAddress::Ip(*ip), port, &p.name, 1, Health::Healthy, &workload);
-                found.push(Endpoint { additional_addresses: more.to_vec(), ..one });
+                found.push(of_entry(Endpoint { additional_addresses: more.into(), ..one }, p));
             }
         }
     }
@@ -215,5 +216,19 @@ fn canonical(workload: &Workload, service: &Service) -> Workload {
 }
 
 fn endpoint(address: EndpointAddress, port: u16, name: &Str, weight: u32, health: Health, workload: &Arc<Workload>) -> Endpoint {
-    Endpoint { address, additional_addresses: Vec::new(), port, service_port: name.clone(), weight, health, workload: workload.clone() }
+    Endpoint {
+        address,
+        additional_addresses: Box::default(),
+        port,
+        service_port: name.clone(),
+        service_port_number: 0,
+        weight,
+        health,
+        workload: workload.clone(),
+    }
+}
+
+/// One of a ServiceEntry, whose ports are told by number.
+fn of_entry(endpoint: Endpoint, port: &ServicePort) -> Endpoint {
+    Endpoint { service_port_number: port.port, ..endpoint }
 }

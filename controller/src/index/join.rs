@@ -9,7 +9,7 @@ use pilotfish_model::name::{Labels, Str, Visibility, selects};
 use pilotfish_model::service::Registry;
 use pilotfish_model::{ContentHash, Kind, ObjectId, Service};
 
-use super::difference::{endpoint_change, reaches_service};
+use super::difference::{endpoint_change, place, reaches_service};
 use super::relations::Claim;
 use super::{Index, usage};
 use crate::convert::{Fact, SliceFact};
@@ -255,7 +255,7 @@ impl Index {
         Some(service)
     }
 
-    /// The service that has a host: the first claim's. Later ServiceEntries add what they have more.
+    /// The service that has a host: the first claim's, with what later ones say, and the endpoints of all.
     fn claimant(&self, key: &ServiceKey) -> Option<(Service, Vec<Endpoint>)> {
         let mut claims = self.relations.claims.get(key);
         let (mut service, mut endpoints) = claims.find_map(|claim| {
@@ -263,13 +263,14 @@ impl Index {
             let endpoints = self.endpoints(&service, claim);
             Some((service, endpoints))
         })?;
-        if service.registry == Registry::External {
-            for claim in claims {
-                if let Some(more) = self.claimed(claim).filter(|more| more.source != service.source && service.is_joined_by(more)) {
-                    endpoints.extend(self.endpoints(&more, claim));
-                    service.join(more);
-                }
-            }
+        for claim in claims {
+            // An object that names a host twice says the same twice.
+            let Some(twin) = self.claimed(claim).filter(|twin| service.all().all(|s| s.source != twin.source)) else { continue };
+            endpoints.extend(self.endpoints(&twin, claim));
+            service.twins.push(Arc::new(twin));
+        }
+        if !service.twins.is_empty() {
+            endpoints.sort_by(|a, b| place(a).cmp(&place(b)));
         }
         Some((service, endpoints))
     }
@@ -283,7 +284,7 @@ impl Index {
         let old = self.mesh.services.get(key);
         if old != new.as_ref() {
             usage::replace(&mut self.mesh.usage, old.map(|s| &**s), new.as_deref());
-            let sources = [old, new.as_ref()].into_iter().flatten().flat_map(|s| std::iter::once(&s.source).chain(&s.joined));
+            let sources = [old, new.as_ref()].into_iter().flatten().flat_map(|s| s.all().map(|s| &s.source));
             self.changes.objects.extend(sources.cloned());
             self.changes.services.insert(key.clone());
             match new {

@@ -256,35 +256,40 @@ fn a_kubernetes_service_beats_a_service_entry_and_age_decides_between_entries() 
 }
 
 #[test]
-fn service_entries_of_one_host_add_up_where_clients_see_and_find_both_alike() {
+fn objects_of_one_host_stand_beside_each_other_with_the_endpoints_of_all() {
     let entry = |name: &str, year: u16, port: &str, ip: &str, more: &str| {
         let spec = format!(
-            "{{hosts: [one.example], resolution: STATIC, ports: [{port}], addresses: [198.51.100.{year}], endpoints: [{{address: {ip}}}]{more}}}"
+            "{{hosts: [{WEB}], resolution: STATIC, ports: [{port}], addresses: [198.51.100.{year}], endpoints: [{{address: {ip}}}]{more}}}"
         );
         mk_istio("ServiceEntry", name, &spec)
             .replace("namespace: ns", &format!("namespace: ns, creationTimestamp: '20{year}-01-01T00:00:00Z'"))
     };
     let objects = [
-        entry("first", 10, "{number: 80, name: http}", "192.0.2.1", ""),
         entry("second", 11, "{number: 80, name: web}, {number: 443, name: tls}", "192.0.2.2", ""),
         entry("elsewhere", 12, "{number: 90, name: far}", "192.0.2.3", ", exportTo: [.]"),
+        entry("first", 10, "{number: 80, name: http}", "192.0.2.1", ""),
     ];
     let mut index = index_of(yaml_objects(&objects.concat()));
     let has = |mesh: &Mesh| {
-        let service = &mesh.services[&key("one.example")];
-        let ports: Vec<_> = service.ports.iter().map(|p| format!("{} {}", p.port, p.name)).collect();
-        let endpoints: Vec<_> = mesh.endpoints[&key("one.example")].iter().map(|e| format!("{}:{}", e.service_port, e.port)).collect();
-        let joined: Vec<_> = service.joined.iter().map(|o| o.name.to_string()).collect();
-        (ports.join(", "), service.addresses.len(), endpoints.join(", "), joined.join(", "))
+        let service = &mesh.services[&key(WEB)];
+        let of = |s: &pilotfish_model::Service| format!("{} {:?}", s.source.name, s.ports.iter().map(|p| p.port).collect::<Vec<_>>());
+        let endpoints: Vec<_> =
+            mesh.endpoints[&key(WEB)].iter().map(|e| format!("{}({}):{}", e.service_port, e.service_port_number, e.address)).collect();
+        (service.all().map(of).collect::<Vec<_>>().join(", "), endpoints.join(", "))
     };
     let (mesh, _) = index.publish().unwrap();
-    let expected = ("80 http, 443 tls".into(), 2, "http:80, web:80, tls:443".into(), "second".into());
-    assert_eq!(has(&mesh), expected);
+    let endpoints = "http(80):192.0.2.1, web(80):192.0.2.2, tls(443):192.0.2.2, far(90):192.0.2.3";
+    assert_eq!(has(&mesh), ("first [80], second [80, 443], elsewhere [90]".into(), endpoints.into()));
     index.delete(&ObjectId::new(Kind::ServiceEntry, "ns", "first"));
     let (mesh, changes) = index.publish().unwrap();
-    assert_eq!(has(&mesh), ("80 web, 443 tls".into(), 1, "web:80, tls:443".into(), String::new()));
+    let endpoints = "web(80):192.0.2.2, tls(443):192.0.2.2, far(90):192.0.2.3";
+    assert_eq!(has(&mesh), ("second [80, 443], elsewhere [90]".into(), endpoints.into()));
     let names: BTreeSet<_> = changes.objects.iter().map(|o| &*o.name).collect();
-    assert_eq!(names, ["first", "second"].into());
+    assert_eq!(names, ["elsewhere", "first", "second"].into());
+    // A Service of Kubernetes comes first, however young, and its endpoints beside theirs.
+    let (mesh, _) = apply(&mut index, &[mk_service("web", ""), mk_slice("web", &["=10.0.0.1"])].concat()).unwrap();
+    let endpoints = format!("http(0):10.0.0.1, {endpoints}");
+    assert_eq!(has(&mesh), ("web [80], second [80, 443], elsewhere [90]".into(), endpoints));
 }
 
 #[test]

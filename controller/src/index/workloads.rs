@@ -211,7 +211,7 @@ impl Index {
             Some(Fact::ServiceEntry(e)) => e.services.as_slice(),
             _ => &[],
         };
-        list.iter().filter_map(|s| self.mesh.services.get(&ServiceKey::of(s))).map(|s| &**s).filter(|s| s.source == *object)
+        list.iter().filter_map(|s| self.mesh.services.get(&ServiceKey::of(s))).flat_map(|s| s.all()).filter(|s| s.source == *object)
     }
 
     fn kubernetes_targets<'a>(&'a self, id: &ObjectId, service: &'a Service, found: &mut Vec<(&'a Service, u16, u16)>) {

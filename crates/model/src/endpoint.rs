@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{Labels, Str};
+use crate::service::ServicePort;
 
 /// Region, zone and sub-zone; empty where unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -112,15 +113,25 @@ pub struct Endpoint {
     /// Where.
     pub address: EndpointAddress,
     /// Further addresses of the same endpoint (dual stack).
-    pub additional_addresses: Vec<IpAddr>,
+    pub additional_addresses: Box<[IpAddr]>,
     /// Port it listens on.
     pub port: u16,
     /// Name of the service port that it belongs to.
     pub service_port: Str,
+    /// Number of that port; 0: the name alone says it (Kubernetes).
+    pub service_port_number: u16,
     /// Relative weight, at least 1.
     pub weight: u32,
     /// Whether it takes requests.
     pub health: Health,
     /// What it is.
     pub workload: Arc<Workload>,
+}
+
+impl Endpoint {
+    /// Whether it answers for a port, where endpoints are part of more than an assignment: ServiceEntries say it by number. Of
+    /// assignments the name decides in any case.
+    pub fn answers_for(&self, port: &ServicePort) -> bool {
+        if self.service_port_number == 0 { self.service_port == port.name } else { self.service_port_number == port.port }
+    }
 }

@@ -81,6 +81,8 @@ pub struct Features {
     pub trace_sampling: u16,
     /// Gateways take Gateway objects of their own namespace only.
     pub gateways_of_namespace: bool,
+    /// Gateways get clusters of those services alone that they lead to.
+    pub gateways_know_what_they_reach: bool,
     /// Endpoints that are not ready are sent: always, never, or where no rule wants to count them.
     pub unready_endpoints: UnreadyEndpoints,
     /// Clients of headless services choose an endpoint by policy, not by address.
@@ -139,6 +141,7 @@ impl Default for Features {
             canonical_outside: false,
             trace_sampling: 100,
             gateways_of_namespace: false,
+            gateways_know_what_they_reach: false,
             unready_endpoints: UnreadyEndpoints::UnlessCounted,
             headless_balancing: false,
             services_select_entries: true,

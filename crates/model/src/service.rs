@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -185,8 +186,9 @@ pub struct Service {
     pub registry: Registry,
     /// The object behind it.
     pub source: ObjectId,
-    /// Other objects of the same host that add to it.
-    pub joined: Vec<ObjectId>,
+    /// What other objects of its namespace say of the same host, oldest first: clients may see these instead, find them at their own
+    /// addresses, and reach their endpoints.
+    pub twins: Vec<Arc<Service>>,
     /// When that object was created.
     pub created: Timestamp,
     /// Labels of that object.
@@ -233,25 +235,24 @@ impl Service {
         self.ports.iter().find(|p| p.port == number)
     }
 
-    /// Whether another ServiceEntry of the same host adds to this one: clients see and find both in the same way.
-    pub fn is_joined_by(&self, more: &Service) -> bool {
-        more.registry == self.registry
+    /// It and its twins.
+    pub fn all(&self) -> impl Iterator<Item = &Service> + '_ {
+        std::iter::once(self).chain(self.twins.iter().map(|t| &**t))
+    }
+
+    /// The port of that number, of the first that has it.
+    pub fn port_of_any(&self, number: u16) -> Option<&ServicePort> {
+        self.all().find_map(|s| s.port(number))
+    }
+
+    /// Whether ports of another service of the same host go beside these: clients see and find both in the same way.
+    pub fn takes_ports_of(&self, more: &Service) -> bool {
+        more.namespace == self.namespace
+            && more.registry == self.registry
             && more.resolution == self.resolution
             && more.labels == self.labels
             && more.selector == self.selector
             && more.visibility == self.visibility
-    }
-
-    /// Adds the ports and addresses that another service of the same host has more.
-    pub fn join(&mut self, more: Service) {
-        let ports: Vec<_> = more.ports.into_iter().filter(|p| self.port(p.port).is_none()).collect();
-        self.ports.extend(ports);
-        let addresses: Vec<_> = more.addresses.into_iter().filter(|a| !self.addresses.contains(a)).collect();
-        self.addresses.extend(addresses);
-        let addresses: Vec<_> = more.auto_addresses.into_iter().filter(|a| !self.auto_addresses.contains(a)).collect();
-        self.auto_addresses.extend(addresses);
-        self.service_accounts.extend(more.service_accounts);
-        self.joined.push(more.source);
     }
 
     /// The virtual addresses, plain ones only.

@@ -60,7 +60,6 @@ pub(crate) static UNUSED: &[Unused] = &[
     unused("MUTEX_PROFILE_FRACTION", "1000", OTHER_METRICS),
     unused("METRICS_LOCALHOST_ACCESS_ONLY", "false", "--monitoring-addr says who can reach them"),
     unused("ISTIO_ENABLE_CONTROLLER_QUEUE_METRICS", "false", OTHER_METRICS),
-    unused("PILOT_FILTER_GATEWAY_CLUSTER_CONFIG", "false", "gateways get the clusters of all services that are exported to them"),
     unused("PILOT_ENABLE_STRICT_GATEWAY_MERGING", "true", GATEWAY_API),
     unused("ENABLE_LAZY_SIDECAR_EVALUATION", "true", "what a Sidecar imports is looked up when it is needed"),
     unused("PILOT_UNIFIED_SIDECAR_SCOPE", "true", NEVER),

@@ -37,7 +37,7 @@ pub fn inbound_targets(context: &OwnContext<'_>) -> Vec<InboundTarget> {
     let mut targets: Vec<InboundTarget> = Vec::new();
     for target in &context.own.targets {
         let Some(service) = context.mesh.services.get(&target.service) else { continue };
-        let Some(port) = service.port(target.port).filter(|p| p.protocol != Protocol::Udp) else { continue };
+        let Some(port) = service.port_of_any(target.port).filter(|p| p.protocol != Protocol::Udp) else { continue };
         match targets.iter_mut().find(|t| t.target_port == target.target_port) {
             None => targets.push(InboundTarget {
                 service: service.clone(),

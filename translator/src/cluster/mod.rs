@@ -21,9 +21,11 @@ pub use input::{ClusterInput, DYNAMIC_DNS_CACHE, NameCache, build};
 pub(crate) use lb::table as hash_table;
 pub(crate) use special::cache_of;
 
-/// Clusters of one service. `by_sni`: also those behind an AUTO_PASSTHROUGH gateway.
-pub fn of_service(unit: &UnitInput<'_>, by_sni: bool, add: &mut impl FnMut(ClusterInput)) {
-    outbound::outbound(unit, false, add);
+/// Clusters of one service. `by_route`: those that routes lead to. `by_sni`: those behind an AUTO_PASSTHROUGH gateway.
+pub fn of_service(unit: &UnitInput<'_>, by_route: bool, by_sni: bool, add: &mut impl FnMut(ClusterInput)) {
+    if by_route {
+        outbound::outbound(unit, false, add);
+    }
     if by_sni {
         outbound::outbound(unit, true, add);
     }

@@ -111,7 +111,7 @@ impl One<'_> {
             Resolution::Dns | Resolution::DnsRoundRobin => {
                 let plan = endpoint::plan(common, service, self.port, self.subset, name.clone(), policy, locality).without_labels();
                 let mtls = RuledMtls::of(self.unit, self.subset, self.port.port);
-                let plan = Plan { passed_on: self.by_sni, mtls, ..plan };
+                let plan = Plan { passed_on: self.by_sni, mtls, resolved: Some(self.port.port), ..plan };
                 let (endpoints, plaintext) = (self.unit.endpoints.cloned().unwrap_or_default(), self.unit.plaintext.clone());
                 let endpoints = AssignmentInput { plan, endpoints, plaintext };
                 let one = endpoints.chosen().count() == 1;

@@ -15,10 +15,10 @@ pub(super) fn look<'a>(world: &World, workloads: &Workloads, objects: impl Itera
     if objects.peek().is_none() {
         return;
     }
-    let mut behind: BTreeMap<&ObjectId, Vec<&Arc<Service>>> = BTreeMap::new();
+    let mut behind: BTreeMap<&ObjectId, Vec<(&Arc<Service>, &Service)>> = BTreeMap::new();
     for service in world.mesh.services.values() {
-        for source in std::iter::once(&service.source).chain(&service.joined) {
-            behind.entry(source).or_default().push(service);
+        for one in service.all() {
+            behind.entry(&one.source).or_default().push((service, one));
         }
     }
     let instances = || world.mesh.workloads.values().flat_map(|w| w.iter()).filter(|w| !w.targets.is_empty());
@@ -26,17 +26,21 @@ pub(super) fn look<'a>(world: &World, workloads: &Workloads, objects: impl Itera
     for object in objects {
         match object.kind {
             Kind::ServiceEntry => match behind.get(object).map(Vec::as_slice) {
-                None => report.warn(
-                    object,
-                    "spec.hosts",
-                    "has no effect: older ServiceEntries of its namespace have all its hosts, and these are other than they",
-                ),
-                Some(services) if services.iter().all(|s| s.ports.is_empty()) => {
+                None => {}
+                Some(services) if services.iter().all(|(_, s)| s.ports.is_empty()) => {
                     report.warn(object, "spec.ports", "has no effect: there are none");
                 }
                 Some(services) => {
-                    if let Some(why) = services.first().and_then(|s| workloads.unseen(&s.visibility, &s.namespace)) {
+                    let unseen = |(_, s): &(_, &Service)| workloads.unseen(&s.visibility, &s.namespace);
+                    if let Some(why) = services.first().and_then(unseen) {
                         report.warn(object, "spec.exportTo", format!("has no effect: {why}"));
+                    } else if let Some((main, _)) = services.first()
+                        && services.iter().all(|(main, s)| s.source != main.source && !main.takes_ports_of(s))
+                    {
+                        let by = format!("{} {}/{}", main.source.kind.as_str(), main.source.namespace, main.source.name);
+                        let message =
+                            format!("{by} has its hosts, and is other than it: only its addresses and endpoints count where both are seen");
+                        report.warn(object, "spec.hosts", message);
                     }
                 }
             },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pilotfish_model::Mesh;
 use pilotfish_model::destination_rule::{Subset, TrafficPolicy};
-use pilotfish_model::endpoint::{Endpoint, Health};
+use pilotfish_model::endpoint::{Endpoint, EndpointAddress, Health};
 use pilotfish_model::features::UnreadyEndpoints;
 use pilotfish_model::name::{Labels, Str, selects};
 use pilotfish_model::peer_authentication::MtlsMode;
@@ -26,6 +26,8 @@ pub struct Plan {
     pub cluster: Str,
     /// Name of the port.
     pub port: Str,
+    /// Number of the port, where the client is told endpoints with the cluster and resolves names itself.
+    pub resolved: Option<u16>,
     /// Labels that endpoints must have.
     pub subset: Labels,
     /// Endpoints are names that the client cannot resolve: none counts.
@@ -90,11 +92,19 @@ impl Plan {
         Plan { spread, ..self }
     }
 
+    fn is_of(&self, e: &Endpoint) -> bool {
+        match self.resolved {
+            Some(number) if e.service_port_number != 0 => e.service_port_number == number,
+            Some(_) => e.service_port == self.port,
+            None => e.service_port == self.port && !matches!(e.address, EndpointAddress::Dns(_)),
+        }
+    }
+
     /// The endpoints that count, with their index.
     pub fn chosen<'a>(&'a self, endpoints: &'a [Endpoint]) -> impl Iterator<Item = (usize, &'a Endpoint)> {
         endpoints.iter().enumerate().filter(|(_, e)| {
             !self.unresolved
-                && e.service_port == self.port
+                && self.is_of(e)
                 && (self.subset.is_empty() || selects(&self.subset, &e.workload.labels))
                 && !(self.healthy && e.health == Health::Unhealthy)
                 && self.node.as_ref().is_none_or(|n| *n == e.workload.node)
@@ -105,12 +115,17 @@ impl Plan {
 impl AssignmentInput {
     /// The endpoints that count, with their index.
     pub fn chosen(&self) -> impl Iterator<Item = (usize, &Endpoint)> {
-        self.plan.chosen(&self.endpoints).filter(|(i, e)| !self.plan.passed_on || (e.workload.mtls && self.tells_mtls(*i)))
+        self.plan.chosen(&self.endpoints).filter(|(i, e)| self.is_reached(*i, e))
     }
 
-    /// True if no endpoint counts.
+    /// Mesh mTLS that is passed on reaches those alone that speak it.
+    pub(super) fn is_reached(&self, index: usize, endpoint: &Endpoint) -> bool {
+        !self.plan.passed_on || (endpoint.workload.mtls && self.tells_mtls(index))
+    }
+
+    /// True if there is no endpoint, reached or not.
     pub fn is_empty(&self) -> bool {
-        self.chosen().next().is_none()
+        self.plan.chosen(&self.endpoints).next().is_none()
     }
 
     /// Whether the client is told that an endpoint speaks mesh mTLS.
@@ -200,6 +215,7 @@ pub fn plan(
     Plan {
         cluster,
         port: port.name.clone(),
+        resolved: None,
         subset: subset.map(|s| s.labels.clone()).unwrap_or_default(),
         unresolved: false,
         passed_on: false,
@@ -230,9 +246,10 @@ mod tests {
     fn mesh_mtls_is_passed_on_to_who_speaks_it() {
         let endpoint = |mtls| Endpoint {
             address: pilotfish_model::endpoint::EndpointAddress::Dns("a".into()),
-            additional_addresses: Vec::new(),
+            additional_addresses: Box::default(),
             port: 1,
             service_port: "http".into(),
+            service_port_number: 0,
             weight: 1,
             health: Health::Healthy,
             workload: Arc::new(pilotfish_model::endpoint::Workload { mtls, ..Default::default() }),
@@ -240,8 +257,19 @@ mod tests {
         let chosen = |passed_on| {
             let (cluster, port, subset) = ("c".into(), "http".into(), Labels::default());
             let (mtls, spread) = (RuledMtls::Unsaid, Spread::Even);
-            let plan =
-                Plan { cluster, port, subset, unresolved: false, passed_on, node: None, healthy: false, described: true, mtls, spread };
+            let plan = Plan {
+                cluster,
+                port,
+                resolved: Some(80),
+                subset,
+                unresolved: false,
+                passed_on,
+                node: None,
+                healthy: false,
+                described: true,
+                mtls,
+                spread,
+            };
             let endpoints = Arc::new([true, false, true].map(endpoint).to_vec());
             AssignmentInput { plan, endpoints, plaintext: [2].into() }.chosen().map(|(i, _)| i).collect::<Vec<_>>()
         };

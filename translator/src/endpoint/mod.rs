@@ -25,7 +25,7 @@ pub fn local_cluster(context: &OwnContext<'_>) -> Option<AssignmentInput> {
     let target = context.own.targets.first().filter(|_| context.class.settings.self_discovery)?;
     let service = context.mesh.services.get(&target.service)?;
     let policy = TrafficPolicy::default();
-    let plan = plan(context.common(), service, service.port(target.port)?, None, LOCAL_CLUSTER.into(), &policy, &Locality::even());
+    let plan = plan(context.common(), service, service.port_of_any(target.port)?, None, LOCAL_CLUSTER.into(), &policy, &Locality::even());
     let endpoints = context.mesh.endpoints.get(&target.service).cloned().unwrap_or_default();
     let plaintext = plaintext(context.mesh, &endpoints);
     Some(AssignmentInput { plan, endpoints, plaintext })

@@ -11,9 +11,10 @@ use super::*;
 fn endpoint(last: u8, zone: &str, labels: &[(&str, &str)]) -> Endpoint {
     Endpoint {
         address: EndpointAddress::Ip([10, 0, 0, last].into()),
-        additional_addresses: Vec::new(),
+        additional_addresses: Box::default(),
         port: 8080,
         service_port: "http".into(),
+        service_port_number: 0,
         weight: 1,
         health: Health::Healthy,
         workload: Arc::new(Workload {
@@ -39,6 +40,7 @@ fn of(endpoints: Vec<Endpoint>, spread: Spread) -> AssignmentInput {
     let plan = Plan {
         cluster,
         port,
+        resolved: None,
         subset,
         unresolved: false,
         passed_on: false,
@@ -134,4 +136,17 @@ fn mesh_mtls_is_told_of_endpoints_that_accept_it() {
     assert_eq!(says(&all), [true, true, true, true]);
     assert_eq!(says(&AssignmentInput { plaintext: [1].into(), ..all.clone() }), [true, false, true, true]);
     assert_eq!(says(&AssignmentInput { plan: Plan { mtls: RuledMtls::Off, ..all.plan.clone() }, ..all }), [false; 4]);
+}
+
+#[test]
+fn a_locality_of_which_nobody_is_reached_is_empty() {
+    let mut endpoints = four_zones();
+    endpoints[0].workload = Arc::new(Workload { mtls: false, ..(*endpoints[0].workload).clone() });
+    let mut input = of(endpoints, Spread::Even);
+    input.plan.passed_on = true;
+    let shown = |g: LocalityLbEndpoints| (g.locality.unwrap().zone, g.load_balancing_weight, g.lb_endpoints.len());
+    let shown: Vec<_> = localities(&input).map(shown).collect();
+    let row = |zone: &str, weight, count| (zone.to_owned(), weight, count);
+    assert_eq!(shown, [row("a", None, 0), row("b", Some(2), 2), row("c", Some(1), 1)]);
+    assert!(!input.is_empty());
 }

@@ -62,7 +62,7 @@ fn service() -> Service {
         persistent_session: false,
         traffic_distribution: TrafficDistribution::Any,
         races_addresses: false,
-        joined: Vec::new(),
+        twins: Vec::new(),
     }
 }
 

@@ -98,6 +98,12 @@ enum Wanted<'a> {
     Service(&'a Arc<Service>, u16),
 }
 
+/// Services of which the last of each host counts.
+struct Several<'a> {
+    last: Vec<&'a Arc<Service>>,
+    all_by_port: BTreeMap<u16, Vec<&'a Arc<Service>>>,
+}
+
 /// One egress listener's services and rules, ready to ask.
 struct View<'a> {
     context: &'a Context<'a>,
@@ -105,6 +111,8 @@ struct View<'a> {
     services: &'a [Arc<Service>],
     rules: &'a [Arc<Rules>],
     by_port: BTreeMap<u16, Vec<&'a Arc<Service>>>,
+    /// Where hosts have several services: the last of each, for all ports, and all services, with the ports that listeners have.
+    several: Option<Several<'a>>,
     exact: HashMap<&'a Host, Vec<usize>>,
     /// The most specific first; of equal ones only the oldest rule.
     wildcard: Vec<(&'a Host, usize)>,
@@ -121,6 +129,13 @@ impl<'a> View<'a> {
                 by_port.entry(port.port).or_default().push(service);
             }
         }
+        let several = (!context.world.hosts_are_unique()).then(|| {
+            let all_by_port = by_port.clone();
+            by_port.values_mut().for_each(last_per_host);
+            let mut last: Vec<&Arc<Service>> = egress.services.iter().filter(|s| s.resolution != Resolution::Alias).collect();
+            last_per_host(&mut last);
+            Several { last, all_by_port }
+        });
         // Virtual hosts stand in the order of age, where a later change puts one in as well.
         let order = |a: &&Arc<Service>, b: &&Arc<Service>| service_order(a, b);
         for services in by_port.values_mut().filter(|s| !s.is_sorted_by(|a, b| order(a, b).is_le())) {
@@ -141,13 +156,14 @@ impl<'a> View<'a> {
         wildcard.sort_by(|a, b| a.0.cmp_specific(b.0));
         let attempt_count = super::attempt_count(context);
         let (services, rules) = (&*egress.services, &*egress.virtual_services);
-        View { context, defaults, services, rules, by_port, exact, wildcard, attempt_count, with_port: false }
+        View { context, defaults, services, rules, by_port, several, exact, wildcard, attempt_count, with_port: false }
     }
 
     /// What listeners that are made from services may refer to.
     fn catch_all_names(&self) -> Vec<(Str, Wanted<'a>)> {
         let mut wanted = Vec::new();
-        for (port, services) in &self.by_port {
+        let all = self.several.as_ref().map_or(&self.by_port, |s| &s.all_by_port);
+        for (port, services) in all {
             let mut by_number = false;
             for service in services {
                 let Some(service_port) = service.port(*port) else { continue };
@@ -244,6 +260,12 @@ impl<'a> View<'a> {
 
     /// The virtual host of a listener on the service's own address: everything goes to it, whatever it is called.
     fn sniffed(&self, name: &str, service: &'a Arc<Service>, port: u16) -> Made {
+        let mut service = service;
+        if self.several.is_some() {
+            let last = self.at(port).find(|s| s.host == service.host && s.port(port).is_some_and(is_http));
+            let Some(last) = last else { return Made { hosts: Vec::new(), asked: Vec::new(), contested: false } };
+            service = last;
+        }
         let asked = self.rules_of(&service.host);
         let found = asked.iter().find_map(|index| Some((*index, self.applied(&self.rules[*index], port)?)));
         let rules = found.as_ref().map(|(index, _)| *index);
@@ -255,6 +277,7 @@ impl<'a> View<'a> {
 
     fn at(&self, port: u16) -> Box<dyn Iterator<Item = &'a Arc<Service>> + '_> {
         match port {
+            0 if let Some(several) = &self.several => Box::new(several.last.iter().copied()),
             0 => Box::new(self.services.iter().filter(|s| s.resolution != Resolution::Alias)),
             // A slice, as it knows its length.
             port => Box::new(self.by_port.get(&port).map_or(&[][..], Vec::as_slice).iter().copied()),
@@ -320,6 +343,14 @@ impl<'a> View<'a> {
     fn default_route(&self, service: &Service, port: u16) -> RouteSource {
         default_route(self.context, self.defaults, service, port)
     }
+}
+
+/// Of services with one host the last stays.
+fn last_per_host(services: &mut Vec<&Arc<Service>>) {
+    let mut seen: HashSet<&Host> = HashSet::with_capacity(services.len());
+    services.reverse();
+    services.retain(|s| seen.insert(&s.host));
+    services.reverse();
 }
 
 /// The route of a service that no rule speaks of.

@@ -33,7 +33,8 @@ impl<'a> Imports<'a> {
         let named = self.namespaces();
         let by_namespace = named.iter().flat_map(|ns| world.mesh.services_in(ns));
         let by_host = self.anywhere().flat_map(|e| world.services_of(&e.host));
-        in_order(by_namespace.chain(by_host).filter(wanted).cloned().collect())
+        let all = by_namespace.chain(by_host).flat_map(|s| std::iter::once(s).chain(&s.twins));
+        in_order(all.filter(wanted).cloned().collect())
     }
 
     /// VirtualServices that the class may use, oldest first.
@@ -91,7 +92,8 @@ impl<'a> Imports<'a> {
 
 /// Whether a service is exported to the class and imported by its Sidecar.
 pub(crate) fn sees_service(class: &ScopeFacts, sidecar: Option<&Sidecar>, service: &Service) -> bool {
-    service.visibility.allows(&service.namespace, &class.namespace) && imported(sidecar, class, |imports| imports.service(service))
+    let is_visible = service.all().any(|s| s.visibility.allows(&s.namespace, &class.namespace));
+    is_visible && imported(sidecar, class, |imports| imports.service(service))
 }
 
 /// The same for a VirtualService.

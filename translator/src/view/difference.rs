@@ -11,7 +11,7 @@ use pilotfish_model::{ContentHash, Extension, Mesh, Resolution, Telemetry};
 
 use super::View;
 use crate::context::Context;
-use crate::gateway::{self, MergedGateways};
+use crate::gateway::{self, MergedGateways, Reached};
 use crate::listener::{extension, telemetry};
 use crate::policy::Found;
 use crate::scope::EgressScope;
@@ -24,6 +24,8 @@ pub(crate) struct Inputs {
     pub(crate) aliases: Arc<Aliases>,
     accounts: imbl::OrdMap<ServiceKey, Arc<[Str]>>,
     pub(crate) gateways: MergedGateways,
+    /// Services that the gateway leads to, where it gets clusters of these alone.
+    pub(super) reached: Option<Reached>,
     /// Namespaces of the services, sorted.
     pub(crate) namespaces: Arc<[Str]>,
     /// PeerAuthentications of these namespaces and of the root: endpoints are of their service's namespace.
@@ -85,7 +87,9 @@ impl Inputs {
             .iter()
             .enumerate()
             .filter(|(_, s)| matches!(s.resolution, Resolution::Passthrough | Resolution::Dns | Resolution::DnsRoundRobin));
+        let security = security(context, same_services);
         Inputs {
+            reached: Reached::of(context, security.as_ref()),
             config: context.world.config,
             aliases: context.world.aliases.clone(),
             accounts: context.world.accounts.clone(),
@@ -94,7 +98,7 @@ impl Inputs {
             peers,
             telemetries: telemetry::applicable(context.mesh, &context.class.namespace, &context.class.labels),
             extensions: extension::applicable(context.mesh, &context.class.namespace, &context.class.labels),
-            security: security(context, same_services),
+            security,
             live: live.map(|(i, s)| (i, context.mesh.endpoints.get(&ServiceKey::of(s)).cloned())).collect(),
         }
     }
@@ -121,7 +125,7 @@ impl Difference {
         };
         let live = before.inputs.live.len() != inputs.live.len() || !before.inputs.live.iter().zip(&inputs.live).all(same_live);
         let peers = before.inputs.peers != inputs.peers;
-        let gateways = before.inputs.gateways != inputs.gateways;
+        let gateways = before.inputs.gateways != inputs.gateways || before.inputs.reached != inputs.reached;
         let security = before.inputs.security != inputs.security;
         Difference {
             scope: services || rules,

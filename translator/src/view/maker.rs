@@ -10,6 +10,7 @@ use pilotfish_model::proxy::Flavour;
 use super::View;
 use crate::cluster;
 use crate::context::Context;
+use crate::gateway::Reached;
 use crate::grpc;
 use crate::leaf::{Built, Key, Leaves};
 use crate::listener::{self, Builder, ListenerSpec, Parts, Settings};
@@ -65,12 +66,12 @@ impl<'a> Maker<'a> {
     }
 
     /// One per service; those of the view before where they are made of the same.
-    pub(super) fn units(&mut self, by_sni: bool, same_base: Option<&Arc<View>>) -> Arc<[Arc<Unit>]> {
+    pub(super) fn units(&mut self, by_sni: bool, reached: Option<&Reached>, same_base: Option<&Arc<View>>) -> Arc<[Arc<Unit>]> {
         let recipe = Recipe::new(&self.context, by_sni);
         let known = same_base.filter(|b| b.inputs.gateways.has_auto_passthrough() == by_sni);
         let services = &self.context.scope.services;
         let unit = |index: usize| {
-            let of = Ingredients::of(&self.context, index);
+            let of = Ingredients::of(&self.context, index, reached);
             let same = |unit: &&Arc<Unit>| unit.of.is_same(&of);
             let before = known.and_then(|b| {
                 let at = b.units.get(index).filter(same);

@@ -25,8 +25,13 @@ pub(super) struct ByAge<K, V> {
 }
 
 /// Key of an entry of a list.
-pub(super) trait Keyed<K> {
+pub(super) trait Keyed<K>: Sized {
     fn is(&self, key: &K) -> bool;
+
+    /// Others that stand beside it under its key.
+    fn twins(&self) -> &[Arc<Self>] {
+        &[]
+    }
 }
 
 impl<K: Ord + Clone, V: Keyed<K>> ByAge<K, V> {
@@ -56,7 +61,11 @@ impl<K: Ord + Clone, V: Keyed<K>> ByAge<K, V> {
         self.list.get_or_init(|| match &self.base {
             Some((list, changed)) if changed.len() * FEW <= all.len() => self.put(list, changed, all),
             _ => {
-                let mut list: Vec<Arc<V>> = all.values().cloned().collect();
+                let mut list: Vec<Arc<V>> = Vec::with_capacity(all.len());
+                for one in all.values() {
+                    list.push(one.clone());
+                    list.extend_from_slice(one.twins());
+                }
                 list.sort_by(|a, b| (self.order)(a, b));
                 list.into()
             }
@@ -65,7 +74,8 @@ impl<K: Ord + Clone, V: Keyed<K>> ByAge<K, V> {
 
     fn put(&self, list: &[Arc<V>], changed: &BTreeSet<K>, all: &OrdMap<K, Arc<V>>) -> List<V> {
         let mut list: Vec<Arc<V>> = list.iter().filter(|v| !changed.iter().any(|k| v.is(k))).cloned().collect();
-        for new in changed.iter().filter_map(|k| all.get(k)) {
+        let new = changed.iter().filter_map(|k| all.get(k));
+        for new in new.flat_map(|new| std::iter::once(new).chain(new.twins())) {
             let at = list.partition_point(|v| (self.order)(v, new).is_lt());
             list.insert(at, new.clone());
         }
@@ -77,6 +87,10 @@ impl Keyed<pilotfish_model::mesh::ServiceKey> for Service {
     fn is(&self, key: &pilotfish_model::mesh::ServiceKey) -> bool {
         self.host == key.host && self.namespace == key.namespace
     }
+
+    fn twins(&self) -> &[Arc<Self>] {
+        &self.twins
+    }
 }
 
 impl Keyed<pilotfish_model::mesh::ObjectKey> for Rules {
@@ -87,7 +101,7 @@ impl Keyed<pilotfish_model::mesh::ObjectKey> for Rules {
 
 /// Oldest first. No two services are equal.
 pub(crate) fn service_order(a: &Service, b: &Service) -> Ordering {
-    (a.created, &a.name, &a.namespace, &a.host).cmp(&(b.created, &b.name, &b.namespace, &b.host))
+    (a.created, &a.name, &a.namespace, &a.host, &a.source).cmp(&(b.created, &b.name, &b.namespace, &b.host, &b.source))
 }
 
 /// Oldest first. No two are equal.

@@ -75,6 +75,7 @@ pub static SWITCHES: &[Switch] = &[
     switch!("LABEL_CANONICAL_SERVICES_FOR_MESH_EXTERNAL_SERVICE_ENTRIES", f, t, f.canonical_outside = boolean(t)?),
     switch!("PILOT_TRACE_SAMPLING", f, t, f.trace_sampling = percent(t)?),
     switch!("PILOT_SCOPE_GATEWAY_TO_NAMESPACE", f, t, f.gateways_of_namespace = boolean(t)?),
+    switch!("PILOT_FILTER_GATEWAY_CLUSTER_CONFIG", f, t, f.gateways_know_what_they_reach = boolean(t)?),
     switch!("PILOT_ENABLE_EDS_FOR_HEADLESS_SERVICES", f, t, f.headless_balancing = boolean(t)?),
     switch!("PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES", f, t, f.services_select_entries = boolean(t)?),
     switch!("PILOT_ENABLE_SERVICEENTRY_SELECT_PODS", f, t, f.entries_select_pods = boolean(t)?),

@@ -42,6 +42,29 @@ pub enum ProviderKind {
 }
 
 impl ProviderKind {
+    /// The service that it asks or tells, as `host` or `namespace/host`.
+    pub fn service(&self) -> Option<&str> {
+        let service = match self {
+            ProviderKind::EnvoyHttpAls(p) | ProviderKind::EnvoyTcpAls(p) => &p.service,
+            ProviderKind::EnvoyOtelAls(p) => &p.service,
+            ProviderKind::EnvoyExtAuthzHttp(p) => &p.service,
+            ProviderKind::EnvoyExtAuthzGrpc(p) => &p.service,
+            ProviderKind::Zipkin(p) => &p.service,
+            ProviderKind::Datadog(p) => &p.service,
+            ProviderKind::Skywalking(p) => &p.service,
+            ProviderKind::Opentelemetry(p) => &p.service,
+            ProviderKind::Prometheus(_)
+            | ProviderKind::EnvoyFileAccessLog(_)
+            | ProviderKind::Lightstep(_)
+            | ProviderKind::Stackdriver(_)
+            | ProviderKind::Opencensus(_)
+            | ProviderKind::Sds(_) => return None,
+        };
+        Some(service)
+    }
+}
+
+impl ProviderKind {
     /// Headers for the provider's server, by what it is asked.
     pub fn headers_mut(&mut self) -> Vec<&mut ProviderHeader> {
         match self {

@@ -14,7 +14,7 @@ use super::spec::{ChainSpec, Content, ListenerSpec, Matching, Role, Tls};
 use super::stat_prefix;
 use crate::context::Context;
 use crate::extensions::TRANSPORT_QUIC;
-use crate::gateway::{self, MergedPort, MergedServer, PortKind};
+use crate::gateway::{self, MergedPort, MergedServer, ServerKind};
 use crate::naming::{self, Direction};
 use crate::route::l4;
 use crate::tls::{self, GatewayTls};
@@ -73,14 +73,22 @@ fn listener(context: &Context<'_>, port: &MergedPort) -> Option<ListenerSpec> {
     let name = naming::listener(&bind, port.port);
     let stat_prefix = stat_prefix::outbound(&name);
     let mut sources: BTreeSet<ObjectId> = port.servers.iter().map(MergedServer::object).collect();
-    let chains: Vec<ChainSpec> = match port.kind {
-        PortKind::Http => http(&port.servers[0], &stat_prefix, None).into_iter().collect(),
-        PortKind::Tcp => bytes(context, &port.servers[0], None, &mut sources),
-        PortKind::Tls => {
-            let mut taken = BTreeSet::new();
-            port.servers.iter().flat_map(|server| secured(context, server, &stat_prefix, &mut sources, &mut taken)).collect()
+    let clear = port.servers.iter().any(|s| s.kind() != ServerKind::Tls);
+    let mut taken = BTreeSet::new();
+    let mut chains: Vec<ChainSpec> = Vec::new();
+    for server in &port.servers {
+        let own: Vec<ChainSpec> = match server.kind() {
+            ServerKind::Http => http(server, &stat_prefix, None).into_iter().collect(),
+            ServerKind::Tcp => bytes(context, server, None, &mut sources),
+            ServerKind::Tls => secured(context, server, &stat_prefix, &mut sources, &mut taken),
+        };
+        // Envoy refuses two chains for the same connections. Requests in clear text share one, with the routes of all.
+        for chain in own {
+            if !clear || !chains.iter().any(|c| c.matching.is_same(&chain.matching)) {
+                chains.push(chain);
+            }
         }
-    };
+    }
     if chains.is_empty() {
         return None;
     }
@@ -90,7 +98,10 @@ fn listener(context: &Context<'_>, port: &MergedPort) -> Option<ListenerSpec> {
         name,
         binds: std::iter::once(bind).chain(second.map(Arc::from)).collect(),
         port: port.port,
-        role: Role::Gateway { proxy_protocol: topology.is_some_and(|t| t.proxy_protocol.is_some()), tls: port.kind == PortKind::Tls },
+        role: Role::Gateway {
+            proxy_protocol: topology.is_some_and(|t| t.proxy_protocol.is_some()),
+            tls: port.servers.iter().any(|s| s.kind() == ServerKind::Tls),
+        },
         bind_to_port: true,
         exact_balance: class.settings.outbound_exact_balance,
         chains,

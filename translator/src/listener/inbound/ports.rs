@@ -89,7 +89,7 @@ fn of_services(context: &OwnContext<'_>) -> Vec<InboundPort> {
     let mut ports: BTreeMap<u16, InboundPort> = BTreeMap::new();
     for target in &context.own.targets {
         let Some(service) = context.mesh.services.get(&target.service) else { continue };
-        let Some(port) = service.port(target.port).filter(|p| p.protocol != Protocol::Udp) else { continue };
+        let Some(port) = service.port_of_any(target.port).filter(|p| p.protocol != Protocol::Udp) else { continue };
         // What the proxy itself listens on is not the workload's.
         let own = [context.config().proxy_listen_port, context.config().proxy_inbound_listen_port];
         if own.contains(&target.target_port) || class.settings.reserved_ports.contains(&target.target_port) {

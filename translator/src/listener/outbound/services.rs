@@ -104,7 +104,7 @@ impl<'a> Egress<'a> {
         if !self.binds.is_empty() || !chosen || !addresses::is_bare(self.context.class, service) {
             return None;
         }
-        let endpoints: Vec<&Endpoint> = self.context.mesh.endpoints_of(service).iter().filter(|e| e.service_port == port.name).collect();
+        let endpoints: Vec<&Endpoint> = self.context.mesh.endpoints_of(service).iter().filter(|e| e.answers_for(port)).collect();
         if endpoints.is_empty() && service.registry == Registry::External && service.selector.is_empty() {
             return None;
         }

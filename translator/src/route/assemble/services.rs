@@ -67,7 +67,11 @@ impl Assembler<'_> {
             let here = changes(&old_egress.services, &egress.services)?;
             let claimed: Vec<bool> = here.iter().map(|c| c.host().is_some_and(|h| is_claimed(egress, h))).collect();
             let is_open = new.egress.len() == 1 && egress.listener.as_ref().is_none_or(|l| l.port.is_none());
-            let fits = |(change, claimed): (&Change<'_>, &bool)| change.keeps_names() || (!claimed && is_open && is_plain(change));
+            // Of several objects that speak of one service, which is meant depends on all.
+            let twinned = |change: &Change<'_>| change.sides().any(|s| self.context.world.is_twinned(s));
+            let fits = |(change, claimed): (&Change<'_>, &bool)| {
+                !twinned(change) && (change.keeps_names() || (!claimed && is_open && is_plain(change)))
+            };
             if !here.iter().zip(&claimed).all(fits) {
                 return None;
             }
