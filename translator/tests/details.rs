@@ -422,3 +422,15 @@ fn names_in_statistics_say_0_for_a_port_that_nobody_knows() {
     let case = Case { mesh_config: "outboundClusterStatName: '%SERVICE_NAME%_%TARGET_PORT%'", ..Case::default() };
     assert_eq!(case.at(CDS, "outbound|80||web.shop.svc.cluster.local", "/alt_stat_name"), "web_0;");
 }
+
+#[test]
+fn what_keeps_the_case_of_headers_says_nothing_else_of_http1() {
+    let options = |proxy_config: Value| {
+        let case = Case { metadata: json!({"HTTP10": "1", "PROXY_CONFIG": proxy_config}), ..Case::default() };
+        case.at(LDS, "0.0.0.0_80", "/filter_chains/0/filters/0/typed_config/http_protocol_options")
+    };
+    assert_eq!(options(json!({})), json!({"accept_http_10": true}));
+    let kept = options(json!({"proxyHeaders": {"preserveHttp1HeaderCase": true}}));
+    assert_eq!(kept["header_key_format"]["stateful_formatter"]["name"], "preserve_case");
+    assert_eq!(kept["accept_http_10"], Value::Null);
+}

@@ -295,9 +295,11 @@ fn server_name(settings: &Settings, side: Side) -> String {
 
 fn http1(settings: &Settings, side: Side, absolute_url: bool) -> Option<Http1ProtocolOptions> {
     let keep_case = settings.headers.preserve_http1_header_case == Some(true) && settings.has(names::PRESERVE_CASE);
+    // The reference then says nothing else of HTTP/1.
+    let alone = keep_case && settings.istio;
     let options = Http1ProtocolOptions {
-        allow_absolute_url: absolute_url.then_some(true),
-        accept_http_10: settings.http10,
+        allow_absolute_url: (absolute_url && !alone).then_some(true),
+        accept_http_10: settings.http10 && !alone,
         header_key_format: keep_case.then(preserve_case),
         ..Default::default()
     };
