@@ -16,11 +16,11 @@ use pilotfish_model::peer_authentication::MtlsMode;
 use pilotfish_model::proxy::Flavour;
 use pilotfish_model::{ContentHash, Kind, ObjectId, Resolution, Service};
 
-use crate::cluster;
+use crate::cluster::{self, ClusterInput};
 use crate::context::{Common, Context};
 use crate::endpoint::{self, Plan};
 use crate::gateway::Reached;
-use crate::leaf::{Built, Key, Leaves};
+use crate::leaf::{Built, Key, Leaves, Wanted};
 use crate::policy::{self, MergedRule};
 
 /// What clusters of a service depend on.
@@ -194,38 +194,62 @@ impl<'a> Recipe<'a> {
         Recipe { common, by_sni, hash: ContentHash::of(&(common.class, context.world.config, by_sni)) }
     }
 
-    /// The unit, made or found.
-    pub(crate) fn unit(&self, leaves: &Leaves, of: Ingredients) -> Arc<Unit> {
-        let key = Key::of("unit", &(self.hash, of.addresses(), of.answers()));
-        if let Some(unit) = leaves.kept(&key) {
-            leaves.work.units_reused.add(1);
-            return unit;
-        }
-        leaves.work.units_computed.add(1);
-        let unit = Arc::new(self.make(leaves, of));
-        leaves.keep(&key, &unit);
-        unit
+    /// The units of some services, made or found. Few at a time: clusters of all are made together.
+    pub(crate) fn units(&self, leaves: &Leaves, all: Vec<Ingredients>) -> Vec<Arc<Unit>> {
+        let key = |of: &Ingredients| Key::of("unit", &(self.hash, of.addresses(), of.answers()));
+        let found: Vec<(Key, Option<Arc<Unit>>)> = all.iter().map(key).map(|key| (key, leaves.kept(&key))).collect();
+        let missing: Vec<&Ingredients> = all.iter().zip(&found).filter(|(_, (_, unit))| unit.is_none()).map(|(of, _)| of).collect();
+        let plans: Vec<Vec<Plan>> = missing.iter().map(|of| self.plans(of)).collect();
+        let mut made = self.clusters(leaves, &missing).into_iter().zip(plans);
+        let unit = |((key, found), of): ((Key, Option<Arc<Unit>>), Ingredients)| {
+            if found.is_some() {
+                leaves.work.units_reused.add(1);
+                return found;
+            }
+            leaves.work.units_computed.add(1);
+            let (clusters, plans) = made.next()?;
+            let unit = Arc::new(Unit { of, clusters, plans });
+            leaves.keep(&key, &unit);
+            Some(unit)
+        };
+        found.into_iter().zip(all).filter_map(unit).collect()
     }
 
-    fn make(&self, leaves: &Leaves, of: Ingredients) -> Unit {
-        let input = of.input(self.common);
-        let mut clusters: Vec<Built> = Vec::new();
-        if self.common.class.flavour == Flavour::Grpc {
-            crate::grpc::clusters(&input, &mut |resource| clusters.push(Built::Sound(resource.with_sources(of.sources()))));
-        } else {
-            cluster::of_service(&input, !of.unreached, self.by_sni, &mut |cluster| {
-                let key = Key::of("cluster", &cluster);
-                clusters.push(
-                    leaves.resource(TypeUrl::Cluster, cluster.name.clone(), &key, true, None, || (cluster::build(&cluster), of.sources())),
-                );
-            });
-        }
-        if clusters.len() > 1 {
-            let mut names = HashSet::new();
-            clusters.retain(|c| names.insert(c.name().clone()));
-        }
-        let mut plans = endpoint::plans(&input, self.by_sni);
+    fn plans(&self, of: &Ingredients) -> Vec<Plan> {
+        let mut plans = endpoint::plans(&of.input(self.common), self.by_sni);
         plans.retain(|p| p.passed_on || !of.unreached);
-        Unit { of, clusters, plans }
+        plans
+    }
+
+    /// The clusters of each, every name once.
+    fn clusters(&self, leaves: &Leaves, all: &[&Ingredients]) -> Vec<Vec<Built>> {
+        if self.common.class.flavour == Flavour::Grpc {
+            return all.iter().map(|of| self.grpc_clusters(of)).collect();
+        }
+        let mut wanted: Vec<Wanted<(ClusterInput, Sources)>> = Vec::new();
+        let mut counts: Vec<usize> = Vec::with_capacity(all.len());
+        for of in all {
+            let (before, sources) = (wanted.len(), of.sources());
+            cluster::of_service(&of.input(self.common), !of.unreached, self.by_sni, &mut |cluster| {
+                let name: Arc<str> = cluster.name.clone();
+                if wanted[before..].iter().all(|w| w.name != name) {
+                    wanted.push(Wanted { name, key: Key::of("cluster", &cluster), input: (cluster, sources.clone()) });
+                }
+            });
+            counts.push(wanted.len() - before);
+        }
+        let make = |(cluster, sources): &(ClusterInput, Sources)| (cluster::build(cluster), sources.clone());
+        let mut made = leaves.resources(TypeUrl::Cluster, wanted, make).into_iter();
+        counts.into_iter().map(|count| made.by_ref().take(count).collect()).collect()
+    }
+
+    fn grpc_clusters(&self, of: &Ingredients) -> Vec<Built> {
+        let (mut clusters, mut names) = (Vec::new(), HashSet::new());
+        crate::grpc::clusters(&of.input(self.common), &mut |resource| {
+            if names.insert(resource.name().clone()) {
+                clusters.push(Built::Sound(resource.with_sources(of.sources())));
+            }
+        });
+        clusters
     }
 }

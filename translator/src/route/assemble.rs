@@ -17,7 +17,7 @@ use super::action::RouteDefaults;
 use super::virtual_host::{self, RouteSource, VIRTUAL_HOSTS, VirtualHost};
 use super::{ByRules, Configuration, attempt_count, configurations, defaults, sidecar};
 use crate::context::Context;
-use crate::leaf::{Key, Leaves, payload};
+use crate::leaf::{AT_ONCE, Key, Leaves, payload};
 use crate::refused::Refused;
 use crate::scope::{EgressScope, Scope};
 use crate::unit::sources;
@@ -105,10 +105,11 @@ impl Assembler<'_> {
         let Configuration { name, hosts, sources: objects, by_rules } = configuration;
         let last_good = self.before.and_then(|b| b.parts.iter().find(|p| p.name == name));
         let mut parts = Vec::with_capacity(hosts.len());
-        for of in hosts {
-            if let Some(fragment) = fragment(self.leaves, &name, &of.host, last_good.map(|p| &**p), self.refused) {
+        for some in hosts.chunks(AT_ONCE) {
+            let fragments = fragments(self.leaves, &name, some.iter().map(|of| &of.host), last_good.map(|p| &**p), self.refused);
+            for (fragment, of) in fragments.into_iter().zip(some) {
                 let rules = of.rules.and_then(|i| u32::try_from(i).ok());
-                parts.push(HostPart { fragment, rules, service: of.service });
+                parts.extend(fragment.map(|fragment| HostPart { fragment, rules, service: of.service.clone() }));
             }
         }
         let resource = virtual_host::configuration(&name, parts.iter().map(|h| h.fragment.clone()));
@@ -133,7 +134,8 @@ impl Assembler<'_> {
                 let Named { name, domains } = named(&host.fragment);
                 let source = RouteSource::Rules(set.clone());
                 let new = sidecar::virtual_host(&self.context, counts, name, domains, source, host.service.as_ref());
-                host.fragment = fragment(self.leaves, &part.name, &new, Some(part), self.refused)?;
+                let mut made = fragments(self.leaves, &part.name, [&new], Some(part), self.refused);
+                host.fragment = made.pop().flatten()?;
             }
         }
         next.bind();
@@ -148,28 +150,32 @@ impl Part {
     }
 }
 
-/// A virtual host: the new one, or if that is broken its last good form.
-fn fragment(
+/// Virtual hosts: the new ones, or of those that are broken the last good form, if there was one.
+fn fragments<'h>(
     leaves: &Leaves,
     configuration: &str,
-    host: &VirtualHost,
+    hosts: impl IntoIterator<Item = &'h VirtualHost>,
     last_good: Option<&Part>,
     refused: &mut Vec<Refused>,
-) -> Option<Fragment> {
-    let key = Key::of("virtual host", host);
-    let made = |out: &mut Vec<u8>| {
+) -> Vec<Option<Fragment>> {
+    let wanted: Vec<(Key, &VirtualHost)> = hosts.into_iter().map(|host| (Key::of("virtual host", host), host)).collect();
+    let make = |host: &&VirtualHost, out: &mut Vec<u8>| {
         virtual_host::encode(host, out);
         host.sources()
     };
-    match leaves.fragment(VIRTUAL_HOSTS, virtual_host::TYPE_NAME, &key, made) {
-        Ok(fragment) => Some(fragment),
-        Err(violations) => {
-            let known = last_good.and_then(|p| p.hosts.iter().find(|h| named(&h.fragment).name == host.name));
-            let name = format!("{configuration}/{}", host.name).into();
-            refused.push(Refused { type_url: TypeUrl::Route, name, violations, replaced: known.is_some() });
-            known.map(|h| h.fragment.clone())
-        }
-    }
+    let made = leaves.fragments(VIRTUAL_HOSTS, virtual_host::TYPE_NAME, &wanted, make);
+    let good = |(made, (_, host)): (Result<Fragment, _>, &(Key, &VirtualHost))| {
+        made.map_or_else(
+            |violations| {
+                let known = last_good.and_then(|p| p.hosts.iter().find(|h| named(&h.fragment).name == host.name));
+                let name = format!("{configuration}/{}", host.name).into();
+                refused.push(Refused { type_url: TypeUrl::Route, name, violations, replaced: known.is_some() });
+                known.map(|h| h.fragment.clone())
+            },
+            Some,
+        )
+    };
+    made.into_iter().zip(&wanted).map(good).collect()
 }
 
 /// Which VirtualServices differ, if they differ in what they do with requests alone; `None` if the lists are others.
@@ -230,7 +236,8 @@ mod tests {
     fn a_broken_virtual_host_keeps_its_last_good_form_and_harms_no_other() {
         let leaves = Leaves::default();
         let mut refused = Vec::new();
-        let mut of = |host: &VirtualHost, last_good: Option<&Part>| fragment(&leaves, "80", host, last_good, &mut refused);
+        let mut of =
+            |host: &VirtualHost, last_good: Option<&Part>| fragments(&leaves, "80", [host], last_good, &mut refused).pop().flatten();
         let good = of(&host("a", &["a.example"]), None).unwrap();
         assert_eq!(good.sources().iter().map(|s| &**s).collect::<Vec<_>>(), ["Service/shop/a"]);
         let hosts = vec![HostPart { fragment: good.clone(), rules: None, service: None }];

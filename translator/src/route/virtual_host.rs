@@ -138,13 +138,15 @@ pub fn build(input: &VirtualHost) -> Message {
     Message { name: input.name.clone(), domains: input.domains.clone(), routes, ..rest(input) }
 }
 
-/// Appends the same encoded. Each route is encoded where it is made: what is built is small then, and gone at once.
+/// Appends the same encoded.
 pub(crate) fn encode(input: &VirtualHost, out: &mut Vec<u8>) {
     if !input.name.is_empty() {
         prost::encoding::string::encode(NAME, &input.name, out);
     }
     prost::encoding::string::encode_repeated(DOMAINS, &input.domains, out);
-    each_route(input, |route| prost::encoding::message::encode(ROUTES, &route, out));
+    let mut routes: Vec<Route> = Vec::new();
+    each_route(input, |route| routes.push(route));
+    routes.iter().for_each(|route| prost::encoding::message::encode(ROUTES, route, out));
     rest(input).encode_raw(out);
 }
 

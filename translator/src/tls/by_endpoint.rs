@@ -61,7 +61,7 @@ pub(crate) fn usual(input: &UpstreamTls) -> Option<Bytes> {
     }
     let common = &COMMON[usize::from(*peer_exchange)][usize::from(input.http2)];
     let (names, sni) = (&input.subject_alt_names, sni(input));
-    let checks_len = names.iter().map(|name| field::len(field::len_of_text(name))).sum();
+    let checks_len = names.iter().map(|name| field::len(field::len(name.len()))).sum();
     let common_len = common.len(checks_len);
     let context_len = field::len(common_len) + field::len_of_text(sni);
     let mut out = Vec::with_capacity(SOCKET.len(context_len));
@@ -69,8 +69,9 @@ pub(crate) fn usual(input: &UpstreamTls) -> Option<Bytes> {
         field::open(COMMON_TLS_CONTEXT, common_len, out);
         common.put(checks_len, out, |out| {
             for name in names {
-                field::open(MATCH_SUBJECT_ALT_NAMES, field::len_of_text(name), out);
-                field::text(EXACT, name, out);
+                // One of several: written even if it is empty.
+                field::open(MATCH_SUBJECT_ALT_NAMES, field::len(name.len()), out);
+                field::put(EXACT, name.as_bytes(), out);
             }
         });
         field::text(SNI, sni, out);

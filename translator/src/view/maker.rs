@@ -12,7 +12,7 @@ use crate::cluster;
 use crate::context::Context;
 use crate::gateway::Reached;
 use crate::grpc;
-use crate::leaf::{Built, Key, Leaves};
+use crate::leaf::{AT_ONCE, Built, Key, Leaves};
 use crate::listener::{self, Builder, ListenerSpec, Parts, Settings};
 use crate::refused::{Refused, resolve};
 use crate::route::{Assembler, Assembly};
@@ -70,16 +70,27 @@ impl<'a> Maker<'a> {
         let recipe = Recipe::new(&self.context, by_sni);
         let known = same_base.filter(|b| b.inputs.gateways.has_auto_passthrough() == by_sni);
         let services = &self.context.scope.services;
-        let unit = |index: usize| {
-            let of = Ingredients::of(&self.context, index, reached);
-            let same = |unit: &&Arc<Unit>| unit.of.is_same(&of);
-            let before = known.and_then(|b| {
-                let at = b.units.get(index).filter(same);
-                at.or_else(|| b.scope.index(&of.service.host).map(|i| &b.units[i]).filter(same))
-            });
-            before.cloned().unwrap_or_else(|| recipe.unit(self.leaves, of))
+        let before = |index: usize, of: &Ingredients| {
+            let b = known?;
+            let same = |unit: &&Arc<Unit>| unit.of.is_same(of);
+            let at = b.units.get(index).filter(same);
+            at.or_else(|| b.scope.index(&of.service.host).map(|i| &b.units[i]).filter(same)).cloned()
         };
-        let units: Vec<Arc<Unit>> = (0..services.len()).map(unit).collect();
+        let mut units: Vec<Arc<Unit>> = Vec::with_capacity(services.len());
+        let indices: Vec<usize> = (0..services.len()).collect();
+        for some in indices.chunks(AT_ONCE) {
+            let (mut known, mut new) = (Vec::with_capacity(AT_ONCE), Vec::new());
+            for index in some {
+                let of = Ingredients::of(&self.context, *index, reached);
+                let unit = before(*index, &of);
+                if unit.is_none() {
+                    new.push(of);
+                }
+                known.push(unit);
+            }
+            let mut new = recipe.units(self.leaves, new).into_iter();
+            units.extend(known.into_iter().filter_map(|unit| unit.or_else(|| new.next())));
+        }
         match known {
             Some(b) if b.units.len() == units.len() && b.units.iter().zip(&units).all(|(a, b)| Arc::ptr_eq(a, b)) => b.units.clone(),
             _ => units.into(),
