@@ -37,12 +37,14 @@ pub fn name_table(context: &Context<'_>) -> Vec<Resource> {
         let kubernetes = service.registry == Registry::Kubernetes;
         let short = |name: &str| kubernetes.then(|| (name.into(), service.namespace.clone()));
         let mut ips = addresses(&context.class.unit, service);
-        if ips.is_empty() && service.resolution == Resolution::Passthrough && kubernetes {
+        if ips.is_empty() && service.addresses.is_empty() && service.resolution == Resolution::Passthrough {
             let ready: Vec<(IpAddr, &Endpoint)> = ready(context, service).collect();
             ips = ready.iter().map(|(ip, _)| *ip).collect();
             ips.sort_unstable();
             ips.dedup();
-            entries.extend(pods(service, &ready));
+            if kubernetes {
+                entries.extend(pods(service, &ready));
+            }
         }
         if !ips.is_empty() {
             entries.push(NameEntry { host: service.host.as_str().into(), ips, short: short(&service.name) });
@@ -81,7 +83,7 @@ fn addresses(class: &UnitFacts, service: &Service) -> Vec<IpAddr> {
 /// Endpoints of a headless service that answer on its first port, on the proxy's own network.
 fn ready<'a>(context: &'a Context<'_>, service: &'a Service) -> impl Iterator<Item = (IpAddr, &'a Endpoint)> {
     let class = context.class;
-    let first = |e: &&Endpoint| service.ports.first().is_some_and(|p| p.name == e.service_port);
+    let first = |e: &&Endpoint| service.ports.first().is_some_and(|p| e.answers_for(p));
     let answers = |e: &&Endpoint| service.publish_not_ready || e.health == Health::Healthy;
     let near = move |e: &&Endpoint| e.workload.network == class.network || e.workload.network.is_empty() || class.network.is_empty();
     let endpoints = context.mesh.endpoints_of(service).iter().filter(first).filter(answers).filter(near);

@@ -39,7 +39,11 @@ pub fn of_service(class: &ScopeFacts, service: &Service, aliases: &[Host], with_
             names.extend(below);
         }
     }
-    domains.full.extend(addresses::of(class, service).map(host_of));
+    match (service.registry, service.addresses.last()) {
+        // Each address that a ServiceEntry declares is a service to the reference, of which the last one has the name.
+        (Registry::External, Some(last)) => domains.full.push(host_of(*last)),
+        _ => domains.full.extend(addresses::of(class, service).map(host_of)),
+    }
     if let Some(port) = with_port {
         let port = port.to_string();
         for names in [&mut domains.full, &mut domains.short] {

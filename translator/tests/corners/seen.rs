@@ -80,6 +80,11 @@ impl Seen {
         endpoints(&self.one(TypeUrl::Endpoint, cluster))
     }
 
+    /// A listener as it is.
+    pub(crate) fn listener(&self, name: &str) -> Value {
+        self.one(TypeUrl::Listener, name)
+    }
+
     /// Listeners that are not the proxy's own, as `name: what is matched > where it goes, ...`.
     pub(crate) fn listeners(&self) -> Vec<String> {
         let one = |l: &Value| {
@@ -88,6 +93,14 @@ impl Seen {
             (!name.starts_with("virtual")).then(|| format!("{name}: {}", chains.iter().map(chain).collect::<Vec<_>>().join(", ")))
         };
         self.all(TypeUrl::Listener).iter().filter_map(one).collect()
+    }
+
+    /// Names that the agent resolves, as `name registry address ...`.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let tables = self.all(TypeUrl::NameTable);
+        let all = tables.iter().filter_map(|t| t["table"].as_object()).flatten();
+        let ips = |info: &Value| info["ips"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(" ");
+        all.map(|(name, info)| format!("{name} {} {}", text(info, "/registry"), ips(info))).collect()
     }
 
     /// Virtual hosts of a route configuration, as `name [domains] > where routes lead`.

@@ -111,3 +111,10 @@ fn of_entries_of_several_namespaces_a_sidecar_takes_its_own_and_a_gateway_the_fi
     assert_eq!(seen(SIDECAR, &objects).assignment("outbound|90||one.example"), ["198.51.100.2:90"]);
     assert_eq!(seen(GATEWAY, &objects).assignment("outbound|90||one.example"), ["198.51.100.1:90"]);
 }
+
+#[test]
+fn requests_name_an_entry_by_the_last_of_its_addresses() {
+    let http = "resolution: STATIC, addresses: [198.51.100.1, 198.51.100.2], ports: [{number: 80, name: http, protocol: HTTP}], endpoints: [{address: 192.0.2.1}]";
+    let routes = seen(SIDECAR, &entry("one", "shop", http)).routes("80");
+    assert_eq!(routes, ["one.example:80 [\"one.example\",\"one.example.\",\"198.51.100.2\"] > outbound|80||one.example"]);
+}

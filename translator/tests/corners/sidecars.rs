@@ -110,3 +110,30 @@ fn of_rules_that_are_exported_differently_the_last_counts() {
     assert_eq!(subsets(&[all.clone(), rule("shop", ", exportTo: [shop]")]), [cluster("shop"), cluster("")]);
     assert_eq!(subsets(&[all, rule("other", ", exportTo: [other]")]), [cluster("all"), cluster("")]);
 }
+
+#[test]
+fn names_lead_to_what_entries_without_address_select() {
+    let pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop, labels: {app: web}}\nspec: {serviceAccountName: a}\n\
+               status: {phase: Running, podIP: 10.1.0.4, conditions: [{type: Ready, status: 'True'}]}\n";
+    let vm = istio("WorkloadEntry", "vm", "shop", "{address: 192.0.2.1, labels: {app: web}}");
+    let entry = istio(
+        "ServiceEntry",
+        "web",
+        "shop",
+        "{hosts: [web.example], resolution: NONE, ports: [{number: 9000, name: tcp, protocol: TCP}], workloadSelector: {labels: {app: web}}}",
+    );
+    let node = SIDECAR.replace("LABELS", "DNS_CAPTURE: 'true', LABELS");
+    let seen = seen(&node, &[pod, &vm, &entry].concat());
+    // Nobody watches over the machine.
+    assert_eq!(seen.names(), ["web.example External 10.1.0.4"]);
+}
+
+#[test]
+fn a_sidecar_of_the_root_namespace_stands_in_each_namespace_as_its_own() {
+    let ingress =
+        "{ingress: [{port: {number: 8080, name: http, protocol: HTTP}, defaultEndpoint: '127.0.0.1:8081'}], egress: [{hosts: ['~/*']}]}";
+    let seen = seen(SIDECAR, &istio("Sidecar", "default", "istio-system", ingress));
+    let inbound = seen.listener("virtualInbound").to_string();
+    assert!(inbound.contains("namespaces/shop/sidecar/default"), "{inbound}");
+    assert!(inbound.contains("default.shop:8080/*"), "{inbound}");
+}

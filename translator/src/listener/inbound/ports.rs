@@ -131,7 +131,8 @@ fn of_ingress(context: &OwnContext<'_>, sidecar: &Sidecar, listener: &IngressLis
     let unicast = |ip: &&IpAddr| !(ip.is_loopback() || ip.is_multicast() || ip.is_unspecified());
     let own = || context.own.own_ips.iter().find(unicast).map_or_else(|| class.wildcard_ip().into(), |ip| ip.to_string().into());
     let cluster: Str = naming::inbound_cluster(number).into();
-    let host = format!("{}.{}", sidecar.meta.name, sidecar.meta.namespace);
+    // One of the root namespace stands in each namespace as if it were its own.
+    let host = format!("{}.{}", sidecar.meta.name, class.namespace);
     let name = StatName {
         pattern: &context.config().inbound_cluster_stat_name,
         host: &Host::new(&host),
@@ -159,7 +160,7 @@ fn of_ingress(context: &OwnContext<'_>, sidecar: &Sidecar, listener: &IngressLis
         tls: own_tls.filter(|_| mtls == MtlsMode::Disable).map(|t| GatewayTls::of(context.config(), &class.unit, t)),
         mtls,
         bind_to_port: opens(context, listener),
-        config: Some(naming::config_path("networking.istio.io", "sidecar", &sidecar.meta.namespace, &sidecar.meta.name).into()),
+        config: Some(naming::config_path("networking.istio.io", "sidecar", &class.namespace, &sidecar.meta.name).into()),
     }
 }
 
