@@ -3,20 +3,20 @@
 //! An entry lives as long as somebody uses its resource: only weak references are kept, and swept now and then. What is not
 //! in here is built, held to the validation rules of Envoy's protos (once, not once per scope) and put in.
 
+mod steps;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use bytes::Bytes;
-use pilotfish_envoy::encoded::{Fragment, Sources, WeakFragment, WeakResource};
+use pilotfish_envoy::encoded::{Sources, WeakFragment, WeakResource};
 use pilotfish_envoy::validate::{self, Violation};
 use pilotfish_envoy::{Assignment, Hashed, Layer, Resource, TypeUrl};
 use pilotfish_model::ContentHash;
 use pilotfish_model::endpoint::Endpoint;
 use pilotfish_model::hash::StableHasher;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use prost::{Message, Name};
 
 use crate::class::ClassFacts;
@@ -27,13 +27,10 @@ use crate::unit::Unit;
 use crate::view::View;
 use crate::work::Counters;
 
+pub(crate) use steps::{AT_ONCE, Wanted, payload};
+
 /// Locks are held for a look-up or an insertion.
 const SHARDS: usize = 32;
-/// How many resources are made together, step by step: enough that the code of a step pays, few enough that what they are
-/// between two steps stays at hand as well.
-pub(crate) const AT_ONCE: usize = 8;
-/// Room for a fragment in bytes, as most need it.
-const USUAL_FRAGMENT: usize = 2048;
 /// Entries of a shard that are not worth a sweep.
 const SMALL: usize = 256;
 
@@ -111,38 +108,6 @@ impl Entry {
             Entry::Scope(s) => s.strong_count() > 0,
             Entry::Class(c) => c.strong_count() > 0,
             Entry::Patched(o) => o.strong_count() > 0,
-        }
-    }
-}
-
-/// What a resource is to be made of.
-pub(crate) struct Wanted<I> {
-    pub(crate) name: Arc<str>,
-    pub(crate) key: Key,
-    pub(crate) input: I,
-}
-
-/// What is kept under a key, or else how far what is made anew has come.
-enum Found<K, T> {
-    Kept(Result<K, Arc<[Violation]>>),
-    New(Result<T, Vec<Violation>>),
-}
-
-impl<K, T> Found<K, T> {
-    fn map<U>(self, then: impl FnOnce(T) -> U) -> Found<K, U> {
-        match self {
-            Found::Kept(kept) => Found::Kept(kept),
-            Found::New(made) => Found::New(made.map(then)),
-        }
-    }
-
-    /// Holds what is new to the validation rules of its type.
-    fn check(&mut self, type_name: &str, bytes: impl FnOnce(&T) -> &[u8]) {
-        if let Found::New(made) = self
-            && let Ok(new) = made
-            && let Err(violations) = validate::validate(type_name, bytes(new))
-        {
-            *made = Err(violations);
         }
     }
 }
@@ -253,37 +218,6 @@ impl Leaves {
         Built::of(type_url, name, made)
     }
 
-    /// Several resources, all of which clients hold to the validation rules, in their order. Each step is done for all before
-    /// the next: a step is more code than the processor keeps at hand beside the others.
-    pub(crate) fn resources<I, M: Message + Name>(
-        &self,
-        type_url: TypeUrl,
-        wanted: Vec<Wanted<I>>,
-        make: impl Fn(&I) -> (M, Sources),
-    ) -> Vec<Built> {
-        let make = |w: &Wanted<I>| self.find_resource(&w.key).map_or_else(|| Found::New(contained(|| make(&w.input))), Found::Kept);
-        let made: Vec<Found<Resource, (M, Sources)>> = wanted.iter().map(make).collect();
-        let encode = |(found, w): (Found<Resource, (M, Sources)>, &Wanted<I>)| {
-            found.map(|(message, sources)| {
-                self.work.leaves_built.add(1);
-                Resource::new(w.name.clone(), &message).with_sources(sources)
-            })
-        };
-        let mut encoded: Vec<Found<Resource, Resource>> = made.into_iter().zip(&wanted).map(encode).collect();
-        encoded.iter_mut().for_each(|found| found.check(type_url.as_str(), Resource::value));
-        let keep = |(found, w): (Found<Resource, Resource>, Wanted<I>)| {
-            let made = match found {
-                Found::Kept(kept) => kept,
-                Found::New(made) => made.map_err(|v| self.refuse(&w.key, v)).inspect(|resource| {
-                    self.work.bytes_encoded.add(resource.delta_len() as u64);
-                    self.put(&w.key, Entry::Resource(resource.downgrade()));
-                }),
-            };
-            Built::of(type_url, w.name, made)
-        };
-        encoded.into_iter().zip(wanted).map(keep).collect()
-    }
-
     fn find_resource(&self, key: &Key) -> Option<Result<Resource, Arc<[Violation]>>> {
         self.find(key, |entry| match entry {
             Entry::Resource(resource) => resource.upgrade(),
@@ -340,49 +274,6 @@ impl Leaves {
         Ok(served.and_then(|l| l.get(name)).filter(|r| **r == resource).cloned().unwrap_or(resource))
     }
 
-    /// Fields of a message, tag and length included: under `tag` the messages of type `name` that `make` writes, made step by
-    /// step as [`Leaves::resources`].
-    pub(crate) fn fragments<I>(
-        &self,
-        tag: u32,
-        name: &str,
-        wanted: &[(Key, I)],
-        make: impl Fn(&I, &mut Vec<u8>) -> Sources,
-    ) -> Vec<Result<Fragment, Arc<[Violation]>>> {
-        let find = |key: &Key| {
-            self.find(key, |entry| match entry {
-                Entry::Fragment(fragment) => fragment.upgrade(),
-                _ => None,
-            })
-        };
-        let make = |(key, input): &(Key, I)| {
-            let new = || {
-                let mut message = Vec::with_capacity(USUAL_FRAGMENT);
-                contained(|| make(input, &mut message)).map(|sources| (message, sources))
-            };
-            find(key).map_or_else(|| Found::New(new()), Found::Kept)
-        };
-        let mut made: Vec<Found<Fragment, (Vec<u8>, Sources)>> = wanted.iter().map(make).collect();
-        made.iter_mut().for_each(|found| found.check(name, |(message, _)| message));
-        let keep = |(found, (key, _)): (Found<Fragment, (Vec<u8>, Sources)>, &(Key, I))| match found {
-            Found::Kept(kept) => kept,
-            Found::New(Err(violations)) => Err(self.refuse(key, violations)),
-            Found::New(Ok((message, sources))) => {
-                self.work.leaves_built.add(1);
-                let len = message.len() as u64;
-                let mut field = Vec::with_capacity(key_len(tag) + encoded_len_varint(len) + message.len());
-                encode_key(tag, WireType::LengthDelimited, &mut field);
-                encode_varint(len, &mut field);
-                field.extend_from_slice(&message);
-                let fragment = Fragment::new(Bytes::from(field), sources);
-                self.work.bytes_encoded.add(fragment.bytes().len() as u64);
-                self.put(key, Entry::Fragment(fragment.downgrade()));
-                Ok(fragment)
-            }
-        };
-        made.into_iter().zip(wanted).map(keep).collect()
-    }
-
     /// What is kept under a key.
     pub(crate) fn kept<T: Kept>(&self, key: &Key) -> Option<Arc<T>> {
         T::of(&self.get(key)?)
@@ -410,14 +301,6 @@ fn contained<T>(make: impl FnOnce() -> T) -> Result<T, Vec<Violation>> {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
         vec![Violation { path: String::new(), rule: format!("could not be made: {}", text.unwrap_or_default()) }]
     })
-}
-
-/// What is in a field that was just written.
-pub(crate) fn payload(field: &[u8]) -> &[u8] {
-    let mut rest = field;
-    let _tag = prost::encoding::decode_varint(&mut rest);
-    let _len = prost::encoding::decode_varint(&mut rest);
-    rest
 }
 
 #[cfg(test)]
