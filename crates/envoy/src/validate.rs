@@ -2,9 +2,10 @@
 //! a resource that fails here would be rejected by every proxy. Enter at [`validate_any`].
 //!
 //! The rules of all messages are compiled once into a plan; a check then walks the encoded bytes beside the plan and
-//! allocates only to report. (A first look, which knows the usual rules only, spares most messages the walk.) It descends into messages, lists, maps and every Any of a known type. A field that the bytes
+//! allocates only to report. It descends into messages, lists, maps and every Any of a known type. A field that the bytes
 //! hold twice, as no encoder writes it, is checked at each occurrence. What is packed in an Any and was found sound is not walked
-//! again wherever else it occurs.
+//! again wherever else it occurs. A first look, which knows the usual rules only, and remembers what it saw lately, spares most
+//! messages the walk.
 
 mod check;
 mod glance;
