@@ -105,19 +105,19 @@ fn http_route(scope: &mut Scope<'_>, path: &Path<'_>, r: &api::HttpRoute) -> Htt
         name: r.name.as_str().into(),
         matches: each(scope, &path.field("match"), &r.matches, http_match),
         route: http_destinations(scope, &path.field("route"), &r.route),
-        redirect: r.redirect.as_ref().map(|x| redirect(scope, &path.field("redirect"), x)),
-        direct_response: r.direct_response.as_ref().map(|x| direct_response(scope, &path.field("directResponse"), x)),
+        redirect: r.redirect.as_ref().map(|x| Box::new(redirect(scope, &path.field("redirect"), x))),
+        direct_response: r.direct_response.as_ref().map(|x| Box::new(direct_response(scope, &path.field("directResponse"), x))),
         delegate: r.delegate.as_ref().map(|d| Delegate {
             namespace: optional(&d.namespace).unwrap_or_else(|| scope.namespace().into()),
             name: d.name.as_str().into(),
         }),
-        rewrite: r.rewrite.as_ref().map(|x| rewrite(scope, &path.field("rewrite"), x)),
+        rewrite: r.rewrite.as_ref().map(|x| Box::new(rewrite(scope, &path.field("rewrite"), x))),
         timeout: scope.duration(&path.field("timeout"), &r.timeout),
-        retries: r.retries.as_ref().map(|x| retry(scope, &path.field("retries"), x)),
-        fault: r.fault.as_ref().map(|x| fault(scope, &path.field("fault"), x)),
+        retries: r.retries.as_ref().map(|x| Box::new(retry(scope, &path.field("retries"), x))),
+        fault: r.fault.as_ref().map(|x| Box::new(fault(scope, &path.field("fault"), x))),
         mirrors: mirrors(scope, path, r),
-        cors: r.cors_policy.as_ref().map(|x| cors(scope, &path.field("corsPolicy"), x)),
-        headers: r.headers.as_ref().map(headers).unwrap_or_default(),
+        cors: r.cors_policy.as_ref().map(|x| Box::new(cors(scope, &path.field("corsPolicy"), x))),
+        headers: r.headers.as_ref().and_then(headers),
     }
 }
 
@@ -160,7 +160,7 @@ fn http_destinations(scope: &mut Scope<'_>, path: &Path<'_>, list: &[api::HttpRo
     let found: Vec<_> = each(scope, path, list, |scope, path, d| HttpDestination {
         destination: destination(scope, &path.field("destination"), &d.destination),
         weight: scope.positive(&path.field("weight"), d.weight).unwrap_or(0),
-        headers: d.headers.as_ref().map(headers).unwrap_or_default(),
+        headers: d.headers.as_ref().and_then(headers),
     });
     if found.len() > 1 && found.iter().all(|d| d.weight == 0) {
         scope.error(path, "the weights of several destinations must not all be 0");
@@ -168,14 +168,16 @@ fn http_destinations(scope: &mut Scope<'_>, path: &Path<'_>, list: &[api::HttpRo
     found
 }
 
-fn headers(h: &api::Headers) -> HeaderOperations {
+/// `None` if nothing is to do.
+fn headers(h: &api::Headers) -> Option<Box<HeaderOperations>> {
     let ops = |o: &Option<api::HeaderOperations>| {
         let Some(o) = o else { return HeaderOps::default() };
         let pairs =
             |m: &std::collections::BTreeMap<String, String>| m.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect();
         HeaderOps { set: pairs(&o.set), add: pairs(&o.add), remove: strs(&o.remove) }
     };
-    HeaderOperations { request: ops(&h.request), response: ops(&h.response) }
+    let operations = HeaderOperations { request: ops(&h.request), response: ops(&h.response) };
+    (!operations.is_empty()).then(|| Box::new(operations))
 }
 
 fn redirect(scope: &mut Scope<'_>, path: &Path<'_>, r: &api::HttpRedirect) -> HttpRedirect {

@@ -48,7 +48,7 @@ pub enum GatewayRef {
     },
 }
 
-/// One HTTP rule.
+/// One HTTP rule. What few rules have is boxed: a mesh has many, and each kind of client reads all that it may see.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HttpRoute {
     /// Name given by the user, for logs.
@@ -58,25 +58,25 @@ pub struct HttpRoute {
     /// Weighted destinations.
     pub route: Vec<HttpDestination>,
     /// Answer with a redirect.
-    pub redirect: Option<HttpRedirect>,
+    pub redirect: Option<Box<HttpRedirect>>,
     /// Answer from the proxy.
-    pub direct_response: Option<DirectResponse>,
+    pub direct_response: Option<Box<DirectResponse>>,
     /// Another VirtualService that holds the rules.
     pub delegate: Option<Delegate>,
     /// Change of the request before it is forwarded.
-    pub rewrite: Option<HttpRewrite>,
+    pub rewrite: Option<Box<HttpRewrite>>,
     /// Whole-request timeout; `None` and zero: none.
     pub timeout: Option<Duration>,
     /// Retries; `None`: the mesh's default.
-    pub retries: Option<HttpRetry>,
+    pub retries: Option<Box<HttpRetry>>,
     /// Injected faults.
-    pub fault: Option<HttpFault>,
+    pub fault: Option<Box<HttpFault>>,
     /// Copies of requests.
     pub mirrors: Vec<HttpMirror>,
     /// CORS.
-    pub cors: Option<CorsPolicy>,
-    /// Header operations for all destinations.
-    pub headers: HeaderOperations,
+    pub cors: Option<Box<CorsPolicy>>,
+    /// Header operations for all destinations, if there are any.
+    pub headers: Option<Box<HeaderOperations>>,
 }
 
 /// One set of conditions, all of which must hold.
@@ -130,8 +130,8 @@ pub struct HttpDestination {
     pub destination: Destination,
     /// Relative weight. A single destination counts as everything, whatever its weight.
     pub weight: u32,
-    /// Header operations for this destination.
-    pub headers: HeaderOperations,
+    /// Header operations for this destination, if there are any.
+    pub headers: Option<Box<HeaderOperations>>,
 }
 
 /// Header operations.

@@ -44,14 +44,14 @@ pub fn route(set: &RuleSet, applied: &AppliedRule) -> Route {
     let rule = set.route(applied);
     let condition = set.condition(applied);
     let r#match = matching::route_match(condition);
-    let mut operations = headers::operations(&rule.headers);
+    let mut operations = headers::operations(rule.headers.as_deref());
     let action = if let Some(redirect) = &rule.redirect {
         redirect_action(redirect, set).map(route::Action::Redirect)
     } else if let Some(response) = &rule.direct_response {
         Some(route::Action::DirectResponse(direct_response(response)))
     } else {
         if let ([only], [_]) = (rule.route.as_slice(), &*applied.destinations) {
-            operations = operations.then(headers::operations(&only.headers));
+            operations = operations.then(headers::operations(only.headers.as_deref()));
         }
         let authority = rule.rewrite.as_ref().map(|r| str::to_owned(&r.authority)).filter(|a| !a.is_empty());
         let reachable = matches!(rule.route.as_slice(), [_]) || rule.route.iter().any(|d| d.weight > 0);
@@ -112,7 +112,7 @@ fn forward(set: &RuleSet, applied: &AppliedRule, authority: Option<String>) -> R
     let rule = set.route(applied);
     let timeout = Some(proto_duration(rule.timeout.unwrap_or_default()));
     let hashed = matches!(&*applied.destinations, [Target { hash: Some(_), .. }]);
-    let retries = rule.retries.as_ref().or(set.defaults.retry.as_ref());
+    let retries = rule.retries.as_deref().or(set.defaults.retry.as_ref());
     let mut action = RouteAction {
         timeout,
         max_grpc_timeout: timeout,
@@ -153,7 +153,7 @@ fn forward(set: &RuleSet, applied: &AppliedRule, authority: Option<String>) -> R
 }
 
 fn cluster_weight(destination: &HttpDestination, target: &Target) -> ClusterWeight {
-    let operations = headers::operations(&destination.headers);
+    let operations = headers::operations(destination.headers.as_deref());
     ClusterWeight {
         name: str::to_owned(&target.cluster),
         weight: Some(destination.weight),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pilotfish_model::matching::StringMatch;
 use pilotfish_model::mesh::ObjectKey;
 use pilotfish_model::name::Str;
-use pilotfish_model::virtual_service::{HeaderOperations, HttpMatch, HttpRoute};
+use pilotfish_model::virtual_service::{HttpMatch, HttpRoute};
 use pilotfish_model::{Mesh, VirtualService};
 
 /// The VirtualService with the rules of its delegates in their place. A delegate that does not exist, is not exported to
@@ -52,9 +52,7 @@ fn merge(root: &HttpRoute, rule: &HttpRoute) -> Option<HttpRoute> {
     if merged.mirrors.is_empty() {
         merged.mirrors.clone_from(&root.mirrors);
     }
-    if merged.headers == HeaderOperations::default() {
-        merged.headers.clone_from(&root.headers);
-    }
+    fill(&mut merged.headers, &root.headers);
     Some(merged)
 }
 

@@ -21,7 +21,8 @@ pub struct Operations {
 }
 
 /// Envoy refuses operations on the host and on pseudo-headers; setting the host of requests is a rewrite of its own.
-pub fn operations(operations: &HeaderOperations) -> Operations {
+pub fn operations(operations: Option<&HeaderOperations>) -> Operations {
+    let Some(operations) = operations else { return Operations::default() };
     let named = operations.request.set.iter().chain(&operations.request.add).find(|(name, _)| is_authority(name));
     let authority = named.map(|(_, value)| str::to_owned(value));
     Operations {
@@ -85,7 +86,7 @@ mod tests {
     fn the_host_is_rewritten_and_pseudo_headers_stay() {
         let set = vec![(":authority".into(), "a.example".into()), (":path".into(), "/".into()), ("x".into(), "1".into())];
         let request = HeaderOps { set, remove: vec!["Host".into(), "y".into()], ..Default::default() };
-        let made = operations(&HeaderOperations { request, ..Default::default() });
+        let made = operations(Some(&HeaderOperations { request, ..Default::default() }));
         assert_eq!(made.authority.as_deref(), Some("a.example"));
         assert_eq!(made.request_add.iter().map(|h| h.header.clone().unwrap().key).collect::<Vec<_>>(), ["x"]);
         assert_eq!(made.request_remove, ["y"]);
