@@ -11,7 +11,7 @@ use pilotfish_model::mesh::ServiceKey;
 use pilotfish_model::proxy::Flavour;
 
 use crate::endpoint::{self, AssignmentInput};
-use crate::leaf::{Built, Key, Leaves};
+use crate::leaf::{AT_ONCE, Built, Key, Leaves, Wanted};
 use crate::refused::{Refused, resolve};
 use crate::unit::{self, Unit, address};
 use crate::view::View;
@@ -79,9 +79,10 @@ impl Endpoints {
                 continue;
             }
             refused.retain(|r| unit.plans.iter().all(|p| p.cluster != r.name));
-            let new = assign(leaves, &self.view, unit, of, Some(&self.layer));
-            resources.extend(new.built.iter().map(|b| (b.name().clone(), resolve(b, Some(&self.layer), &mut refused))));
-            next.get_or_insert_with(|| self.assigned.clone())[index] = Some(new);
+            for new in assign(leaves, &self.view, vec![(unit, of)], Some(&self.layer)) {
+                resources.extend(new.built.iter().map(|b| (b.name().clone(), resolve(b, Some(&self.layer), &mut refused))));
+                next.get_or_insert_with(|| self.assigned.clone())[index] = Some(new);
+            }
         }
         match next {
             None => self.clone(),
@@ -92,6 +93,7 @@ impl Endpoints {
     fn of_all(leaves: &Leaves, world: &World, view: &Arc<View>, before: Option<&Arc<Endpoints>>) -> Arc<Endpoints> {
         let mut known = before.map(|b| Known { before: b, at: HashMap::new() });
         let mut all = Vec::with_capacity(view.units.len());
+        let mut new: Vec<(usize, Answers)> = Vec::new();
         let mut changes: Vec<(Arc<str>, Option<Resource>)> = Vec::new();
         let mut refused = Vec::new();
         if let Some(before) = before.filter(|b| !Arc::ptr_eq(&b.view.units, &view.units)) {
@@ -110,10 +112,17 @@ impl Endpoints {
                 all.push(Some(old.clone()));
                 continue;
             }
-            let served = before.map(|b| &b.layer);
-            let new = assign(leaves, view, unit, of, served);
-            changes.extend(new.built.iter().map(|b| (b.name().clone(), resolve(b, served, &mut refused))));
-            all.push(Some(new));
+            all.push(None);
+            new.push((index, of));
+        }
+        let served = before.map(|b| &b.layer);
+        let mut new = new.into_iter().map(|(index, of)| (index, (&view.units[index], of)));
+        while new.len() > 0 {
+            let (at, some): (Vec<usize>, Vec<(&Arc<Unit>, Answers)>) = new.by_ref().take(AT_ONCE).unzip();
+            for (index, made) in at.into_iter().zip(assign(leaves, view, some, served)) {
+                changes.extend(made.built.iter().map(|b| (b.name().clone(), resolve(b, served, &mut refused))));
+                all[index] = Some(made);
+            }
         }
         let layer = match before {
             Some(before) => before.layer.updated(changes),
@@ -167,19 +176,37 @@ impl Answers {
 /// The endpoints of services that have none: one list, as the address of a list tells what is made of it.
 static NOBODY: LazyLock<Arc<Vec<Endpoint>>> = LazyLock::new(Arc::default);
 
-/// The assignments of a service, made or found. What they are made of lives as long as they, so addresses tell it.
-fn assign(leaves: &Leaves, view: &View, unit: &Arc<Unit>, of: Answers, served: Option<&Arc<Layer>>) -> Arc<Assigned> {
-    leaves.work.services_assigned.add(1);
-    let key = Key::of("assigned", &(address(unit), of.address(), &of.plaintext));
-    leaves.kept_or(&key, || {
-        let checked = view.class.facts().flavour != Flavour::Grpc;
-        let (endpoints, plaintext) = (of.endpoints.as_ref().unwrap_or(&NOBODY).clone(), &of.plaintext);
-        let built = unit.plans.iter().map(|plan| {
-            let key = Key::of("assignment", &(checked, plan, Arc::as_ptr(&endpoints).addr(), plaintext));
-            let input = AssignmentInput { plan: plan.clone(), endpoints: endpoints.clone(), plaintext: plaintext.clone() };
-            let made = || (endpoint::assignment(&input), unit.of.sources_with(&unit::entries(input.chosen().map(|(_, e)| e))));
-            leaves.assignment(plan.cluster.clone(), &key, &endpoints, checked, served, made)
-        });
-        Assigned { built: built.collect(), _unit: unit.clone(), of: of.clone() }
-    })
+/// The assignments of some services, made or found. What they are made of lives as long as they, so addresses tell it.
+fn assign(leaves: &Leaves, view: &View, wanted: Vec<(&Arc<Unit>, Answers)>, served: Option<&Arc<Layer>>) -> Vec<Arc<Assigned>> {
+    let checked = view.class.facts().flavour != Flavour::Grpc;
+    let mut found: Vec<(Key, Option<Arc<Assigned>>)> = Vec::with_capacity(wanted.len());
+    let mut missing = Vec::with_capacity(wanted.len());
+    for (unit, of) in &wanted {
+        leaves.work.services_assigned.add(1);
+        let key = Key::of("assigned", &(address(unit), of.address(), &of.plaintext));
+        let kept = leaves.kept(&key);
+        if kept.is_none() {
+            let (endpoints, plaintext) = (of.endpoints.as_ref().unwrap_or(&NOBODY), &of.plaintext);
+            missing.extend(unit.plans.iter().map(|plan| {
+                let key = Key::of("assignment", &(checked, plan, Arc::as_ptr(endpoints).addr(), plaintext));
+                let input = AssignmentInput { plan: plan.clone(), endpoints: endpoints.clone(), plaintext: plaintext.clone() };
+                Wanted { name: plan.cluster.clone(), key, input: (input, *unit) }
+            }));
+        }
+        found.push((key, kept));
+    }
+    let make = |input: &AssignmentInput, unit: &Unit| {
+        (endpoint::assignment(input), unit.of.sources_with(&unit::entries(input.chosen().map(|(_, e)| e))))
+    };
+    let mut made = leaves.assignments(missing, checked, served, make).into_iter();
+    let mut all = Vec::with_capacity(wanted.len());
+    for ((unit, of), (key, kept)) in wanted.into_iter().zip(found) {
+        all.push(kept.unwrap_or_else(|| {
+            let built = made.by_ref().take(unit.plans.len()).collect();
+            let new = Arc::new(Assigned { built, _unit: unit.clone(), of });
+            leaves.keep(&key, &new);
+            new
+        }));
+    }
+    all
 }

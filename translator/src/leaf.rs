@@ -8,12 +8,11 @@ mod steps;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use pilotfish_envoy::encoded::{Sources, WeakFragment, WeakResource};
 use pilotfish_envoy::validate::{self, Violation};
-use pilotfish_envoy::{Assignment, Hashed, Layer, Resource, TypeUrl};
+use pilotfish_envoy::{Hashed, Layer, Resource, TypeUrl};
 use pilotfish_model::ContentHash;
 use pilotfish_model::endpoint::Endpoint;
 use pilotfish_model::hash::StableHasher;
@@ -223,37 +222,6 @@ impl Leaves {
             Entry::Resource(resource) => resource.upgrade(),
             _ => None,
         })
-    }
-
-    /// An assignment of these endpoints, which the key tells by their address.
-    pub(crate) fn assignment(
-        &self,
-        name: impl Into<Arc<str>>,
-        key: &Key,
-        endpoints: &Arc<Vec<Endpoint>>,
-        checked: bool,
-        served: Option<&Arc<Layer>>,
-        make: impl FnOnce() -> (Assignment, Sources),
-    ) -> Built {
-        let (type_url, name) = (TypeUrl::Endpoint, name.into());
-        let found = self.find(key, |entry| match entry {
-            Entry::Assignment(resource, of) if ptr::eq(of.as_ptr(), Arc::as_ptr(endpoints)) => resource.upgrade(),
-            _ => None,
-        });
-        let made = found.unwrap_or_else(|| {
-            // Why one is broken is not kept here: that would outlive the endpoints.
-            let made = contained(make).and_then(|(assignment, sources)| {
-                let is_sound = assignment.is_surely_sound();
-                let checked = checked && (!is_sound || cfg!(debug_assertions));
-                let made = self.encode(type_url, &name, checked, served, &assignment.message(), sources);
-                debug_assert!(!is_sound || made.is_ok(), "{name}: surely sound, but {made:?}");
-                made
-            });
-            let resource = made.map_err(|v| self.refused(v))?;
-            self.put(key, Entry::Assignment(resource.downgrade(), Arc::downgrade(endpoints)));
-            Ok(resource)
-        });
-        Built::of(type_url, name, made)
     }
 
     fn encode<M: Message + Name>(

@@ -137,7 +137,7 @@ fn local_cluster(leaves: &Leaves, context: &OwnContext<'_>, last_good: Option<&A
     let checked = context.class.flavour != Flavour::Grpc;
     let key = Key::of("assignment", &(checked, &input));
     let built = leaves.resource(TypeUrl::Endpoint, endpoint::LOCAL_CLUSTER, &key, checked, last_good, || {
-        (endpoint::assignment(&input).message(), Default::default())
+        (endpoint::assignment(&input).into_message(), Default::default())
     });
     resolve(&built, last_good, refused).into_iter().collect()
 }

@@ -140,7 +140,12 @@ impl Assignment {
     }
 
     /// The message.
-    pub fn message(self) -> ClusterLoadAssignment {
+    pub fn message(&self) -> &ClusterLoadAssignment {
+        &self.message
+    }
+
+    /// The message.
+    pub fn into_message(self) -> ClusterLoadAssignment {
         self.message
     }
 }
@@ -252,7 +257,7 @@ mod tests {
                 priority,
                 ..Default::default()
             };
-            assert_eq!(assignment.message().endpoints, [theirs.encode_to_vec()]);
+            assert_eq!(assignment.into_message().endpoints, [theirs.encode_to_vec()]);
         }
     }
 

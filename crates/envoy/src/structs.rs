@@ -124,6 +124,11 @@ impl Metadata {
         Metadata(out)
     }
 
+    /// Nothing, with room for so many bytes.
+    pub fn with_capacity(room: usize) -> Self {
+        Metadata(Vec::with_capacity(room))
+    }
+
     /// Adds what another has, of filters that come after these.
     pub fn append(&mut self, other: &Metadata) {
         self.0.extend_from_slice(&other.0);

@@ -224,7 +224,7 @@ fn discover(input: &ClusterInput, cluster: &mut Cluster) {
             DiscoveryType::Eds
         }
         Discovery::Dns { endpoints, family, refresh, one, jitter, queries_per_socket } => {
-            cluster.load_assignment = Some(assignment(endpoints).message());
+            cluster.load_assignment = Some(assignment(endpoints).into_message());
             resolve(cluster, *family, *refresh, *jitter, *queries_per_socket);
             if *one { DiscoveryType::LogicalDns } else { DiscoveryType::StrictDns }
         }

@@ -20,5 +20,5 @@ pub fn single(name: &str, address: HostAddress<'_>) -> ClusterLoadAssignment {
     let (mut assignment, mut endpoints) = (Assignment::new(name), LocalityEndpoints::default());
     endpoints.push(&EndpointFields { address, more: &[], health: HealthStatus::Unknown, metadata: None, weight: None });
     assignment.push(endpoints, None, 0);
-    assignment.message()
+    assignment.into_message()
 }

@@ -13,6 +13,9 @@ use crate::metadata;
 
 const SOCKET_MATCH: &str = "envoy.transport_socket_match";
 
+/// Room in bytes for what is said of an endpoint, as most need it.
+const ROOM: usize = 256;
+
 /// Endpoints of one locality and priority.
 pub(super) struct Group<'a> {
     pub locality: &'a Locality,
@@ -23,16 +26,18 @@ pub(super) struct Group<'a> {
 
 /// Makes the assignment: groups by locality, ordered, with priorities and weights as the spread says.
 pub fn assignment(input: &AssignmentInput) -> Assignment {
-    let mut endpoints: Vec<(usize, &Endpoint)> = input.plan.chosen(&input.endpoints).collect();
+    let mut endpoints: Vec<(usize, &Endpoint)> = Vec::with_capacity(input.endpoints.len());
+    endpoints.extend(input.plan.chosen(&input.endpoints));
     // Stable: within a locality they keep their order.
     endpoints.sort_by(|(_, a), (_, b)| a.workload.locality.cmp(&b.workload.locality));
     let groups = endpoints.chunk_by(|(_, a), (_, b)| a.workload.locality == b.workload.locality).map(|of| {
         // A locality of which nobody is reached stands there all the same.
-        let reached: Vec<_> = of.iter().filter(|(i, e)| input.is_reached(*i, e)).copied().collect();
+        let mut reached = Vec::with_capacity(of.len());
+        reached.extend(of.iter().filter(|(i, e)| input.is_reached(*i, e)).copied());
         Group { locality: &of[0].1.workload.locality, priority: 0, weight: weight(&reached), endpoints: reached }
     });
     let groups = input.plan.spread.apply(groups.collect());
-    let mut writer = Writer { input, metadata: Metadata::default(), description: String::new() };
+    let mut writer = Writer { input, metadata: Metadata::with_capacity(ROOM), description: String::with_capacity(ROOM) };
     let mut assignment = Assignment::new(&input.plan.cluster);
     groups.iter().for_each(|g| assignment.push(writer.group(g), (g.weight > 0).then_some(g.weight), g.priority));
     assignment

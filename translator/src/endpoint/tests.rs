@@ -60,7 +60,7 @@ fn groups(input: &AssignmentInput) -> Vec<(String, u32, u32, usize)> {
 }
 
 fn localities(input: &AssignmentInput) -> impl Iterator<Item = LocalityLbEndpoints> {
-    assignment(input).message().endpoints.into_iter().map(|encoded| LocalityLbEndpoints::decode(encoded).unwrap())
+    assignment(input).into_message().endpoints.into_iter().map(|encoded| LocalityLbEndpoints::decode(encoded).unwrap())
 }
 
 fn expect(spread: Spread, expected: &[(&str, u32, u32, usize)]) {

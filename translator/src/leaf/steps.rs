@@ -1,16 +1,19 @@
 //! Leaves that are made some at a time, step by step: found, made, encoded, checked, kept. A step is more code than the
 //! processor keeps at hand beside the others, so each is done for all before the next.
 
+use std::ptr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use pilotfish_envoy::encoded::{Fragment, Sources};
 use pilotfish_envoy::validate::{self, Violation};
-use pilotfish_envoy::{Resource, TypeUrl};
+use pilotfish_envoy::{Assignment, Layer, Resource, TypeUrl};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use prost::{Message, Name};
 
 use super::{Built, Entry, Key, Leaves, contained};
+use crate::endpoint::AssignmentInput;
+use crate::unit::Unit;
 
 /// How many are made together: enough that a step pays, few enough that what they are between two steps stays at hand as well.
 pub(crate) const AT_ONCE: usize = 8;
@@ -51,6 +54,9 @@ impl<K: Clone, T> Found<K, T> {
     }
 }
 
+/// What an assignment is to be made of.
+pub(crate) type AssignmentWanted<'u> = Wanted<(AssignmentInput, &'u Arc<Unit>)>;
+
 /// A message that is no field yet, and what it was made of.
 type Unbound = (Vec<u8>, Sources);
 
@@ -84,6 +90,47 @@ impl Leaves {
             Built::of(type_url, w.name, made)
         };
         encoded.into_iter().zip(wanted).map(keep).collect()
+    }
+
+    /// Assignments, which the keys tell by the address of their endpoints. `checked`, `served`: as of [`Leaves::resource`].
+    pub(crate) fn assignments(
+        &self,
+        wanted: Vec<AssignmentWanted<'_>>,
+        checked: bool,
+        served: Option<&Arc<Layer>>,
+        make: impl Fn(&AssignmentInput, &Unit) -> (Assignment, Sources),
+    ) -> Vec<Built> {
+        let type_url = TypeUrl::Endpoint;
+        let make = |w: &AssignmentWanted<'_>| {
+            let (input, unit) = &w.input;
+            let found = self.find(&w.key, |entry| match entry {
+                Entry::Assignment(resource, of) if ptr::eq(of.as_ptr(), Arc::as_ptr(&input.endpoints)) => resource.upgrade(),
+                _ => None,
+            });
+            found.map_or_else(|| Found::New(contained(|| make(input, unit))), Found::Kept)
+        };
+        let made: Vec<Found<Resource, (Assignment, Sources)>> = wanted.iter().map(make).collect();
+        let mut built = Vec::with_capacity(wanted.len());
+        for (found, w) in made.into_iter().zip(wanted) {
+            let made = match found {
+                Found::Kept(kept) => kept,
+                Found::New(made) => made
+                    .and_then(|(assignment, sources)| {
+                        let is_sound = assignment.is_surely_sound();
+                        let checked = checked && (!is_sound || cfg!(debug_assertions));
+                        let encoded = self.encode(type_url, &w.name, checked, served, assignment.message(), sources);
+                        debug_assert!(!is_sound || encoded.is_ok(), "{}: surely sound, but {encoded:?}", w.name);
+                        encoded
+                    })
+                    // Why one is broken is not kept here: that would outlive the endpoints.
+                    .map_err(|v| self.refused(v))
+                    .inspect(|resource| {
+                        self.put(&w.key, Entry::Assignment(resource.downgrade(), Arc::downgrade(&w.input.0.endpoints)));
+                    }),
+            };
+            built.push(Built::of(type_url, w.name, made));
+        }
+        built
     }
 
     /// Fields of a message, tag and length included: under `tag` the messages of type `name` that `make` writes.

@@ -76,6 +76,16 @@ pub enum RouteSource {
     },
 }
 
+impl RouteSource {
+    /// How many routes it makes.
+    fn count(&self) -> usize {
+        match self {
+            RouteSource::Rules(set) => set.rules.len(),
+            RouteSource::Service(_) | RouteSource::Forward { .. } | RouteSource::Refuse { .. } => 1,
+        }
+    }
+}
+
 /// The route of a service that no rule speaks of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceRoute {
@@ -144,7 +154,7 @@ pub(crate) fn encode(input: &VirtualHost, out: &mut Vec<u8>) {
         prost::encoding::string::encode(NAME, &input.name, out);
     }
     prost::encoding::string::encode_repeated(DOMAINS, &input.domains, out);
-    let mut routes: Vec<Route> = Vec::new();
+    let mut routes: Vec<Route> = Vec::with_capacity(input.routes.iter().map(RouteSource::count).sum());
     each_route(input, |route| routes.push(route));
     routes.iter().for_each(|route| prost::encoding::message::encode(ROUTES, route, out));
     rest(input).encode_raw(out);
