@@ -1,5 +1,5 @@
-//! [`Assignment`], [`LocalityEndpoints`] and [`LbEndpoint`]: assignments of endpoints, as they go over the wire. A mesh has more of them than of anything else, and
-//! their address alone is a message in a message in a message.
+//! [`Assignment`], [`LocalityEndpoints`] and [`LbEndpoint`]: assignments of endpoints, as they go over the wire. A mesh has more
+//! endpoints than anything else, and their address alone is a message in a message in a message.
 
 use prost::encoding::encode_varint;
 use prost::encoding::encoded_len_varint;

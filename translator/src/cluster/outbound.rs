@@ -138,20 +138,18 @@ impl One<'_> {
     }
 
     fn security(&self, policy: &TrafficPolicy, user: Option<&ClientTls>, discovery: &Discovery) -> Security {
-        let tls = match policy.tls.as_ref().map(|t| t.mode) {
-            Some(ClientTlsMode::Disable) => TlsChoice::None,
-            Some(_) if user.is_some() => self.user_security(policy, user),
-            Some(ClientTlsMode::Simple | ClientTlsMode::Mutual) => TlsChoice::None,
-            Some(ClientTlsMode::IstioMutual) => self.mesh_security(policy.tls.as_ref(), policy, None),
-            None => self.mesh_security(None, policy, Some(discovery)),
+        let tls = match (user, policy.tls.as_ref()) {
+            (Some(user), _) => self.user_security(policy, user),
+            (None, Some(tls)) if tls.mode == ClientTlsMode::IstioMutual => self.mesh_security(Some(tls), policy, None),
+            (None, Some(_)) => TlsChoice::None,
+            (None, None) => self.mesh_security(None, policy, Some(discovery)),
         };
         let proxy_protocol = policy.proxy_protocol.filter(|_| self.unit.common.class.has_extension(PROXY_PROTOCOL));
         Security { tls, proxy_protocol }
     }
 
-    fn user_security(&self, policy: &TrafficPolicy, user: Option<&ClientTls>) -> TlsChoice {
+    fn user_security(&self, policy: &TrafficPolicy, tls: &ClientTls) -> TlsChoice {
         let class = self.unit.common.class;
-        let Some(tls) = user else { return TlsChoice::None };
         // A Secret that a rule for everybody names is for gateways; a sidecar must be singled out.
         let selected = self.unit.rule.is_some_and(|r| !r.selector.is_empty()) || tls.credential_name.starts_with("configmap://");
         if !tls.credential_name.is_empty() && class.is_sidecar() && !selected {

@@ -17,7 +17,6 @@ use pilotfish_envoy::pb::google::protobuf::Any;
 use pilotfish_envoy::{Resource, any};
 use pilotfish_model::ContentHash;
 use pilotfish_model::extension::{Code, FailStrategy, PullPolicy, Wasm};
-
 use prost::Message as _;
 
 use super::extension::{FILE, Plugin};

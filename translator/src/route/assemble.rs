@@ -134,8 +134,7 @@ impl Assembler<'_> {
                 let Named { name, domains } = named(&host.fragment);
                 let source = RouteSource::Rules(set.clone());
                 let new = sidecar::virtual_host(&self.context, counts, name, domains, source, host.service.as_ref());
-                let mut made = fragments(self.leaves, &part.name, [&new], Some(part), self.refused);
-                host.fragment = made.pop().flatten()?;
+                host.fragment = fragment(self.leaves, &part.name, &new, Some(part), self.refused)?;
             }
         }
         next.bind();
@@ -148,6 +147,17 @@ impl Part {
     fn bind(&mut self) {
         self.resource = virtual_host::configuration(&self.name, self.hosts.iter().map(|h| h.fragment.clone()));
     }
+}
+
+/// One of [`fragments`].
+fn fragment(
+    leaves: &Leaves,
+    configuration: &str,
+    host: &VirtualHost,
+    last_good: Option<&Part>,
+    refused: &mut Vec<Refused>,
+) -> Option<Fragment> {
+    fragments(leaves, configuration, [host], last_good, refused).pop().flatten()
 }
 
 /// Virtual hosts: the new ones, or of those that are broken the last good form, if there was one.
@@ -236,8 +246,7 @@ mod tests {
     fn a_broken_virtual_host_keeps_its_last_good_form_and_harms_no_other() {
         let leaves = Leaves::default();
         let mut refused = Vec::new();
-        let mut of =
-            |host: &VirtualHost, last_good: Option<&Part>| fragments(&leaves, "80", [host], last_good, &mut refused).pop().flatten();
+        let mut of = |host: &VirtualHost, last_good: Option<&Part>| fragment(&leaves, "80", host, last_good, &mut refused);
         let good = of(&host("a", &["a.example"]), None).unwrap();
         assert_eq!(good.sources().iter().map(|s| &**s).collect::<Vec<_>>(), ["Service/shop/a"]);
         let hosts = vec![HostPart { fragment: good.clone(), rules: None, service: None }];

@@ -36,13 +36,17 @@ pub fn encoded(retry: Option<&HttpRetry>, hashed: bool, extensions: RetryExtensi
     if retry.is_none() && !hashed && extensions.previous_hosts {
         return USUAL.clone();
     }
-    policy(retry, hashed, extensions).map(|policy| policy.encode_to_vec().into()).unwrap_or_default()
+    encode(policy(retry, hashed, extensions))
+}
+
+fn encode(policy: Option<RetryPolicy>) -> Bytes {
+    policy.map(|policy| policy.encode_to_vec().into()).unwrap_or_default()
 }
 
 /// Encoded once: nearly every route has it.
 static USUAL: LazyLock<Bytes> = LazyLock::new(|| {
     let extensions = RetryExtensions { previous_hosts: true, previous_priorities: false };
-    policy(None, false, extensions).map(|policy| policy.encode_to_vec().into()).unwrap_or_default()
+    encode(policy(None, false, extensions))
 });
 
 /// The policy of a route: the user's on top of the default. `None` if retries are switched off. Where a hash of the

@@ -132,7 +132,7 @@ fn resolve<'s, 'r, F>(
     rule: &'r HttpRoute,
     place: &Place<'_, F>,
     known: &mut Vec<(&'r Destination, Target)>,
-) -> (Arc<[Target]>, Arc<[Str]>)
+) -> Resolved
 where
     F: Fn(&Host) -> Option<&'s Service>,
 {

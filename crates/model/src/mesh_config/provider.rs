@@ -62,9 +62,7 @@ impl ProviderKind {
         };
         Some(service)
     }
-}
 
-impl ProviderKind {
     /// Headers for the provider's server, by what it is asked.
     pub fn headers_mut(&mut self) -> Vec<&mut ProviderHeader> {
         match self {

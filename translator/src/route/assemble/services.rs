@@ -8,7 +8,7 @@ use pilotfish_model::name::Host;
 use pilotfish_model::service::{Protocol, Resolution};
 use prost::encoding::{WireType, decode_key, decode_varint};
 
-use super::{Assembler, Assembly, HostPart, Part, fragments};
+use super::{Assembler, Assembly, HostPart, Part, fragment};
 use crate::context::Context;
 use crate::leaf::payload;
 use crate::naming;
@@ -191,7 +191,7 @@ impl Assembler<'_> {
     ) -> Option<pilotfish_envoy::Fragment> {
         let source = sidecar::default_route(&self.context, defaults, service, port);
         let host = sidecar::virtual_host(&self.context, attempt_count(&self.context), name, domains, source, Some(service));
-        fragments(self.leaves, &part.name, [&host], Some(part), self.refused).pop().flatten()
+        fragment(self.leaves, &part.name, &host, Some(part), self.refused)
     }
 }
 
