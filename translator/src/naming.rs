@@ -62,3 +62,30 @@ pub fn host_port(host: &str, port: u16) -> String {
 pub fn config_path(group: &str, resource: &str, namespace: &str, name: &str) -> String {
     ["/apis/", group, "/v1/namespaces/", namespace, "/", resource, "/", name].concat()
 }
+
+/// `namespace/host` or `host`, as providers name their servers.
+pub(crate) fn namespaced(service: &str) -> (Option<&str>, &str) {
+    service.split_once('/').map_or((None, service), |(namespace, host)| (Some(namespace), host))
+}
+
+/// What a pattern of names in statistics may say of a service.
+pub(crate) struct StatLabels<'a> {
+    pub short: &'a str,
+    pub name: &'a str,
+    pub host: &'a str,
+    pub port: u16,
+    pub port_name: &'a str,
+}
+
+impl StatLabels<'_> {
+    pub(crate) fn fill(&self, pattern: &str, subset: &str, target: u16) -> String {
+        pattern
+            .replace("%SERVICE%", self.short)
+            .replace("%SERVICE_NAME%", self.name)
+            .replace("%SERVICE_FQDN%", self.host)
+            .replace("%SERVICE_PORT%", &self.port.to_string())
+            .replace("%SERVICE_PORT_NAME%", self.port_name)
+            .replace("%TARGET_PORT%", &target.to_string())
+            .replace("%SUBSET_NAME%", subset)
+    }
+}

@@ -12,11 +12,11 @@ use pilotfish_model::service::{Protocol, ServicePort};
 use pilotfish_model::sidecar::{IngressListener, Sidecar};
 
 use super::input::{Balanced, ClusterInput, ClusterLabels, Discovery, StaticEndpoint};
-use super::outbound::{StatLabels, preserve_case, rule_path, service_label, stat_name};
+use super::outbound::{preserve_case, rule_path, service_label, stat_name};
 use super::protocol::{HttpVersion, UpstreamHttp, keeps_case};
 use super::special::{base, inbound_source};
 use crate::context::OwnContext;
-use crate::naming::{self, Direction};
+use crate::naming::{self, Direction, StatLabels};
 use crate::policy::Found;
 
 /// A port of the workload and the service that it first serves.
@@ -108,7 +108,7 @@ fn of_sidecar(context: &OwnContext<'_>, sidecar: &Sidecar, add: &mut impl FnMut(
         }
         let host = format!("{}.{}", sidecar.meta.name, sidecar.meta.namespace);
         let named = StatLabels { short: &host, name: &sidecar.meta.name, host: &host, port: port.number, port_name: &port.name };
-        add(ClusterInput { stat_name: named.fill(pattern, "", port.number), ..input });
+        add(ClusterInput { stat_name: named.fill(pattern, "", port.number).into(), ..input });
     }
 }
 

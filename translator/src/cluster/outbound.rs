@@ -16,7 +16,7 @@ use super::special::{base, cache_of, dns_family, peer_exchange};
 use crate::context::Common;
 use crate::endpoint::{self, AssignmentInput, Locality, Plan, RuledMtls};
 use crate::listener::network_filters::reads_redis;
-use crate::naming::{self, Direction};
+use crate::naming::{self, Direction, StatLabels};
 use crate::policy::{MergedRule, passes_through};
 use crate::tls::UpstreamTls;
 use crate::unit::UnitInput;
@@ -257,30 +257,7 @@ pub(super) fn stat_name(pattern: &str, service: &Service, port: &ServicePort, su
         Registry::External => service.host.as_str().to_owned(),
     };
     let (name, host) = (&*service.name, service.host.as_str());
-    StatLabels { short: &short, name, host, port: port.port, port_name: &port.name }.fill(pattern, subset, target)
-}
-
-/// What a pattern of names in statistics may say of a service.
-pub(super) struct StatLabels<'a> {
-    pub short: &'a str,
-    pub name: &'a str,
-    pub host: &'a str,
-    pub port: u16,
-    pub port_name: &'a str,
-}
-
-impl StatLabels<'_> {
-    pub(super) fn fill(&self, pattern: &str, subset: &str, target: u16) -> Str {
-        pattern
-            .replace("%SERVICE%", self.short)
-            .replace("%SERVICE_NAME%", self.name)
-            .replace("%SERVICE_FQDN%", self.host)
-            .replace("%SERVICE_PORT%", &self.port.to_string())
-            .replace("%SERVICE_PORT_NAME%", self.port_name)
-            .replace("%TARGET_PORT%", &target.to_string())
-            .replace("%SUBSET_NAME%", subset)
-            .into()
-    }
+    StatLabels { short: &short, name, host, port: port.port, port_name: &port.name }.fill(pattern, subset, target).into()
 }
 
 /// The mesh's TCP keepalive.

@@ -9,6 +9,7 @@ use pilotfish_model::{Kind, Mesh, Telemetry};
 
 use super::{Report, full_name, id};
 use crate::listener::telemetry::is_general;
+use crate::naming;
 use crate::world::World;
 
 /// What a provider is asked for.
@@ -74,7 +75,7 @@ fn unusable(world: &World, wanted: Use, name: &Str) -> Option<String> {
         return Some(format!("has no effect: provider {name:?} is not for this"));
     }
     let (service, port) = server?;
-    let (namespace, host) = service.split_once('/').map_or((None, &**service), |(namespace, host)| (Some(namespace), host));
+    let (namespace, host) = naming::namespaced(service);
     let mut services = world.services_of(&Host::new(host)).iter().filter(|s| namespace.is_none_or(|ns| ns == &*s.namespace));
     let exists = services.any(|s| s.port(port).is_some());
     (!exists).then(|| format!("has no effect: no service {service} with port {port} exists, where provider {name:?} sends to"))

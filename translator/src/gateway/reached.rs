@@ -10,6 +10,7 @@ use pilotfish_model::virtual_service::GatewayRef;
 
 use super::is_near;
 use crate::context::Context;
+use crate::naming;
 use crate::scope;
 use crate::security::Security;
 
@@ -43,9 +44,9 @@ impl Reached {
             }
         }
         for service in context.config().extension_providers.iter().filter_map(|p| p.kind.service()) {
-            match service.split_once('/') {
-                Some((namespace, host)) => drop(reached.of_namespace.insert((namespace.into(), Host::new(host)))),
-                None => drop(reached.anywhere.insert(Host::new(service))),
+            match naming::namespaced(service) {
+                (Some(namespace), host) => drop(reached.of_namespace.insert((namespace.into(), Host::new(host)))),
+                (None, host) => drop(reached.anywhere.insert(Host::new(host))),
             }
         }
         if let Some(security) = security {

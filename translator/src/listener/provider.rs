@@ -20,7 +20,7 @@ impl Server {
     /// By host, or `namespace/host`. `None` if the client does not see it: a cluster that does not exist would make the client
     /// refuse the listener.
     pub(super) fn find(context: &Context<'_>, service: &str, port: u16) -> Option<Self> {
-        let (namespace, host) = service.split_once('/').map_or((None, service), |(namespace, host)| (Some(namespace), host));
+        let (namespace, host) = naming::namespaced(service);
         let host = Host::new(host);
         let found = context.scope.service(&host)?;
         found.port(port).filter(|_| namespace.is_none_or(|ns| ns == &*found.namespace))?;

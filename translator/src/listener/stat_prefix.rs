@@ -2,6 +2,8 @@
 
 use pilotfish_model::name::{Host, Str};
 
+use crate::naming::StatLabels;
+
 /// What a pattern may name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StatName<'a> {
@@ -31,16 +33,8 @@ impl StatName<'_> {
             return None;
         }
         let short = if self.namespace.is_empty() { self.name.to_owned() } else { format!("{}.{}", self.name, self.namespace) };
-        let resolved = self
-            .pattern
-            .replace("%SERVICE%", &short)
-            .replace("%SERVICE_FQDN%", self.host.as_str())
-            .replace("%SERVICE_NAME%", self.name)
-            .replace("%SUBSET_NAME%", self.subset)
-            .replace("%TARGET_PORT%", &self.target_port.to_string())
-            .replace("%SERVICE_PORT%", &self.port.to_string())
-            .replace("%SERVICE_PORT_NAME%", self.port_name);
-        Some(resolved).filter(|name| !name.is_empty())
+        let labels = StatLabels { short: &short, name: self.name, host: self.host.as_str(), port: self.port, port_name: self.port_name };
+        Some(labels.fill(self.pattern, self.subset, self.target_port)).filter(|name| !name.is_empty())
     }
 }
 

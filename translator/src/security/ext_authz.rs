@@ -79,7 +79,7 @@ pub(super) fn resolve(world: &World, name: &str, hosts: &mut BTreeSet<Host>) -> 
 
 /// `namespace/host`, or a host that is unique.
 pub(super) fn find(world: &World, service: &str, hosts: &mut BTreeSet<Host>) -> Option<Host> {
-    let (namespace, host) = service.split_once('/').map_or((None, service), |(ns, host)| (Some(ns), host));
+    let (namespace, host) = naming::namespaced(service);
     let host = Host::new(host);
     hosts.insert(host.clone());
     let found = match namespace {
